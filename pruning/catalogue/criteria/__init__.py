@@ -1,0 +1,1 @@
+"""Declarations of the criteria, one a file. Their arithmetic is `pruning.criteria.<module>`."""

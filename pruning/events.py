@@ -1,0 +1,99 @@
+"""What a running job says: one JSON object a line, from the child process to the supervisor.
+
+The same models are what `GET /v1/jobs/{id}/events` serves, so a client can parse them with this
+module alone. Torch-free.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+Phase = Literal[
+    "loading", "checking", "evaluating", "scoring", "pruning", "recovering", "verifying", "exporting"
+]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class PhaseEvent(_Event):
+    """A phase begins."""
+
+    type: Literal["phase"] = "phase"
+    phase: Phase
+
+
+class ProgressEvent(_Event):
+    """`done` of `total` units inside the running phase; sent at most once a second."""
+
+    type: Literal["progress"] = "progress"
+    phase: Phase
+    done: float
+    total: float
+    message: str = ""
+
+
+class MetricEvent(_Event):
+    """A measured number: `stage` is dense, pruned, recovered or a round's label."""
+
+    type: Literal["metric"] = "metric"
+    name: str
+    stage: str
+    value: float
+
+
+class WarningEvent(_Event):
+    """Something the user should know that does not stop the job."""
+
+    type: Literal["warning"] = "warning"
+    code: str
+    message: str
+    where: str | None = None
+
+
+class CheckpointEvent(_Event):
+    """A file in the job folder from which a later attempt can go on."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    name: str
+    path: str
+    bytes: int
+
+
+class DoneEvent(_Event):
+    """The child has finished. `state` is succeeded or rejected; `result` depends on the job kind."""
+
+    type: Literal["done"] = "done"
+    state: Literal["succeeded", "rejected"] = "succeeded"
+    result: dict[str, Any] = {}
+
+
+class FailedEvent(_Event):
+    """The child gives up; `error` is `SecateurError.as_dict()`."""
+
+    type: Literal["failed"] = "failed"
+    error: dict[str, Any]
+
+
+class StateEvent(_Event):
+    """The store made a transition (never written by a child)."""
+
+    type: Literal["state"] = "state"
+    state: str
+    attempt: int = 0
+    error: dict[str, Any] | None = None
+
+
+Event = Annotated[
+    PhaseEvent
+    | ProgressEvent
+    | MetricEvent
+    | WarningEvent
+    | CheckpointEvent
+    | DoneEvent
+    | FailedEvent
+    | StateEvent,
+    Field(discriminator="type"),
+]
+EVENT: TypeAdapter[Event] = TypeAdapter(Event)
