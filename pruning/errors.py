@@ -21,6 +21,7 @@ CODES: dict[str, tuple[int, str]] = {
     "idempotency_mismatch": (409, "The idempotency key was used for a different request"),
     "in_use": (409, "Still in use"),
     "too_large": (413, "The body is over the limit"),
+    "too_many_jobs": (429, "Too many jobs are waiting"),
     "unsupported_format": (415, "Not a format that is read here"),
     "range_not_satisfiable": (416, "The range lies outside the file"),
     "upload_incomplete": (400, "The body ended early"),
@@ -64,6 +65,7 @@ CODES: dict[str, tuple[int, str]] = {
     "target_invalid": (422, "The labels do not fit the model's output"),
     # running
     "factorization_failed": (422, "The curvature matrix can't be factorised"),
+    "gate_missed": (422, "The result misses a gate"),
     "loss_non_finite": (422, "The loss is not finite"),
     "verification_failed": (500, "The written file does not match the pruned network"),
     "out_of_memory": (422, "The job ran out of memory"),

@@ -5,6 +5,7 @@ come from `pruning.catalogue`, so a new one appears here without a change to thi
 """
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any, Literal
@@ -219,20 +220,47 @@ def _refuse_planned(data: dict[str, Any]) -> None:
                 )
 
 
+_UNIONS = {"criterion", "compensation", "allocation", "schedule", "recovery", "optimizer"}
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Dotted path of a wrong field, without the tags that pydantic puts in for unions."""
+    parts = ["spec"]
+    tag = False
+    for part in map(str, loc):
+        if not tag and "[" not in part and not part.startswith("constrained-"):
+            parts.append(part)
+        tag = not tag and part in _UNIONS
+    return ".".join(parts)
+
+
+def _field_names(schema: dict[str, Any]) -> set[str]:
+    """Every field name that occurs anywhere in a spec."""
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return {name for part in parts for name in part.get("properties", {})}
+
+
+def _explain(error: Any, place: str) -> str:
+    if error["type"] != "extra_forbidden":
+        return str(error["msg"]).removeprefix("Value error, ")
+    name = place.rsplit(".", 1)[-1]
+    near = get_close_matches(name, _field_names(Spec.model_json_schema()), n=1)
+    return f"There is no field {name!r} here." + (f" Did you mean {near[0]!r}?" if near else "")
+
+
 def _refusal(error: ValidationError) -> SecateurError:
-    problems = [
-        {
-            "where": ".".join(["spec", *(str(p) for p in e["loc"])]),
-            "message": e["msg"].removeprefix("Value error, "),
-        }
-        for e in error.errors(include_url=False, include_input=False, include_context=False)
-    ]
+    messages: dict[str, list[str]] = {}
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    for e in found:
+        place = _place(e["loc"])
+        messages.setdefault(place, []).append(_explain(e, place))
+    problems = [{"where": w, "message": " or: ".join(m)} for w, m in messages.items()]
     first = problems[0]
-    conflict = any(e["type"] == "value_error" for e in error.errors())
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return SecateurError(
-        "spec_conflict" if conflict else "spec_invalid",
-        f"{first['message']}" + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""),
+        "spec_conflict" if all(e["type"] == "value_error" for e in found) else "spec_invalid",
+        first["message"] + more,
         where=first["where"],
-        hint="Correct the field; docs/spec.md and GET /v1/criteria list the fields and values.",
+        hint="docs/spec.md and GET /v1/criteria list the fields and their values.",
         errors=problems,
     )

@@ -1,0 +1,51 @@
+# The only thing needed on the machine is Python 3.11+ and make.
+#   make demo    install into .venv, then one pruning job end to end (about a minute)
+#   make test    install into .venv, then the whole test suite
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test lint bench serve docs format clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python demo/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+serve: $(VENV)/.demo
+	$(BIN)/secateur up
+
+docs: $(VENV)/.demo
+	$(BIN)/python docs/generate.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo-out
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Secateur needs Python 3.11 or newer; none found. Set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt --upgrade pip
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) install -c constraints.txt -e '.[service,pruning,demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install -c constraints.txt -e '.[service,pruning,demo,postgres]' --group dev
+	@touch $@

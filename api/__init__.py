@@ -1,0 +1,1 @@
+"""The HTTP interface: thin routes over `store`. Never imports torch, the broker or the worker."""

@@ -1,0 +1,104 @@
+"""The application: settings in, ASGI app out.
+
+Served by `uvicorn api.app:app_factory --factory`. From the outside in: request ids and metrics,
+authentication, bounded bodies, routes.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from api import openapi, problems
+from api.auth import Authentication
+from api.bodies import BoundedBodies
+from api.context import RequestContext
+from api.dependencies import Service
+from api.metrics import JobMetrics, RequestMetrics
+from api.routes import (
+    artifacts,
+    criteria,
+    datasets,
+    events,
+    health,
+    jobs,
+    keys,
+    limits,
+    metrics,
+    models,
+    plans,
+)
+from store.blobs import LocalBlobs
+from store.db import Database
+from store.queries.keys import Principal, authenticate
+from store.settings import Settings, get_settings
+
+_ROUTES = (
+    models,
+    datasets,
+    jobs,
+    events,
+    artifacts,
+    plans,
+    criteria,
+    limits,
+    keys,
+    health,
+    metrics,
+)
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The app for these settings; the database must have been migrated."""
+    settings = settings or get_settings()
+    parts = Service(settings, Database(settings), LocalBlobs(settings.blob_dir))
+    registry = CollectorRegistry()
+    registry.register(JobMetrics(parts.database))
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        parts.database.dispose()
+
+    app = FastAPI(
+        title="Secateur",
+        summary="Pruning as a service.",
+        description="Upload a trained network and data, say what to remove, get the same network "
+        "back, smaller, with a report of what it cost. Errors are problem+json (RFC 9457).",
+        version=_version(),
+        docs_url="/docs",
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
+    app.state.service = parts
+    app.state.registry = registry
+    problems.install(app)
+    openapi.install(app)
+    for module in _ROUTES:
+        app.include_router(module.router)
+
+    def owner_of(secret: str) -> Principal | None:
+        with parts.database.read() as session:
+            return authenticate(session, secret)
+
+    # The last one added is the outermost.
+    app.add_middleware(BoundedBodies)
+    app.add_middleware(Authentication, authenticate=owner_of)
+    app.add_middleware(RequestContext, metrics=RequestMetrics(registry))
+    return app
+
+
+def app_factory() -> FastAPI:
+    """The app for the settings in the environment, for `uvicorn --factory`."""
+    return create_app()
+
+
+def _version() -> str:
+    try:
+        return version("secateur")
+    except PackageNotFoundError:
+        return "0+source"

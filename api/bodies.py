@@ -1,0 +1,83 @@
+"""A bound on every body that is not an upload: at most 1 MiB is ever held in memory."""
+
+from collections.abc import MutableSequence
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.problems import ProblemResponse
+from pruning.errors import SecateurError
+
+JSON_LIMIT = 1 << 20
+UPLOAD_PATHS = frozenset({"/v1/models", "/v1/datasets"})
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class BoundedBodies:
+    """Reads a small body whole before the route runs, and refuses a larger one with 413.
+
+    Uploads pass through untouched: their routes stream the body and hold them to their own limit.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int = JSON_LIMIT) -> None:
+        self.app = app
+        self.limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one ASGI connection."""
+        if (
+            scope["type"] != "http"
+            or scope["method"] not in _WITH_BODY
+            or (scope["method"] == "POST" and scope["path"] in UPLOAD_PATHS)
+        ):
+            await self.app(scope, receive, send)
+            return
+        try:
+            messages = await self._read(Headers(scope=scope), receive)
+        except SecateurError as error:
+            await ProblemResponse(error, scope)(scope, receive, send)
+            return
+        except ClientDisconnect:
+            return
+        await self.app(scope, _replayed(messages, receive), send)
+
+    async def _read(self, headers: Headers, receive: Receive) -> list[Message]:
+        if announced_length(headers) > self.limit:
+            raise too_large(self.limit)
+        messages: list[Message] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            size += len(message.get("body", b""))
+            if size > self.limit:
+                raise too_large(self.limit)
+            messages.append(message)
+            if not message.get("more_body", False):
+                return messages
+
+
+def _replayed(messages: MutableSequence[Message], receive: Receive) -> Receive:
+    async def again() -> Message:
+        return messages.pop(0) if messages else await receive()
+
+    return again
+
+
+def announced_length(headers: Headers) -> int:
+    """What Content-Length says, 0 without one."""
+    announced = headers.get("content-length", "")
+    return int(announced[:20]) if announced.isdecimal() else 0
+
+
+def too_large(limit: int) -> SecateurError:
+    """The 413 for a body over `limit` bytes."""
+    return SecateurError(
+        "too_large",
+        f"The body is larger than the {limit} bytes that are taken here.",
+        where="body",
+        hint="GET /v1/limits lists the limits.",
+        limit=limit,
+    )

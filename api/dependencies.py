@@ -1,0 +1,49 @@
+"""What routes ask for: the service's parts, the caller, a page."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Query, Request
+
+from api.auth import principal
+from store.blobs import Blobs
+from store.db import Database
+from store.queries.keys import Principal
+from store.settings import Settings
+
+PAGE_LIMIT = 200
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts that all routes share; made once by `create_app`."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+
+
+def service(request: Request) -> Service:
+    """The service that the app was created with."""
+    found: Service = request.app.state.service
+    return found
+
+
+def _database(parts: Annotated[Service, Depends(service)]) -> Database:
+    return parts.database
+
+
+@dataclass(frozen=True)
+class PageQuery:
+    """Which page of a list, and how long."""
+
+    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Items on a page.")] = 50
+    cursor: Annotated[
+        str | None, Query(max_length=500, description="next_cursor of the page before.")
+    ] = None
+
+
+Parts = Annotated[Service, Depends(service)]
+Db = Annotated[Database, Depends(_database)]
+Caller = Annotated[Principal, Depends(principal)]
+Paged = Annotated[PageQuery, Depends()]

@@ -1,0 +1,148 @@
+"""The one file of a multipart/form-data body, as a stream; python-multipart does the parsing."""
+
+from collections.abc import AsyncIterator
+from typing import Self
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from pruning.errors import SecateurError
+
+_LONGEST_HEADERS = 8 << 10
+_LONGEST_FIELD = 1 << 10
+
+
+class FilePart:
+    """Finds the part `file`; a part `name` may give its name; every other part is refused.
+
+    `read` yields the file's bytes; what is not the file is bounded, so nothing piles up.
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        self.filename: str | None = None
+        self.given_name: str | None = None
+        self._pieces: list[bytes] = []
+        self._field = ""
+        self._headers: dict[bytes, bytes] = {}
+        self._header_name = bytearray()
+        self._header_value = bytearray()
+        self._header_bytes = 0
+        self._value = bytearray()
+        self._seen: set[str] = set()
+        self._ended = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._on_part_begin,
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_headers_finished,
+                    "on_part_data": self._on_part_data,
+                    "on_part_end": self._on_part_end,
+                    "on_end": self._on_end,
+                },
+            )
+        except FormParserError as error:
+            raise _invalid(f"The multipart boundary can't be used: {error}.") from None
+
+    @classmethod
+    def of(cls, content_type: str) -> Self | None:
+        """A parser if the content type is multipart/form-data, None for a raw body."""
+        kind, options = parse_options_header(content_type)
+        if kind != b"multipart/form-data":
+            return None
+        boundary = options.get(b"boundary")
+        if not boundary:
+            raise _invalid("The Content-Type names no multipart boundary.")
+        return cls(boundary)
+
+    @property
+    def name(self) -> str | None:
+        """The part `name` if there was one, else the file's own name."""
+        return self.given_name or self.filename
+
+    async def read(self, body: AsyncIterator[bytes], overhead: int) -> AsyncIterator[bytes]:
+        """The file's bytes as they arrive.
+
+        Args:
+            body: The request's body.
+            overhead: How many bytes may be something else than the file.
+        """
+        around = 0
+        async for chunk in body:
+            self._pieces = []
+            try:
+                self._parser.write(chunk)
+            except FormParserError as error:
+                raise _invalid(f"The multipart body can't be parsed: {error}.") from None
+            around += len(chunk) - sum(map(len, self._pieces))
+            if around > overhead:
+                raise _invalid(f"More than {overhead} bytes lie outside the file part.")
+            for piece in self._pieces:
+                yield piece
+        if not self._ended:
+            raise SecateurError(
+                "upload_incomplete", "The multipart body ends before its closing boundary."
+            )
+        if "file" not in self._seen:
+            raise _invalid("The multipart body has no part named file.")
+
+    def _on_part_begin(self) -> None:
+        self._headers, self._header_bytes = {}, 0
+        self._value = bytearray()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._bound_header(end - start)
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._bound_header(end - start)
+        self._header_value += data[start:end]
+
+    def _bound_header(self, more: int) -> None:
+        self._header_bytes += more
+        if self._header_bytes > _LONGEST_HEADERS:
+            raise _invalid("The headers of a part are too long.")
+
+    def _on_header_end(self) -> None:
+        self._headers[bytes(self._header_name).lower()] = bytes(self._header_value)
+        self._header_name, self._header_value = bytearray(), bytearray()
+
+    def _on_headers_finished(self) -> None:
+        disposition = self._headers.get(b"content-disposition", b"")
+        kind, options = parse_options_header(disposition.decode("latin-1"))
+        self._field = options.get(b"name", b"").decode("utf-8", "replace")
+        if kind != b"form-data" or self._field not in ("file", "name"):
+            raise _invalid(f"The part {self._field[:60]!r} is not expected.", where=self._field)
+        if self._field in self._seen:
+            raise _invalid(f"There is more than one part {self._field}.", where=self._field)
+        self._seen.add(self._field)
+        if self._field == "file" and b"filename" in options:
+            self.filename = options[b"filename"].decode("utf-8", "replace")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._field == "file":
+            self._pieces.append(data[start:end])
+            return
+        self._value += data[start:end]
+        if len(self._value) > _LONGEST_FIELD:
+            raise _invalid("The part name is too long.", where="name")
+
+    def _on_part_end(self) -> None:
+        if self._field == "name":
+            self.given_name = self._value.decode("utf-8", "replace")
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+def _invalid(message: str, where: str | None = None) -> SecateurError:
+    return SecateurError(
+        "multipart_invalid",
+        message,
+        where=where,
+        hint="Send one part named file with the file's bytes and, if you like, a part named name; "
+        "or send the bytes as the raw body.",
+    )

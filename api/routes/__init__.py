@@ -1,0 +1,1 @@
+"""One resource a file; each holds an `APIRouter` called `router`."""

@@ -1,0 +1,17 @@
+"""What a spec can name: `GET /v1/criteria`, straight from the torch-free catalogue."""
+
+from fastapi import APIRouter
+
+from api.schemas import Catalogue
+from pruning import catalogue
+
+router = APIRouter(prefix="/v1/criteria", tags=["catalogue"])
+
+
+@router.get("")
+def list_criteria() -> Catalogue:
+    """Every criterion and compensation: parameters, formula, paper, needs, cost."""
+    return Catalogue(
+        criteria=[catalogue.describe(*entry) for entry in catalogue.criteria().items()],
+        compensations=[catalogue.describe(*entry) for entry in catalogue.compensations().items()],
+    )

@@ -1,0 +1,73 @@
+"""Datasets: upload, read, list, delete."""
+
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request, Response
+
+from api.dependencies import Caller, Db, Paged, Parts
+from api.schemas import Dataset, Page
+from api.uploads import BODY, display_name, receive
+from api.views import dataset_view
+from store.queries import datasets
+
+router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra={"requestBody": BODY},
+    responses={200: {"model": Dataset, "description": "These bytes were already here."}},
+)
+async def create_dataset(
+    request: Request,
+    response: Response,
+    parts: Parts,
+    caller: Caller,
+    name: Annotated[
+        str | None, Query(max_length=1000, examples=["digits.npz"], description="Its file name.")
+    ] = None,
+) -> Dataset:
+    """Upload arrays (.npz) as the raw body, or as the part `file` of a multipart body.
+
+    The answer's state is `checking`; read the dataset until it is `ready` or `rejected`.
+    `X-Content-SHA256` is checked if sent.
+    """
+    settings = parts.settings
+    upload = await receive(
+        request, parts.blobs, settings.dataset_bytes_limit, settings.upload_idle_seconds
+    )
+
+    def record() -> tuple[Dataset, bool]:
+        shown = display_name(name or upload.name, "dataset")
+        with parts.database.write() as session:
+            row, created = datasets.create(session, caller.project_id, shown, upload.blob)
+            return dataset_view(row), created
+
+    dataset, created = await anyio.to_thread.run_sync(record)
+    response.status_code = 201 if created else 200
+    response.headers["Location"] = f"/v1/datasets/{dataset.id}"
+    return dataset
+
+
+@router.get("")
+def list_datasets(database: Db, caller: Caller, page: Paged) -> Page[Dataset]:
+    """The project's datasets, newest first."""
+    with database.read() as session:
+        found = datasets.list_page(session, caller.project_id, limit=page.limit, cursor=page.cursor)
+        return Page(data=[dataset_view(row) for row in found.items], next_cursor=found.next_cursor)
+
+
+@router.get("/{dataset_id}")
+def get_dataset(dataset_id: str, database: Db, caller: Caller) -> Dataset:
+    """One dataset, with what intake learned of it."""
+    with database.read() as session:
+        return dataset_view(datasets.get(session, caller.project_id, dataset_id))
+
+
+@router.delete("/{dataset_id}", status_code=204)
+def delete_dataset(dataset_id: str, database: Db, caller: Caller) -> None:
+    """Delete a dataset that no unfinished job needs."""
+    with database.write() as session:
+        datasets.delete(session, caller.project_id, dataset_id)

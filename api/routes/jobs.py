@@ -1,0 +1,104 @@
+"""Jobs: create, read, list, cancel, retry, delete."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+
+from api.dependencies import Caller, Db, Paged, Parts
+from api.schemas import Job, JobRequest, Page
+from api.submission import check, fingerprint
+from api.views import job_view
+from store.queries import jobs
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled", "rejected"]
+
+
+@router.post("", status_code=202)
+def create_job(
+    body: JobRequest,
+    response: Response,
+    parts: Parts,
+    caller: Caller,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            pattern=r"^[\x21-\x7e]+$",
+            description="The same key with the same request gives the same job.",
+        ),
+    ] = None,
+) -> Job:
+    """Submit a job; follow it at its Location."""
+    settings, owner = parts.settings, caller.project_id
+    digest = fingerprint(body)
+    with parts.database.read() as session:
+        earlier = idempotency_key and jobs.repeated(session, owner, idempotency_key, digest)
+        if earlier:
+            return _located(job_view(earlier), response)
+        submission = check(session, owner, body)
+    with parts.database.write() as session:
+        row, _created = jobs.create(
+            session,
+            owner,
+            model_id=body.model,
+            data=body.data.roles(),
+            spec=submission.spec.model_dump(mode="json"),
+            name=body.name or "",
+            priority=body.priority,
+            klass="gpu" if settings.device == "cuda" else "cpu",
+            idempotency_key=idempotency_key,
+            request_sha256=digest,
+            queued_limit=settings.queued_jobs_limit,
+        )
+        job = job_view(row)
+    return _located(job, response)
+
+
+def _located(job: Job, response: Response) -> Job:
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job
+
+
+@router.get("")
+def list_jobs(
+    database: Db, caller: Caller, page: Paged, state: Annotated[State | None, Query()] = None
+) -> Page[Job]:
+    """The project's jobs, newest first."""
+    with database.read() as session:
+        found = jobs.list_page(
+            session, caller.project_id, state=state, limit=page.limit, cursor=page.cursor
+        )
+        return Page(data=[job_view(row) for row in found.items], next_cursor=found.next_cursor)
+
+
+@router.get("/{job_id}")
+def get_job(job_id: str, database: Db, caller: Caller) -> Job:
+    """One job, with its progress, its artifacts and, if it failed, why."""
+    with database.read() as session:
+        return job_view(jobs.get(session, caller.project_id, job_id))
+
+
+@router.post("/{job_id}/cancel", status_code=202)
+def cancel_job(job_id: str, database: Db, caller: Caller) -> Job:
+    """Ask a job to stop; it is `cancelled` once its process is gone."""
+    with database.write() as session:
+        return job_view(jobs.request_cancel(session, caller.project_id, job_id))
+
+
+@router.post("/{job_id}/retry", status_code=202)
+def retry_job(job_id: str, response: Response, parts: Parts, caller: Caller) -> Job:
+    """Submit the same work again as a new job."""
+    limit = parts.settings.queued_jobs_limit
+    with parts.database.write() as session:
+        job = job_view(jobs.retry(session, caller.project_id, job_id, queued_limit=limit))
+    return _located(job, response)
+
+
+@router.delete("/{job_id}", status_code=204)
+def delete_job(job_id: str, database: Db, caller: Caller) -> None:
+    """Delete a finished job with its events and artifacts."""
+    with database.write() as session:
+        jobs.delete(session, caller.project_id, job_id)

@@ -1,0 +1,42 @@
+"""API keys: list, create, revoke."""
+
+from fastapi import APIRouter
+
+from api.dependencies import Caller, Db, Paged
+from api.schemas import Key, KeyRequest, NewKey, Page
+from api.views import key_view
+from pruning.errors import SecateurError
+from store.queries import keys
+
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
+
+
+@router.get("")
+def list_keys(database: Db, caller: Caller, page: Paged) -> Page[Key]:
+    """The project's keys; secrets are never shown again."""
+    with database.read() as session:
+        found = keys.list_page(session, caller.project_id, limit=page.limit, cursor=page.cursor)
+        data = [key_view(row, caller.key_id) for row in found.items]
+        return Page(data=data, next_cursor=found.next_cursor)
+
+
+@router.post("", status_code=201)
+def create_key(body: KeyRequest, database: Db, caller: Caller) -> NewKey:
+    """Make a key; its secret is in this answer and nowhere else."""
+    with database.write() as session:
+        row, secret = keys.create_key(session, caller.project_id, body.name)
+        return NewKey(**key_view(row, caller.key_id).model_dump(), secret=secret)
+
+
+@router.delete("/{key_id}", status_code=204)
+def delete_key(key_id: str, database: Db, caller: Caller) -> None:
+    """Revoke a key at once; not the one this request was made with."""
+    if key_id == caller.key_id:
+        raise SecateurError(
+            "conflict",
+            "This request was made with that key.",
+            where="key_id",
+            hint="Make another key and delete this one with it.",
+        )
+    with database.write() as session:
+        keys.delete(session, caller.project_id, key_id)

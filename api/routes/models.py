@@ -1,0 +1,73 @@
+"""Models: upload, read, list, delete."""
+
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request, Response
+
+from api.dependencies import Caller, Db, Paged, Parts
+from api.schemas import Model, Page
+from api.uploads import BODY, display_name, receive
+from api.views import model_view
+from store.queries import models
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    openapi_extra={"requestBody": BODY},
+    responses={200: {"model": Model, "description": "These bytes were already here."}},
+)
+async def create_model(
+    request: Request,
+    response: Response,
+    parts: Parts,
+    caller: Caller,
+    name: Annotated[
+        str | None, Query(max_length=1000, examples=["lenet.onnx"], description="Its file name.")
+    ] = None,
+) -> Model:
+    """Upload a network as the raw body, or as the part `file` of a multipart body.
+
+    The answer's state is `checking`; read the model until it is `ready` or `rejected`.
+    `X-Content-SHA256` is checked if sent.
+    """
+    settings = parts.settings
+    upload = await receive(
+        request, parts.blobs, settings.model_bytes_limit, settings.upload_idle_seconds
+    )
+
+    def record() -> tuple[Model, bool]:
+        shown = display_name(name or upload.name, "model")
+        with parts.database.write() as session:
+            row, created = models.create(session, caller.project_id, shown, upload.blob)
+            return model_view(row), created
+
+    model, created = await anyio.to_thread.run_sync(record)
+    response.status_code = 201 if created else 200
+    response.headers["Location"] = f"/v1/models/{model.id}"
+    return model
+
+
+@router.get("")
+def list_models(database: Db, caller: Caller, page: Paged) -> Page[Model]:
+    """The project's models, newest first."""
+    with database.read() as session:
+        found = models.list_page(session, caller.project_id, limit=page.limit, cursor=page.cursor)
+        return Page(data=[model_view(row) for row in found.items], next_cursor=found.next_cursor)
+
+
+@router.get("/{model_id}")
+def get_model(model_id: str, database: Db, caller: Caller) -> Model:
+    """One model, with what intake learned of it."""
+    with database.read() as session:
+        return model_view(models.get(session, caller.project_id, model_id))
+
+
+@router.delete("/{model_id}", status_code=204)
+def delete_model(model_id: str, database: Db, caller: Caller) -> None:
+    """Delete a model that no unfinished job needs."""
+    with database.write() as session:
+        models.delete(session, caller.project_id, model_id)

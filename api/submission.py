@@ -1,0 +1,44 @@
+"""From a job request to a checked submission: spec, model, data and plan agree."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from api.schemas import PlanRequest
+from pruning.facts import DatasetFacts, ModelFacts
+from pruning.plan import Plan, plan
+from pruning.spec import Spec, parse_spec
+from store.queries import datasets, models
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request that can run."""
+
+    spec: Spec
+    plan: Plan
+
+
+def check(session: Session, project_id: str, request: PlanRequest) -> Submission:
+    """Checks a request against the stored facts.
+
+    Raises:
+        SecateurError: From `parse_spec` and `plan`; `not_found` for an id of nobody or of somebody
+            else; `not_ready`, `model_rejected`, `dataset_rejected` for one that can't be used.
+    """
+    spec = parse_spec(request.spec)
+    model = models.usable(session, project_id, request.model, where="model")
+    data = {
+        role: datasets.usable(session, project_id, dataset_id, where=f"data.{role}")
+        for role, dataset_id in request.data.roles().items()
+    }
+    facts = {role: DatasetFacts.model_validate(row.facts) for role, row in data.items()}
+    return Submission(spec, plan(spec, ModelFacts.model_validate(model.facts), facts))
+
+
+def fingerprint(request: PlanRequest) -> str:
+    """SHA-256 of the request as understood: tells a repeated request from a different one."""
+    values = request.model_dump(mode="json")
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode("ascii")).hexdigest()

@@ -1,0 +1,26 @@
+"""`python -m benchmarks [name ...]`: run the named benchmarks, or all of them."""
+
+import importlib
+import sys
+
+BENCHMARKS = {
+    "one_shot_digits": "accuracy left at 85 % sparsity without retraining: magnitude, OBD, OBS",
+    "service_overhead": "the same job through the service and in one process",
+}
+
+
+def main(names: list[str]) -> int:
+    """Run benchmarks in order; the exit status counts figures that were missed."""
+    unknown = set(names) - BENCHMARKS.keys()
+    if unknown:
+        print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}")
+        return 2
+    missed = 0
+    for name in names or BENCHMARKS:
+        print(f"\n== {name}: {BENCHMARKS[name]}", flush=True)
+        missed += not importlib.import_module(f"benchmarks.{name}").run()
+    return min(missed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,55 @@
+"""Write the pages that are made from the code: `python docs/generate.py` (a test holds them equal)."""
+
+from pathlib import Path
+
+from pruning import catalogue
+from pruning.errors import CODES
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Made by docs/generate.py from the code; edit the code instead. -->\n"
+
+
+def errors_page() -> str:
+    """Every error code with its HTTP status and meaning."""
+    rows = "\n".join(f"| `{code}` | {status} | {title} |" for code, (status, title) in CODES.items())
+    return f"""{NOTE}# Error codes
+
+Every error of the API is `application/problem+json` (RFC 9457) with a stable `code`, `where` (the
+field, layer, tensor or operator), `detail` (what is wrong) and `hint` (what to do). A job that
+fails carries the same fields under `error`. The client raises `SecateurError` with the same code.
+
+| code | HTTP status | meaning |
+|---|---|---|
+{rows}
+"""
+
+
+def criteria_page() -> str:
+    """Every criterion and compensation, as `GET /v1/criteria` has them."""
+    parts = [NOTE + "# Criteria and compensations\n"]
+    for title, group in (
+        ("Criteria", catalogue.criteria()),
+        ("Compensations", catalogue.compensations()),
+    ):
+        parts.append(f"## {title}\n")
+        for kind, declaration in group.items():
+            entry = catalogue.describe(kind, declaration)
+            needs = ", ".join(entry["needs"]) or "nothing beyond the weights"
+            parts.append(
+                f"### `{kind}`: {entry['title']}\n\n{entry['summary']}\n\n"
+                f"- Formula: `{entry['formula']}`\n"
+                + (f"- Paper: {entry['paper']}\n" if entry["paper"] else "")
+                + f"- Unit: {entry['unit']}\n- Needs: {needs}\n- Cost: {entry['cost']}\n"
+            )
+            fields = {k: v for k, v in entry["parameters"]["properties"].items() if k != "kind"}
+            if fields:
+                defaults = ", ".join(f"`{k}` ({v.get('default')})" for k, v in fields.items())
+                parts.append(f"- Parameters (default): {defaults}\n")
+    return "\n".join(parts)
+
+
+PAGES = {"errors.md": errors_page, "criteria.md": criteria_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page())

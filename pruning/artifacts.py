@@ -1,0 +1,65 @@
+"""The files a job delivers: names, contents, sizes and digests."""
+
+import hashlib
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from pruning.formats.containers import can_hold
+from pruning.formats.onnx.graph import constant_tensor
+from pruning.report.schema import ArtifactEntry
+
+_CHUNK = 1 << 20
+_STEM_BYTES = 100
+
+
+def stem(name: str) -> str:
+    """A display name as the stem of a file name: no path, no control characters, never empty.
+
+    Letters and digits of every script, `.`, `-` and `_` stay; anything else becomes `_`.
+    """
+    base = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
+    base = re.sub(r"\.onnx$", "", base, flags=re.IGNORECASE)
+    base = re.sub(r"[^\w.\-]+", "_", base).strip("._-")
+    return base.encode()[:_STEM_BYTES].decode(errors="ignore").strip("._-") or "model"
+
+
+def tensors(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Initialisers and Constant nodes of a model by name, of the types that safetensors has."""
+    held = {t.name: t for t in proto.graph.initializer}
+    held |= {
+        node.output[0]: constant_tensor(node)
+        for node in proto.graph.node
+        if node.op_type == "Constant"
+    }
+    arrays = {name: numpy_helper.to_array(tensor) for name, tensor in held.items()}
+    return {name: array for name, array in arrays.items() if can_hold(array.dtype)}
+
+
+def describe(path: Path, form: str) -> ArtifactEntry:
+    """Name, size and digest of a written file."""
+    digest = hashlib.sha256()
+    for chunk in _chunks(path):
+        digest.update(chunk)
+    return ArtifactEntry(
+        name=path.name, bytes=path.stat().st_size, sha256=digest.hexdigest(), format=form
+    )
+
+
+def gzip_size(path: Path) -> int:
+    """Bytes of the file after gzip -6, without writing it."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    size = sum(len(packer.compress(chunk)) for chunk in _chunks(path))
+    return size + len(packer.flush())
+
+
+def _chunks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            yield chunk

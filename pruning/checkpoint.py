@@ -1,0 +1,140 @@
+"""Checkpoints: the network, the masks and the state after a step, one file a step.
+
+A file is written aside, synced and renamed, so a name stands for a complete file. It is valid for
+one job only: same spec, same dense network, same data, told apart by a fingerprint.
+"""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pruning.data.batches import ArrayData
+from pruning.job import Job, State
+from pruning.metrics import Evaluation
+from pruning.report.schema import DampingTrial, Round
+
+KEY = "secateur"
+_NAME = re.compile(r"round-(\d+)\.safetensors")
+
+
+class Checkpoints:
+    """The checkpoints of one job in a folder; without a folder nothing is kept or found."""
+
+    def __init__(self, folder: Path | None, job: Job) -> None:
+        self.folder, self.job = folder, job
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.fingerprint = _fingerprint(job)
+
+    def save(self, state: State) -> None:
+        """Write `round-<steps done>.safetensors`."""
+        if self.folder is None:
+            return
+        tensors = {f"module.{k}": v for k, v in self.job.module.state_dict().items()}
+        tensors |= {"kept": state.kept, "saliency": state.saliency}
+        # Tied tensors are stored once a name: the format refuses shared memory.
+        tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+        record = {
+            "fingerprint": self.fingerprint,
+            "tensors": _digest(tensors),
+            "state": _state_values(state),
+        }
+        path = self.folder / f"round-{len(state.rounds)}.safetensors"
+        aside = path.with_suffix(".part")
+        with aside.open("wb") as file:
+            file.write(save(tensors, {KEY: json.dumps(record)}))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _sync_folder(self.folder)
+        self.job.narrator.checkpoint(path)
+
+    def latest(self) -> State | None:
+        """The state of the newest valid checkpoint, whose weights are put into the module."""
+        if self.folder is None:
+            return None
+        found = [(int(m[1]), p) for p in self.folder.iterdir() if (m := _NAME.fullmatch(p.name))]
+        for _, path in sorted(found, reverse=True):
+            state = self._restore(path)
+            if state is not None:
+                return state
+        return None
+
+    def _restore(self, path: Path) -> State | None:
+        try:
+            with safe_open(path, framework="pt") as file:
+                record = json.loads((file.metadata() or {}).get(KEY, "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError):
+            return None
+        if record.get("fingerprint") != self.fingerprint or record["tensors"] != _digest(tensors):
+            return None
+        kept, saliency = (tensors.pop(k).to(self.job.device) for k in ("kept", "saliency"))
+        self.job.module.load_state_dict(
+            {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+        )
+        return _state(record["state"], kept, saliency)
+
+
+def _state_values(state: State) -> dict[str, Any]:
+    return {
+        "dense": asdict(state.dense),
+        "dense_metrics": state.dense_metrics,
+        "predicted_by_layer": state.predicted_by_layer,
+        "rounds": [r.model_dump() for r in state.rounds],
+        "sweep": [t.model_dump() for t in state.sweep],
+        "pruned_metrics": state.pruned_metrics,
+        "recovered_metrics": state.recovered_metrics,
+    }
+
+
+def _state(values: dict[str, Any], kept: Tensor, saliency: Tensor) -> State:
+    return State(
+        dense=Evaluation(**values["dense"]),
+        dense_metrics=values["dense_metrics"],
+        kept=kept,
+        saliency=saliency,
+        predicted_by_layer=values["predicted_by_layer"],
+        rounds=[Round.model_validate(r) for r in values["rounds"]],
+        sweep=[DampingTrial.model_validate(t) for t in values["sweep"]],
+        pruned_metrics=values["pruned_metrics"],
+        recovered_metrics=values["recovered_metrics"],
+    )
+
+
+def _fingerprint(job: Job) -> str:
+    """What the job starts from: spec, dense network, data."""
+    tensors = dict(job.module.state_dict())
+    for role in ("calibration", "training", "evaluation"):
+        data: ArrayData = getattr(job.data, role)
+        tensors |= {f"{role}.{name}": tensor for name, tensor in data.inputs.items()}
+        if data.target is not None:
+            tensors[f"{role}/target"] = data.target
+    return _digest(tensors, job.spec.model_dump_json())
+
+
+def _digest(tensors: dict[str, Tensor], text: str = "") -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)};".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,19 @@
+"""Optimal Brain Damage (LeCun, Denker, Solla 1989, eq. 5): s_q = 1/2 h_qq w_q^2."""
+
+from torch import Tensor
+
+from pruning.catalogue.criteria.obd import OBD
+from pruning.criteria.problem import Problem
+from pruning.curvature import Request
+
+
+def curvature(criterion: OBD, weights: int) -> Request:
+    """The diagonal that the declaration names."""
+    return Request(criterion.curvature)
+
+
+def score(problem: Problem) -> Tensor:
+    """Predicted increase of the loss for each weight alone, off-diagonal curvature ignored."""
+    if problem.curvature is None:
+        raise ValueError("OBD needs curvature")
+    return 0.5 * problem.curvature.diagonal() * problem.weights.square()

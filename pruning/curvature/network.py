@@ -1,0 +1,54 @@
+"""A module as a function of its weights in scope, for torch.func."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pruning.layers import FlatWeights
+
+Parameters = dict[str, Tensor]
+
+
+class Network:
+    """f(x; w) with w the weights in scope; all other parameters and buffers are constants.
+
+    Args:
+        module: In evaluation mode, so that BatchNorm is a fixed affine map and Dropout is off;
+            per-sample quantities have no meaning otherwise.
+        weights: The weights in scope.
+        progress: Called with (samples done, samples in all) while curvature accumulates.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        weights: FlatWeights,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        if any(m.training for m in module.modules()):
+            raise ValueError("curvature is defined in evaluation mode: call module.eval() first")
+        self.module, self.weights = module, weights
+        self.progress = progress or (lambda done, total: None)
+
+    def parameters(self) -> Parameters:
+        """The present weights in scope, by parameter name, outside any graph."""
+        return {p.name: p.weight.detach() for p in self.weights.layers}
+
+    def named(self, flat: Tensor) -> Parameters:
+        """A flat vector as a change of the parameters, in each parameter's dtype."""
+        parts = self.weights.by_layer(flat)
+        return {p.name: part.to(p.weight.dtype) for p, part in parts}
+
+    def outputs(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
+        """f(x; w) for a batch; the first output where there are several."""
+        return first_output(functional_call(self.module, parameters, inputs))
+
+    def output(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
+        """f(x; w) for one sample without batch dimension."""
+        return self.outputs(parameters, tuple(x[None] for x in inputs))[0]
+
+
+def first_output(result: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:
+    """The output that the loss refers to."""
+    return result if isinstance(result, Tensor) else result[0]

@@ -1,0 +1,97 @@
+"""Per-sample derivatives with respect to the weights in scope, in chunks of bounded memory."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.func import grad, vjp, vmap
+
+from pruning.curvature.losses import Loss, required
+from pruning.curvature.network import Network, Parameters
+from pruning.data.batches import ArrayData
+
+CHUNK_BYTES = 64 * 2**20
+"""Bytes of per-sample derivatives held at a time; at least one row is always held."""
+
+
+def gradients(
+    network: Network, data: ArrayData, loss: Loss, active: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Gradients of the loss of single samples.
+
+    Args:
+        network: The module with its weights in scope, W of them.
+        data: Samples and targets.
+        loss: The loss of one sample.
+        active: Flat positions to keep, shape [A]; all W without it.
+
+    Yields:
+        Chunks [n, A] in the network's dtype, in the order of the samples.
+    """
+    parameters = network.parameters()
+
+    def sample_loss(values: Parameters, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
+        return loss.samples(network.output(values, inputs)[None], target[None])[0]
+
+    per_sample = vmap(grad(sample_loss), in_dims=(None, 0, 0), randomness="error")
+    with torch.no_grad():
+        done = 0
+        for inputs, target in data.batches(_rows(network), device=network.weights.device):
+            yield _flat(per_sample(parameters, inputs, required(target, loss)), active)
+            done += len(inputs[0])
+            network.progress(done, data.samples)
+
+
+def output_factors(
+    network: Network, data: ArrayData, loss: Loss, active: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Rows of S_n' J_n, whose Gram matrix is the Gauss-Newton matrix: G = 1/N sum_rows r r'.
+
+    J_n is the Jacobian of sample n's outputs, S_n S_n' the Hessian of its loss in the outputs.
+
+    Args:
+        network: The module with its weights in scope, W of them.
+        data: Samples; targets are not used, since the output Hessian does not depend on them.
+        loss: The loss of one sample.
+        active: Flat positions to keep, shape [A]; all W without it.
+
+    Yields:
+        Chunks [rows, A] in the network's dtype. One sample gives as many rows as S has columns,
+        all within one chunk or, where even they do not fit, over several.
+    """
+    parameters = network.parameters()
+    columns = _columns(network, data, loss)
+    width = max(1, min(columns, _rows(network)))
+
+    def sample_rows(inputs: tuple[Tensor, ...], start: int) -> dict[str, Tensor]:
+        result = vjp(lambda p: network.output(p, inputs).reshape(-1), parameters)
+        output, pull_back = result[0], result[1]
+        cotangents = loss.factor(output).T[start : start + width]
+        return vmap(lambda v: pull_back(v)[0])(cotangents)
+
+    samples = max(1, _rows(network) // columns)
+    with torch.no_grad():
+        done = 0
+        for inputs, _ in data.batches(samples, device=network.weights.device):
+            for start in range(0, columns, width):
+                rows = vmap(lambda x, s=start: sample_rows(x, s), randomness="error")(inputs)
+                yield _flat({k: v.flatten(0, 1) for k, v in rows.items()}, active)
+            done += len(inputs[0])
+            network.progress(done, data.samples)
+
+
+def _rows(network: Network) -> int:
+    weights = network.weights
+    item = max(p.weight.element_size() for p in weights.layers)
+    return max(1, CHUNK_BYTES // (item * len(weights)))
+
+
+def _columns(network: Network, data: ArrayData, loss: Loss) -> int:
+    inputs, _ = next(iter(data.batches(1, device=network.weights.device)))
+    output = network.outputs(network.parameters(), inputs)[0]
+    return loss.factor(output.reshape(-1)).shape[1]
+
+
+def _flat(parts: dict[str, Tensor], active: Tensor | None) -> Tensor:
+    rows = torch.cat([part.flatten(1) for part in parts.values()], dim=1)
+    return rows if active is None or len(active) == rows.shape[1] else rows[:, active]

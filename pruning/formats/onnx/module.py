@@ -1,0 +1,147 @@
+"""The imported network: a list of steps over an environment of values, run in order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pruning.errors import SecateurError
+from pruning.formats.onnx.values import Value, tensor
+
+_FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+Observer = Callable[["Step", tuple[Any, ...]], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One computation: a function of values, or the layer at the path `layer`.
+
+    `inputs` holds None where an optional input is left out; `last` names the values nobody reads
+    after this step. Functions are module-level functions, partials and closures over plain
+    values, so that a deep copy of the module shares nothing that can change.
+    """
+
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+    label: str
+    operator: str
+    function: Callable[..., Any] | None = None
+    layer: str | None = None
+    last: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A constant that is a parameter of some layer, turned back into the file's layout."""
+
+    path: str
+    shape: tuple[int, ...]
+    permutation: tuple[int, ...]
+
+
+class OnnxModule(nn.Module):
+    """Runs the steps; called with the graph's inputs in order, gives its output or a tuple.
+
+    float16 inputs are computed in float32.
+    """
+
+    def __init__(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        super().__init__()
+        self.input_names = tuple(inputs)
+        self.output_names = tuple(outputs)
+        self.steps: list[Step] = []
+        self.host_constants: dict[str, np.ndarray] = {}
+        self.constant_buffers: dict[str, str] = {}
+        self.references: dict[str, Reference] = {}
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The graph's outputs for the given inputs."""
+        return self.run(inputs)
+
+    def run(
+        self, inputs: Sequence[Tensor], observer: Observer | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """As `forward`; `observer` sees each step with its results.
+
+        Raises:
+            SecateurError: `data_names` for a wrong number of inputs, `model_invalid` where a
+                step can't be computed for inputs of this size, with the node's name.
+        """
+        if len(inputs) != len(self.input_names):
+            raise SecateurError(
+                "data_names", f"The model takes {len(self.input_names)} inputs, not {len(inputs)}."
+            )
+        values: dict[str, Value] = dict(self.host_constants)
+        for name, path in self.constant_buffers.items():
+            values[name] = self._buffers[path]  # type: ignore[assignment]
+        for name, reference in self.references.items():
+            parameter: Tensor = _attribute(self, reference.path)
+            values[name] = parameter.reshape(reference.shape).permute(reference.permutation)
+        for name, value in zip(self.input_names, inputs, strict=True):
+            values[name] = value.float() if value.dtype == torch.float16 else value
+        for step in self.steps:
+            results = self._step(step, values)
+            if observer:
+                observer(step, results)
+            values.update(zip(step.outputs, results, strict=True))
+            for name in step.last:
+                del values[name]
+        device = inputs[0].device if inputs else torch.device("cpu")
+        outputs = tuple(tensor(values[name], device) for name in self.output_names)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _step(self, step: Step, values: dict[str, Value]) -> tuple[Any, ...]:
+        arguments = [None if name is None else values[name] for name in step.inputs]
+        call = _attribute(self, step.layer) if step.layer else step.function
+        try:
+            result = call(*arguments)
+        except SecateurError as error:
+            raise _placed(error, step) from None
+        except _FAILURES as error:
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                raise
+            raise SecateurError(
+                "model_invalid",
+                f"{step.operator} can't be computed here: {_first_line(error)}",
+                where=step.label,
+                hint="Check the sizes of the inputs against those the model was exported with.",
+            ) from error
+        return result if isinstance(result, tuple) else (result,)
+
+    def finish(self, steps: list[Step]) -> None:
+        """Takes the steps and notes after which of them each value can go."""
+        kept = {*self.output_names, *self.host_constants, *self.constant_buffers, *self.references}
+        last: dict[str, int] = {}
+        for index, step in enumerate(steps):
+            for name in (*step.inputs, *step.outputs):
+                if name is not None and name not in kept:
+                    last[name] = index
+        gone: dict[int, list[str]] = {}
+        for name, index in last.items():
+            gone.setdefault(index, []).append(name)
+        self.steps = [
+            Step(**{**vars(step), "last": tuple(gone.get(index, ()))})
+            for index, step in enumerate(steps)
+        ]
+
+    def extra_repr(self) -> str:
+        """Inputs, outputs and the number of steps."""
+        return f"{self.input_names} -> {self.output_names}, {len(self.steps)} steps"
+
+
+def _attribute(module: nn.Module, path: str) -> Any:
+    return reduce(getattr, path.split("."), module)
+
+
+def _placed(error: SecateurError, step: Step) -> SecateurError:
+    return SecateurError(
+        error.code, error.message, where=error.where or step.label, hint=error.hint, **error.details
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,85 @@
+"""Module paths for layers, taken from the names in the file where these are safe.
+
+Names in an upload are an attacker's to choose, so a component must match a strict pattern, must
+not hide an attribute of `nn.Module`, and a path may not run through another layer.
+"""
+
+import re
+from collections.abc import Iterable
+
+from torch import nn
+
+_COMPONENT = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}|[0-9]{1,9}")
+_DEEPEST = 16
+
+
+class Scope(nn.Module):
+    """A part of a dotted path: holds layers, computes nothing."""
+
+
+def candidates(weight: str, bias: str | None, node: str) -> list[str]:
+    """Paths that the names in the file suggest, best first; not yet checked to be safe."""
+    found = [weight.removesuffix(".weight")] if weight.endswith(".weight") else []
+    if bias and bias.endswith(".bias"):
+        found.append(bias.removesuffix(".bias"))
+    if "/" in node:
+        found.append(_from_scopes(node))
+    return [*found, weight, node]
+
+
+def place(root: nn.Module, layer: nn.Module, suggestions: Iterable[str], fallback: str) -> str:
+    """Registers `layer` in `root` and returns its path.
+
+    The first usable suggestion is taken; a path already taken by another layer gets a number.
+    """
+    for path in [*suggestions, fallback]:
+        if not _is_safe(path):
+            continue
+        for attempt in (path, *(f"{path}_{i}" for i in range(2, 100))):
+            if _register(root, layer, attempt):
+                return attempt
+    number = 1
+    while not _register(root, layer, f"{fallback}_{number}"):
+        number += 1
+    return f"{fallback}_{number}"
+
+
+def _is_safe(path: str) -> bool:
+    parts = path.split(".")
+    return len(parts) <= _DEEPEST and all(_COMPONENT.fullmatch(part) for part in parts)
+
+
+def _register(root: nn.Module, layer: nn.Module, path: str) -> bool:
+    *scopes, leaf = path.split(".")
+    parent = root
+    missing = []
+    for part in scopes:
+        child = parent._modules.get(part) if not missing else None
+        if child is None:
+            if hasattr(_PLAIN if missing else parent, part):
+                return False
+            missing.append(part)
+        elif isinstance(child, Scope):
+            parent = child
+        else:
+            return False
+    if hasattr(_PLAIN if missing else parent, leaf):
+        return False
+    for part in missing:
+        child = Scope()
+        parent.add_module(part, child)
+        parent = child
+    parent.add_module(leaf, layer)
+    return True
+
+
+def _from_scopes(node: str) -> str:
+    """`/features/features.0/Conv` as torch names nodes -> `features.0`."""
+    path: list[str] = []
+    for scope in node.strip("/").split("/")[:-1]:
+        parts = scope.split(".")
+        path += parts[1:] if path and len(parts) > 1 and parts[0] == path[-1] else parts
+    return ".".join(path)
+
+
+_PLAIN = Scope()

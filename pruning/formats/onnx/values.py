@@ -1,0 +1,83 @@
+"""The two kinds of value in a running graph: tensors, and host arrays for shape arithmetic.
+
+`Shape` gives a NumPy array of Python ints and everything computed from shapes and constants alone
+stays one, so that no size ever has to be read back from a tensor. That keeps a graph usable under
+`torch.func.vmap`, on the meta device and without synchronising a GPU.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pruning.errors import SecateurError
+
+Host = np.ndarray
+Value = Tensor | Host
+
+
+def is_host(*values: Value | None) -> bool:
+    """True where no value given is a tensor."""
+    return not any(isinstance(value, Tensor) for value in values)
+
+
+def tensor(value: Value, device: torch.device) -> Tensor:
+    """The value as a tensor on `device`."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.from_numpy(np.array(value, order="C")).to(device)
+
+
+def tensors(*values: Value) -> tuple[Tensor, ...]:
+    """All values as tensors on the device of the first that is one (the CPU where none is)."""
+    device = next((v.device for v in values if isinstance(v, Tensor)), torch.device("cpu"))
+    return tuple(tensor(value, device) for value in values)
+
+
+def ints(value: Value, what: str) -> list[int]:
+    """The host array as a flat list of Python ints.
+
+    Raises:
+        SecateurError: `operator_attribute_unsupported` where the value depends on data.
+    """
+    return [int(v) for v in host(value, what).reshape(-1)]
+
+
+def number(value: Value, what: str) -> float:
+    """The host array's only element.
+
+    Raises:
+        SecateurError: `operator_attribute_unsupported` where the value depends on data or has
+            several elements.
+    """
+    array = host(value, what)
+    if array.size != 1:
+        raise SecateurError(
+            "operator_attribute_unsupported", f"{what} has {array.size} elements instead of one."
+        )
+    return array.reshape(-1)[0].item()
+
+
+def host(value: Value, what: str) -> Host:
+    """The value as a host array.
+
+    Raises:
+        SecateurError: `operator_attribute_unsupported` where the value depends on data.
+    """
+    if isinstance(value, Tensor):
+        raise SecateurError(
+            "operator_attribute_unsupported",
+            f"{what} is computed from data.",
+            hint="Export the model with this value fixed or computed from shapes alone.",
+        )
+    return value
+
+
+def axis_of(axis: int, rank: int, what: str) -> int:
+    """The axis counted from the front.
+
+    Raises:
+        SecateurError: `model_invalid` for an axis the value does not have.
+    """
+    if not -rank <= axis < rank:
+        raise SecateurError("model_invalid", f"{what}: axis {axis} of a value with {rank} axes.")
+    return axis % rank

@@ -1,0 +1,168 @@
+"""One pruning job: what stays the same throughout (`Job`), and what its steps change (`State`)."""
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning.curvature.losses import LOSSES, Loss
+from pruning.curvature.network import Network, first_output
+from pruning.data.batches import ArrayData, Data
+from pruning.errors import SecateurError
+from pruning.facts import ModelFacts
+from pruning.layers import FlatWeights, Prunable, find_prunable, prunable_layers
+from pruning.metrics import APPLIES, Evaluation
+from pruning.progress import Narrator
+from pruning.recovery.masking import Masking
+from pruning.registry import method
+from pruning.report.schema import DampingTrial, ReportWarning, Round
+from pruning.schedule.step import Step, removal_count
+from pruning.solvers.damping import HELD_OUT
+from pruning.spec import Spec, parse_spec
+
+
+@dataclass
+class Job:
+    """What is pruned, how, on which data. `module` is changed in place by the steps."""
+
+    module: nn.Module
+    data: Data
+    spec: Spec
+    facts: ModelFacts | None
+    narrator: Narrator
+    layers: list[Prunable]
+    weights: FlatWeights
+    warnings: list[ReportWarning] = field(default_factory=list)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module lies."""
+        return self.weights.device
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the objective."""
+        return LOSSES[self.spec.objective.loss]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that have a meaning for this objective."""
+        applies = APPLIES[self.spec.objective.loss]
+        return tuple(m for m in self.spec.objective.metrics if m in applies)
+
+    @property
+    def target(self) -> int:
+        """Weights to be removed in all."""
+        return removal_count(self.spec.target.sparsity, len(self.weights))
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The schedule's steps."""
+        schedule = self.spec.schedule
+        steps: list[Step] = method("schedule", schedule.kind).steps(
+            schedule, len(self.weights), self.target
+        )
+        return steps
+
+    @cached_property
+    def held_out(self) -> tuple[ArrayData, ArrayData]:
+        """The calibration data as (the rest, the share on which dampings are compared)."""
+        return self.data.calibration.split(HELD_OUT, self.spec.seed)
+
+    def network(self) -> Network:
+        """The module as a function of its weights in scope."""
+        narrator = self.narrator
+        return Network(
+            self.module, self.weights, lambda done, total: narrator.progress(done, total, "samples")
+        )
+
+    def masks(self, kept: Tensor) -> dict[str, Tensor]:
+        """A flat keep mask as one mask a weight, by parameter name, on the CPU."""
+        return {p.name: part.cpu().clone() for p, part in self.weights.by_layer(kept)}
+
+    def masking(self, kept: Tensor) -> Masking:
+        """The removed weights, to be kept at zero."""
+        return Masking((p.weight, part) for p, part in self.weights.by_layer(kept))
+
+
+@dataclass
+class State:
+    """How far a job is. Everything here goes into a checkpoint."""
+
+    dense: Evaluation
+    dense_metrics: dict[str, float]
+    kept: Tensor
+    saliency: Tensor
+    predicted_by_layer: list[float]
+    rounds: list[Round] = field(default_factory=list)
+    sweep: list[DampingTrial] = field(default_factory=list)
+    pruned_metrics: dict[str, float] = field(default_factory=dict)
+    recovered_metrics: dict[str, float] | None = None
+
+    @property
+    def loss(self) -> float:
+        """Calibration loss of the network as it is."""
+        if not self.rounds:
+            return self.dense.loss
+        last = self.rounds[-1]
+        value = last.loss_pruned if last.loss_recovered is None else last.loss_recovered
+        assert value is not None
+        return value
+
+
+def prepare(
+    module: nn.Module,
+    data: Data | ArrayData | tuple[Tensor, Tensor],
+    spec: Spec | dict[str, Any] | None,
+    *,
+    facts: ModelFacts | None,
+    narrator: Narrator,
+    copy: bool,
+) -> Job:
+    """Check what was given and find the weights in scope.
+
+    Raises:
+        SecateurError: What `parse_spec`, `find_prunable` and `Data` raise, or
+            `weights_non_finite`, `labels_missing`, `target_invalid`.
+    """
+    spec = spec if isinstance(spec, Spec) else parse_spec(spec)
+    if isinstance(data, tuple):
+        data = ArrayData({"input": data[0]}, data[1])
+    if isinstance(data, ArrayData):
+        data = Data.from_calibration(data, spec.seed)
+    module = (deepcopy(module) if copy else module).eval()
+    heads = None if facts is None else {f.name for f in facts.layers if f.is_output}
+    weights = FlatWeights(find_prunable(module, spec.scope, heads))
+    job = Job(module, data, spec, facts, narrator, prunable_layers(module), weights)
+    for layer in weights.layers:
+        if not bool(torch.isfinite(layer.weight).all()):
+            raise SecateurError(
+                "weights_non_finite",
+                f"The weight of {layer.layer} holds NaN or infinity.",
+                where=layer.layer,
+                hint="Train the model again, or exclude the layer from the scope.",
+            )
+    _check_outputs(job)
+    return job
+
+
+@torch.no_grad()
+def _check_outputs(job: Job) -> None:
+    inputs, target = next(iter(job.data.calibration.batches(64, device=job.device)))
+    outputs = first_output(job.module(*inputs))
+    job.loss.check(outputs, target)
+    if job.spec.objective.loss != "cross_entropy":
+        return
+    sums = outputs.double().sum(1)
+    if bool((outputs >= 0).all()) and bool(((sums - 1.0).abs() < 1e-4).all()):
+        warning = ReportWarning(
+            code="outputs_are_probabilities",
+            message="The model's outputs look like probabilities. cross_entropy takes scores "
+            "before softmax and applies softmax itself, so losses and curvature refer to a "
+            "softmax of probabilities. Export the model without its last Softmax.",
+        )
+        job.warnings.append(warning)
+        job.narrator.warning(warning.code, warning.message)

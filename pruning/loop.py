@@ -1,0 +1,95 @@
+"""The pruning loop: module and data in, pruned module, masks and report out."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning.checkpoint import Checkpoints
+from pruning.data.batches import ArrayData, Data
+from pruning.events import Event
+from pruning.facts import ModelFacts
+from pruning.job import prepare
+from pruning.progress import Narrator
+from pruning.report.schema import Report
+from pruning.results import make_report
+from pruning.spec import Spec
+from pruning.step import recover, remove, start
+
+__all__ = ["Outcome", "prune"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A pruned module in evaluation mode, its keep masks by parameter name, and the report.
+
+    A gate that was missed is a check `max_drop.<metric>` of status `fail` in `report.checks`.
+    """
+
+    module: nn.Module
+    masks: dict[str, Tensor]
+    report: Report
+
+
+def prune(
+    module: nn.Module,
+    data: Data | ArrayData | tuple[Tensor, Tensor],
+    spec: Spec | dict[str, Any] | None = None,
+    *,
+    facts: ModelFacts | None = None,
+    emit: Callable[[Event], None] | None = None,
+    checkpoints: Path | None = None,
+    copy: bool = True,
+) -> Outcome:
+    """Prune a network.
+
+    The same call on the same machine, with the same number of threads, gives the same bytes,
+    whether or not it was interrupted and resumed from `checkpoints`.
+
+    Args:
+        module: A trained network; it is called with the inputs as positional arguments, and its
+            first output is the one that the loss refers to.
+        data: Roles told apart, or samples of which a seeded 20 % is held out for evaluation; a
+            tuple is (inputs, labels).
+        spec: What to do, as `Spec` or plain values; the defaults of `Spec` without it.
+        facts: What intake learned of an uploaded model.
+        emit: Receives events.
+        checkpoints: Folder for one file a step; the newest valid one in it is resumed.
+        copy: Whether to leave `module` as it is and prune a copy.
+
+    Raises:
+        SecateurError: With the code, the place and what to do.
+    """
+    narrator = Narrator(emit)
+    narrator.phase("checking")
+    job = prepare(module, data, spec, facts=facts, narrator=narrator, copy=copy)
+    with _deterministic(job.device):
+        store = Checkpoints(checkpoints, job)
+        state = store.latest() or start(job)
+        for step in job.steps[len(state.rounds) :]:
+            remove(job, state, step)
+            if step.recover:
+                recover(job, state)
+            store.save(state)
+    narrator.phase(None)
+    return Outcome(job.module.eval(), job.masks(state.kept), make_report(job, state))
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """On a GPU, only kernels that give the same bits every time; a CPU's always do."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

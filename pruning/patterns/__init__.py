@@ -1,0 +1,1 @@
+"""Which weights go together. The module of a kind has `smallest(scores, count)`."""

@@ -1,0 +1,277 @@
+"""What a spec means for one model and its data: checked and priced before anything runs.
+
+Torch-free: the API answers `POST /v1/plans` and refuses impossible jobs with it, and a run begins
+with the same checks.
+"""
+
+import math
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pruning.catalogue.about import Size
+from pruning.catalogue.criteria.obs import FULL_LIMIT, OBS
+from pruning.errors import SecateurError
+from pruning.facts import DatasetFacts, LayerFact, ModelFacts
+from pruning.match import match
+from pruning.report.schema import ReportWarning, Substitution
+from pruning.schedule.step import removal_count
+from pruning.spec import FineTune, Rounds, Scope, Spec
+
+ROLES = ("calibration", "training", "evaluation")
+
+HELD_OUT_SHARE = 0.2
+"""Share of the calibration data kept for evaluation where no evaluation data are given."""
+
+MIN_SAMPLES = 2
+"""Fewest samples of any role."""
+
+MIN_SAMPLES_TO_SPLIT = 10
+"""Fewest calibration samples from which an evaluation share is split off."""
+
+
+class PlanCost(BaseModel):
+    """Estimate for criterion and compensation, all steps: peak bytes, floating-point operations."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bytes: int
+    flops: int
+
+
+class Plan(BaseModel):
+    """What will happen.
+
+    `inverse` is the inverse that criterion obs will use, None for the other criteria. `layers`
+    are the names in scope; `remove` of their `weights_in_scope` weights will be zero.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    layers: list[str]
+    weights_in_scope: int
+    remove: int
+    inverse: Literal["full", "block_fisher"] | None
+    cost: PlanCost
+    evaluation: Literal["given", "held_out"]
+    calibration_samples: int
+    evaluation_samples: int
+    warnings: list[ReportWarning] = []
+    substitutions: list[Substitution] = []
+
+
+def held_out_count(samples: int) -> int:
+    """Samples split off for evaluation: `HELD_OUT_SHARE` of them, rounded half up."""
+    return max(1, math.floor(HELD_OUT_SHARE * samples + 0.5))
+
+
+def check_patterns(patterns: tuple[str, ...], names: list[str]) -> None:
+    """Refuses a pattern of `scope.exclude` that matches no layer, which is a typing error.
+
+    Raises:
+        SecateurError: `spec_invalid`.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            raise SecateurError(
+                "spec_invalid",
+                f"The pattern {pattern!r} matches none of the {len(names)} prunable layers.",
+                where="spec.scope.exclude",
+                hint=f"The layers are: {shown}.",
+            )
+
+
+def excluded(name: str, is_output: bool, scope: Scope) -> bool:
+    """Whether the scope leaves a layer out, by a pattern or as the output head."""
+    return (is_output and not scope.output_head) or any(
+        fnmatchcase(name, pattern) for pattern in scope.exclude
+    )
+
+
+def layers_in_scope(layers: list[LayerFact], scope: Scope) -> list[LayerFact]:
+    """Layers whose weights may go, a tied weight once under the layer that comes first.
+
+    A tied weight is left out as soon as one of its layers is.
+
+    Raises:
+        SecateurError: `no_prunable_layers`, `spec_invalid` for a pattern that matches nothing,
+            `scope_empty` where everything is left out.
+    """
+    if not layers:
+        raise SecateurError(
+            "no_prunable_layers",
+            "The model has no fully connected or convolutional layer with a constant weight.",
+        )
+    check_patterns(scope.exclude, [layer.name for layer in layers])
+    out = {
+        layer.tied_to or layer.name
+        for layer in layers
+        if excluded(layer.name, layer.is_output, scope)
+    }
+    kept = [layer for layer in layers if layer.tied_to is None and layer.name not in out]
+    if not kept:
+        raise SecateurError(
+            "scope_empty",
+            f"The scope leaves out all {len(layers)} prunable layers.",
+            where="spec.scope",
+            hint="Exclude fewer layers, or set output_head to true.",
+        )
+    return kept
+
+
+def plan(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) -> Plan:
+    """Checks a spec against a model's and its data's facts, and says what will happen.
+
+    Args:
+        spec: What is asked for.
+        model: Facts of the model.
+        data: Facts of the data by role; `calibration` is needed.
+
+    Raises:
+        SecateurError: The job can't run as asked; `where` names the field or array.
+    """
+    layers = layers_in_scope(model.layers, spec.scope)
+    _check_data(spec, model, data)
+    weights = sum(layer.parameters for layer in layers)
+    inverse = _inverse(spec, weights)
+    given = "evaluation" in data
+    total = data["calibration"].samples
+    held = 0 if given else held_out_count(total)
+    size = Size(
+        weights=weights,
+        parameters=model.parameters,
+        samples=total - held,
+        outputs=_outputs(model),
+        macs=model.macs or model.parameters,
+    )
+    planned = Plan(
+        layers=[layer.name for layer in layers],
+        weights_in_scope=weights,
+        remove=removal_count(spec.target.sparsity, weights),
+        inverse=inverse,
+        cost=_cost(spec, size),
+        evaluation="given" if given else "held_out",
+        calibration_samples=total - held,
+        evaluation_samples=data["evaluation"].samples if given else held,
+    )
+    _annotate(planned, spec)
+    return planned
+
+
+def _check_data(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) -> None:
+    for role in data:
+        if role not in ROLES:
+            raise SecateurError(
+                "invalid_request",
+                f"{role!r} is no role of data; the roles are {', '.join(ROLES)}.",
+                where=f"data.{role}",
+            )
+    if "calibration" not in data:
+        raise SecateurError(
+            "invalid_request", "A job needs calibration data.", where="data.calibration"
+        )
+    if model.batch is not None:
+        raise SecateurError(
+            "batch_fixed",
+            f"The model only runs at batch size {model.batch}, and calibration needs a free one.",
+            where=model.inputs[0].name if model.inputs else None,
+            hint="Export it again with a dynamic first dimension "
+            "(torch.onnx.export(..., dynamic_axes={'input': {0: 'batch'}})).",
+        )
+    for role, facts in data.items():
+        match(facts, model, spec.objective.loss, f"data.{role}")
+        least = (
+            MIN_SAMPLES_TO_SPLIT
+            if role == "calibration" and "evaluation" not in data
+            else MIN_SAMPLES
+        )
+        if facts.samples < least:
+            split = least == MIN_SAMPLES_TO_SPLIT
+            raise SecateurError(
+                "data_empty",
+                f"{facts.samples} samples are too few: at least {least} are needed"
+                + (" to split off an evaluation share." if split else "."),
+                where=f"data.{role}",
+                hint="Give more samples" + (", or evaluation data of their own." if split else "."),
+            )
+    if spec.objective.loss != "cross_entropy" and spec.gates.max_drop:
+        raise SecateurError(
+            "spec_conflict",
+            f"A gate on accuracy needs class labels; the objective is {spec.objective.loss}.",
+            where="spec.gates.max_drop",
+            hint="Leave the gate out, or set objective.loss to cross_entropy.",
+        )
+
+
+def _inverse(spec: Spec, weights: int) -> Literal["full", "block_fisher"] | None:
+    if not isinstance(spec.criterion, OBS):
+        return None
+    inverse = spec.criterion.resolve(weights)
+    if inverse == "full" and weights > FULL_LIMIT:
+        gib = 8 * weights * weights / 2**30
+        raise SecateurError(
+            "curvature_too_large",
+            f"inverse: full needs a {weights} x {weights} matrix ({gib:.1f} GiB); "
+            f"the limit is {FULL_LIMIT} weights in scope.",
+            where="spec.criterion.inverse",
+            hint="Set it to block_fisher or auto, or exclude layers with scope.exclude.",
+        )
+    return inverse
+
+
+def _outputs(model: ModelFacts) -> int:
+    sizes = [d for d in model.outputs[0].shape[1:] if isinstance(d, int)] if model.outputs else []
+    return max(1, math.prod(sizes))
+
+
+def _cost(spec: Spec, size: Size) -> PlanCost:
+    steps = (
+        spec.schedule.rounds
+        if isinstance(spec.schedule, Rounds)
+        else spec.schedule.recomputations
+    )
+    parts = [spec.criterion.price(size), spec.compensation.price(size)]
+    return PlanCost(
+        bytes=max(part.bytes for part in parts), flops=steps * sum(part.flops for part in parts)
+    )
+
+
+def _annotate(planned: Plan, spec: Spec) -> None:
+    def warn(code: str, message: str, where: str) -> None:
+        planned.warnings.append(ReportWarning(code=code, message=message, where=where))
+
+    if planned.remove == 0:
+        warn(
+            "nothing_removed",
+            f"{spec.target.sparsity} of {planned.weights_in_scope} weights rounds to none.",
+            "spec.target.sparsity",
+        )
+    if planned.evaluation == "held_out" and planned.evaluation_samples < 100:
+        warn(
+            "few_evaluation_samples",
+            f"Accuracy is measured on {planned.evaluation_samples} samples split off the "
+            f"calibration data: one sample is {1 / planned.evaluation_samples:.1%}.",
+            "data.evaluation",
+        )
+    if isinstance(spec.criterion, OBS) and spec.criterion.inverse == "auto" and planned.inverse:
+        planned.substitutions.append(
+            Substitution(
+                where="spec.criterion.inverse",
+                asked="auto",
+                used=planned.inverse,
+                reason=f"{planned.weights_in_scope} weights in scope",
+            )
+        )
+    if spec.objective.loss != "cross_entropy":
+        planned.substitutions.append(
+            Substitution(
+                where="spec.objective.metrics",
+                asked=", ".join(spec.objective.metrics),
+                used="none",
+                reason=f"accuracy needs class labels; the objective is {spec.objective.loss}",
+            )
+        )
+    if isinstance(spec.recovery, FineTune) and planned.remove == 0:
+        warn("recovery_only", "Nothing is removed, so recovery only trains on.", "spec.recovery")

@@ -1,0 +1,64 @@
+"""Tells the outside how a job goes on, and clocks its phases."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from pruning.events import (
+    CheckpointEvent,
+    Event,
+    MetricEvent,
+    Phase,
+    PhaseEvent,
+    ProgressEvent,
+    WarningEvent,
+)
+
+INTERVAL = 1.0
+"""Seconds between two progress events, at least."""
+
+
+class Narrator:
+    """Sends events of one job, progress at most once a second.
+
+    Attributes:
+        timings: Seconds spent in each phase so far.
+    """
+
+    def __init__(self, emit: Callable[[Event], None] | None = None) -> None:
+        self._emit = emit or (lambda event: None)
+        self._phase: Phase | None = None
+        self._since = time.monotonic()
+        self._sent = -INTERVAL
+        self.timings: dict[str, float] = {}
+
+    def phase(self, phase: Phase | None) -> None:
+        """A phase begins; None ends the running one."""
+        now = time.monotonic()
+        if self._phase is not None:
+            spent = self.timings.get(self._phase, 0.0) + now - self._since
+            self.timings[self._phase] = round(spent, 6)
+        self._since, changed = now, phase != self._phase
+        self._phase = phase
+        if phase is not None and changed:
+            self._emit(PhaseEvent(phase=phase))
+
+    def progress(self, done: float, total: float, message: str = "") -> None:
+        """`done` of `total` units of the running phase; dropped if the last one was just sent."""
+        now = time.monotonic()
+        if self._phase is None or now - self._sent < INTERVAL:
+            return
+        self._sent = now
+        self._emit(ProgressEvent(phase=self._phase, done=done, total=total, message=message))
+
+    def metric(self, name: str, stage: str, value: float) -> None:
+        """A measured number."""
+        self._emit(MetricEvent(name=name, stage=stage, value=value))
+
+    def warning(self, code: str, message: str, where: str | None = None) -> None:
+        """Something the user should know."""
+        self._emit(WarningEvent(code=code, message=message, where=where))
+
+    def checkpoint(self, path: Path) -> None:
+        """A file from which a later attempt can go on."""
+        self._emit(CheckpointEvent(name=path.name, path=str(path), bytes=path.stat().st_size))

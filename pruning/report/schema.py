@@ -1,0 +1,323 @@
+"""The schema of report.json, version 1.0. Torch-free.
+
+Everything that varies between two runs of the same job on the same machine stands under
+`timings` and `environment` alone; `results_json` is the rest as canonical bytes. A number that is
+not finite is stored as null, and a warning says so.
+"""
+
+import json
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from pruning.spec import Spec
+
+VOLATILE = ("timings", "environment")
+"""The only top-level keys whose values may differ between two runs of the same job."""
+
+
+def _null_if_non_finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_null_if_non_finite)]
+"""A float, or null where it was not computed or was not finite (JSON knows neither NaN nor Inf)."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="null", validate_assignment=True)
+
+
+class ModelSection(_Section):
+    """The network that was pruned."""
+
+    format: str = Field(description="`onnx` for an uploaded file, `module` for a torch module.")
+    name: str = Field("", description="Display name of the uploaded file; empty for a module.")
+    sha256: str | None = Field(None, description="Digest of the uploaded file.")
+    parameters: int = Field(description="All parameters, tied ones counted once.")
+    prunable_parameters: int = Field(description="Weights of all prunable layers, ties once.")
+
+
+class DataRole(_Section):
+    """One role the data play."""
+
+    samples: int = Field(description="Samples used.")
+    source: Literal["given", "held_out", "calibration"] = Field(
+        "given",
+        description="`given`: its own data; `held_out`: a seeded share of the calibration data "
+        "that neither calibration nor training sees; `calibration`: the calibration data.",
+    )
+    name: str | None = Field(None, description="Display name of the file.")
+    sha256: str | None = Field(None, description="Digest of the file.")
+
+
+class DataSection(_Section):
+    """Which samples were used for what."""
+
+    calibration: DataRole = Field(description="Curvature, saliencies, predicted and measured loss.")
+    training: DataRole = Field(description="Fine-tuning; not used without recovery.")
+    evaluation: DataRole = Field(description="Metrics.")
+
+
+class Sparsity(_Section):
+    """How much was removed, of the weights in scope."""
+
+    target: float = Field(description="Share asked for.")
+    achieved: float = Field(description="removed / total.")
+    removed: int = Field(description="Positions masked, exactly.")
+    total: int = Field(description="Weights in scope.")
+
+
+class Saliency(_Section):
+    """Quantiles of the saliencies of one layer."""
+
+    min: Number = Field(description="Smallest.")
+    q25: Number = Field(description="First quartile.")
+    median: Number = Field(description="Median.")
+    q75: Number = Field(description="Third quartile.")
+    max: Number = Field(description="Largest.")
+
+
+class SaliencyHistogram(_Section):
+    """Histogram of the positive finite saliencies of one layer, bins of equal width in log10."""
+
+    edges: list[float] = Field(description="Bin edges, ascending, one more than counts.")
+    counts: list[int] = Field(description="Weights a bin, kept and removed.")
+    removed: list[int] = Field(description="Of `counts`, those that were removed.")
+    not_positive: int = Field(0, description="Weights with a saliency <= 0 or not finite.")
+
+
+class LayerReport(_Section):
+    """One prunable layer, in module order; layers out of scope are listed with `in_scope` false."""
+
+    name: str = Field(description="Module path of the layer.")
+    kind: str = Field(description="Linear, Conv1d, Conv2d or Conv3d.")
+    shape: list[int] = Field(description="Shape of the weight, torch layout.")
+    parameters: int = Field(description="Entries of the weight.")
+    zeros: int = Field(description="Entries that are exactly zero in the result.")
+    sparsity: float = Field(description="zeros / parameters.")
+    in_scope: bool = Field(True, description="Whether the spec allows it to be pruned.")
+    removed: int = Field(0, description="Positions masked by this job.")
+    saliency: Saliency | None = Field(
+        None,
+        description="Each weight's saliency when it was last scored (removed weights: when they "
+        "were removed); null out of scope.",
+    )
+    saliency_histogram: SaliencyHistogram | None = Field(
+        None, description="The same values as counts."
+    )
+    predicted_loss_increase: Number = Field(
+        None,
+        description="Undamped quadratic model at this layer's part of the change alone, summed "
+        "over the steps. Layers interact, so these need not add up to the total.",
+    )
+
+
+class Loss(_Section):
+    """The loss on the calibration data."""
+
+    dense: Number = Field(description="Before anything was removed.")
+    pruned: Number = Field(
+        description="After the last removal and compensation, before the recovery that follows it."
+    )
+    recovered: Number = Field(None, description="After recovery; null without recovery.")
+    predicted_increase: Number = Field(
+        description="g.dw + 1/2 dw'H dw with the undamped H, summed over the steps."
+    )
+    measured_increase: Number = Field(
+        description="Loss after minus loss before each removal, summed over the steps."
+    )
+    criterion_predicted_increase: Number = Field(
+        None,
+        description="The criterion's own closed form (damped, gradient taken as zero), summed "
+        "over the steps; null where the saliency is not in units of the loss.",
+    )
+
+
+class MetricValue(_Section):
+    """One measured metric."""
+
+    value: Number = Field(description="The value; accuracy is a share between 0 and 1.")
+    samples: int = Field(description="Samples it was measured on.")
+    split: Literal["evaluation"] = Field("evaluation", description="The data it was measured on.")
+
+
+class Metrics(_Section):
+    """Metrics by name at each stage; an empty mapping where none applies to the objective."""
+
+    dense: dict[str, MetricValue] = Field(description="The uploaded network.")
+    pruned: dict[str, MetricValue] = Field(
+        description="After the last removal and compensation, before the recovery that follows it."
+    )
+    recovered: dict[str, MetricValue] | None = Field(
+        None, description="After recovery; null without recovery."
+    )
+
+    @property
+    def final(self) -> dict[str, MetricValue]:
+        """The metrics of the network that was delivered."""
+        return self.pruned if self.recovered is None else self.recovered
+
+
+class Round(_Section):
+    """One step of the schedule: score, remove, compensate and, where asked for, recover."""
+
+    index: int = Field(description="From 1.")
+    sparsity: float = Field(description="Share of the weights in scope removed after this step.")
+    removed: int = Field(description="Positions removed in this step.")
+    predicted_increase: Number = Field(description="Undamped quadratic model, this step's change.")
+    criterion_predicted_increase: Number = Field(
+        None, description="The criterion's own closed form for this step."
+    )
+    measured_increase: Number = Field(description="loss_pruned - loss_before.")
+    damping: Number = Field(
+        None, description="Damping used, in units of the mean diagonal; null without an inverse."
+    )
+    loss_before: Number = Field(description="Calibration loss before the removal.")
+    loss_pruned: Number = Field(description="Calibration loss after removal and compensation.")
+    loss_recovered: Number = Field(None, description="After recovery; null without recovery.")
+
+
+class DampingTrial(_Section):
+    """One value tried for `damping: auto`."""
+
+    round: int = Field(description="The step it was tried in, from 1.")
+    damping: float = Field(description="In units of the mean diagonal.")
+    loss: Number = Field(
+        description="Loss of the pruned network on held-out calibration samples; null if it failed."
+    )
+    predicted_increase: Number = Field(
+        None, description="Undamped quadratic model on the held-out samples."
+    )
+    measured_increase: Number = Field(
+        None, description="Loss after minus loss before, on the held-out samples."
+    )
+    error: str | None = Field(None, description="Why this value could not be used.")
+    chosen: bool = Field(False, description="Whether it was taken.")
+
+
+class Curvature(_Section):
+    """What the criterion knew of the loss surface."""
+
+    kind: Literal["none", "ggn_diagonal", "empirical_fisher", "ggn_full", "block_fisher"] = Field(
+        description="none for magnitude; ggn_full is the dense Gauss-Newton matrix."
+    )
+    weights: int = Field(description="Weights it covers in the first step.")
+    samples: int = Field(description="Calibration samples it was computed from; 0 for none.")
+    block: int | None = Field(None, description="Weights a block of block_fisher.")
+    damping: Number = Field(None, description="Damping of the last step.")
+
+
+class Substitution(_Section):
+    """Something the spec allowed the job to choose or replace, and what was taken."""
+
+    where: str = Field(description="Spec field or layer.")
+    asked: str = Field(description="What the spec says.")
+    used: str = Field(description="What was done.")
+    reason: str = Field(description="Why.")
+
+
+class ReportWarning(_Section):
+    """Something the reader should know."""
+
+    code: str = Field(description="Stable code.")
+    message: str = Field(description="Plain words.")
+    where: str | None = Field(None, description="Layer, array or spec field.")
+
+
+class Check(_Section):
+    """One thing that was checked on the result, after it was written."""
+
+    name: str = Field(description="Stable name.")
+    status: Literal["pass", "warn", "fail"] = Field(description="Outcome.")
+    value: Number = Field(None, description="What was found.")
+    threshold: Number = Field(None, description="What was allowed.")
+    message: str = Field(description="Plain words.")
+
+
+class Sizes(_Section):
+    """Bytes of the files. Zeros alone do not make an ONNX file smaller."""
+
+    uploaded_bytes: int = Field(description="The uploaded file.")
+    pruned_bytes: int = Field(description="The pruned file, same format.")
+    uploaded_gzip_bytes: int | None = Field(None, description="Uploaded file, gzip level 6.")
+    pruned_gzip_bytes: int | None = Field(None, description="Pruned file, gzip level 6.")
+    masks_bytes: int | None = Field(None, description="Masks, one bit a weight.")
+    bitmask_bytes: int | None = Field(
+        None, description="All weights of the pruned file, bitmask-coded."
+    )
+
+
+class ArtifactEntry(_Section):
+    """One file that the job delivers beside the report."""
+
+    name: str = Field(description="File name.")
+    bytes: int = Field(description="Size.")
+    sha256: str = Field(description="Digest.")
+    format: str = Field(description="onnx, masks, bitmask, report.json or report.html.")
+
+
+class Environment(_Section):
+    """What the job ran on."""
+
+    secateur: str = Field(description="Version of this package.")
+    python: str = Field(description="Version.")
+    torch: str = Field(description="Version.")
+    numpy: str = Field(description="Version.")
+    onnx: str | None = Field(None, description="Version; null for a torch module.")
+    onnxruntime: str | None = Field(None, description="Version; null for a torch module.")
+    platform: str = Field(description="Operating system and machine.")
+    threads: int = Field(description="Threads of one operation.")
+    device: str = Field(description="cpu or cuda, with the device's name.")
+
+
+class Report(_Section):
+    """What was removed, what it was predicted to cost, what it did cost."""
+
+    schema_version: Literal["1.0"] = Field("1.0", description="Version of this schema.")
+    model: ModelSection = Field(description="The network that was pruned.")
+    data: DataSection = Field(description="Which samples were used for what.")
+    spec: Spec = Field(description="The complete spec, defaults filled in.")
+    seed: int = Field(description="The seed everything random was drawn from.")
+    sparsity: Sparsity = Field(description="How much was removed.")
+    layers: list[LayerReport] = Field(description="All prunable layers, in module order.")
+    loss: Loss = Field(description="The loss on the calibration data.")
+    metrics: Metrics = Field(description="Metrics on the evaluation data.")
+    rounds: list[Round] = Field(description="The steps of the schedule.")
+    damping_sweep: list[DampingTrial] = Field([], description="Values tried for damping: auto.")
+    curvature: Curvature = Field(description="What the criterion knew of the loss surface.")
+    substitutions: list[Substitution] = Field([], description="What was chosen or replaced.")
+    warnings: list[ReportWarning] = Field([], description="What the reader should know.")
+    checks: list[Check] = Field([], description="Checks on the written files, and the gates.")
+    sizes: Sizes | None = Field(None, description="Sizes of the files; null for a torch module.")
+    artifacts: list[ArtifactEntry] = Field(
+        [], description="Files delivered, the report itself excepted; empty for a torch module."
+    )
+    timings: dict[str, float] = Field(description="Seconds a phase.")
+    environment: Environment = Field(description="What the job ran on.")
+
+
+def report_json(report: Report) -> bytes:
+    """The bytes of report.json."""
+    return _canonical(report.model_dump(mode="json"), indent=2) + b"\n"
+
+
+def results_json(report: Report) -> bytes:
+    """Canonical bytes of everything but `timings` and `environment`.
+
+    Two runs of the same job on the same recorded environment give the same bytes.
+    """
+    return _canonical(report.model_dump(mode="json", exclude=set(VOLATILE)))
+
+
+def _canonical(values: dict[str, Any], indent: int | None = None) -> bytes:
+    separators = (",", ":") if indent is None else (",", ": ")
+    return json.dumps(
+        values,
+        allow_nan=False,
+        ensure_ascii=False,
+        indent=indent,
+        separators=separators,
+        sort_keys=indent is None,
+    ).encode()

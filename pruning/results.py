@@ -1,0 +1,249 @@
+"""The report of a finished job, without what only its files can tell."""
+
+import math
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+
+from pruning.data.batches import ArrayData
+from pruning.job import Job, State
+from pruning.registry import method
+from pruning.report.saliency import summarise
+from pruning.report.schema import (
+    Check,
+    Curvature,
+    DataRole,
+    DataSection,
+    Environment,
+    LayerReport,
+    Loss,
+    Metrics,
+    MetricValue,
+    ModelSection,
+    Report,
+    Sparsity,
+    Substitution,
+)
+
+# The report's name of each curvature module.
+KINDS = {"full": "ggn_full"}
+
+
+def make_report(job: Job, state: State) -> Report:
+    """Everything the loop knows. `sizes`, `artifacts` and `model.sha256` are left out."""
+    total = len(job.weights)
+    removed = total - int(state.kept.sum())
+    return Report(
+        model=_model(job),
+        data=_data(job),
+        spec=job.spec,
+        seed=job.spec.seed,
+        sparsity=Sparsity(
+            target=job.spec.target.sparsity,
+            achieved=removed / total,
+            removed=removed,
+            total=total,
+        ),
+        layers=_layers(job, state),
+        loss=_loss(job, state),
+        metrics=_metrics(job, state),
+        rounds=state.rounds,
+        damping_sweep=state.sweep,
+        curvature=_curvature(job, state),
+        substitutions=_substitutions(job, state),
+        warnings=job.warnings,
+        checks=_gates(job, state),
+        timings=dict(job.narrator.timings),
+        environment=_environment(job),
+    )
+
+
+def _model(job: Job) -> ModelSection:
+    if job.facts is not None:
+        return ModelSection(
+            format=job.facts.format,
+            parameters=job.facts.parameters,
+            prunable_parameters=job.facts.prunable_parameters,
+        )
+    return ModelSection(
+        format="module",
+        parameters=sum(p.numel() for p in job.module.parameters()),
+        prunable_parameters=sum(p.weight.numel() for p in job.layers),
+    )
+
+
+def _data(job: Job) -> DataSection:
+    data = job.data
+
+    def role(part: ArrayData, source: str) -> DataRole:
+        return DataRole.model_validate({"samples": part.samples, "source": source})
+
+    return DataSection(
+        calibration=role(data.calibration, "given"),
+        training=role(
+            data.training, "calibration" if data.training is data.calibration else "given"
+        ),
+        evaluation=role(data.evaluation, "held_out" if data.held_out else "given"),
+    )
+
+
+def _layers(job: Job, state: State) -> list[LayerReport]:
+    in_scope = {
+        layer.name: (kept.flatten(), saliency.flatten(), predicted)
+        for (layer, kept), (_, saliency), predicted in zip(
+            job.weights.by_layer(state.kept),
+            job.weights.by_layer(state.saliency),
+            state.predicted_by_layer,
+            strict=True,
+        )
+    }
+    reports = []
+    for layer in job.layers:
+        zeros = int((layer.weight == 0).sum())
+        report = LayerReport(
+            name=layer.layer,
+            kind=layer.kind,
+            shape=list(layer.weight.shape),
+            parameters=layer.weight.numel(),
+            zeros=zeros,
+            sparsity=zeros / layer.weight.numel(),
+            in_scope=layer.name in in_scope,
+        )
+        if report.in_scope:
+            kept, saliency, predicted = in_scope[layer.name]
+            gone = ~kept.cpu().numpy()
+            report.removed = int(gone.sum())
+            report.saliency, report.saliency_histogram = summarise(saliency.cpu().numpy(), gone)
+            report.predicted_loss_increase = predicted
+        reports.append(report)
+    return reports
+
+
+def _loss(job: Job, state: State) -> Loss:
+    """Totals are sums over the steps: what the removals cost, without what recovery won back.
+
+    Without recovery in between, the measured sum is the pruned loss minus the dense loss.
+    """
+    last = state.rounds[-1]
+    # Losses before and after alternate in sign, so that fsum rounds once.
+    ends = [r.loss_pruned for r in state.rounds] + [-(r.loss_before or 0.0) for r in state.rounds]
+    own = [r.criterion_predicted_increase for r in state.rounds]
+    return Loss(
+        dense=state.dense.loss,
+        pruned=last.loss_pruned,
+        recovered=last.loss_recovered,
+        predicted_increase=_sum([r.predicted_increase for r in state.rounds]),
+        measured_increase=_sum(ends),
+        criterion_predicted_increase=_sum(own),
+    )
+
+
+def _sum(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return math.fsum(known) if len(known) == len(values) else None
+
+
+def _metrics(job: Job, state: State) -> Metrics:
+    samples = job.data.evaluation.samples
+
+    def named(values: dict[str, float]) -> dict[str, MetricValue]:
+        return {k: MetricValue(value=v, samples=samples) for k, v in values.items()}
+
+    recovered = state.recovered_metrics
+    return Metrics(
+        dense=named(state.dense_metrics),
+        pruned=named(state.pruned_metrics),
+        recovered=None if recovered is None else named(recovered),
+    )
+
+
+def _curvature(job: Job, state: State) -> Curvature:
+    criterion: Any = job.spec.criterion
+    request = method("criteria", criterion.kind).curvature(criterion, len(job.weights))
+    if request is None:
+        return Curvature(kind="none", weights=len(job.weights), samples=0)
+    return Curvature(
+        kind=KINDS.get(request.kind, request.kind),
+        weights=len(job.weights),
+        samples=job.data.calibration.samples,
+        block=request.parameters.get("block"),
+        damping=state.rounds[-1].damping,
+    )
+
+
+def _substitutions(job: Job, state: State) -> list[Substitution]:
+    criterion: Any = job.spec.criterion
+    made: list[Substitution] = []
+    if getattr(criterion, "inverse", None) == "auto":
+        made.append(
+            Substitution(
+                where="spec.criterion.inverse",
+                asked="auto",
+                used=criterion.resolve(len(job.weights)),
+                reason=f"{len(job.weights)} weights in scope",
+            )
+        )
+    if getattr(criterion, "damping", None) == "auto":
+        made.append(
+            Substitution(
+                where="spec.criterion.damping",
+                asked="auto",
+                used=", ".join(f"{r.damping:g}" for r in state.rounds if r.damping is not None),
+                reason="lowest loss on a held-out share of the calibration data, step by step",
+            )
+        )
+    return made
+
+
+def _gates(job: Job, state: State) -> list[Check]:
+    final = state.pruned_metrics if state.recovered_metrics is None else state.recovered_metrics
+    checks = []
+    for name, allowed in job.spec.gates.max_drop.items():
+        if name not in final:
+            checks.append(
+                Check(
+                    name=f"max_drop.{name}",
+                    status="fail",
+                    threshold=allowed,
+                    message=f"{name} has no meaning for loss {job.spec.objective.loss}.",
+                )
+            )
+            continue
+        drop = state.dense_metrics[name] - final[name]
+        # A drop of exactly the allowed size passes, whatever the subtraction rounds to.
+        passed = drop <= allowed + 1e-12
+        checks.append(
+            Check(
+                name=f"max_drop.{name}",
+                status="pass" if passed else "fail",
+                value=drop,
+                threshold=allowed,
+                message=f"{name} went from {state.dense_metrics[name]:.4f} to {final[name]:.4f}; "
+                f"a drop of {allowed:g} was allowed.",
+            )
+        )
+    return checks
+
+
+def _environment(job: Job) -> Environment:
+    cuda = job.device.type == "cuda"
+    return Environment(
+        secateur=_version("secateur") or "unknown",
+        python=platform.python_version(),
+        torch=torch.__version__,
+        numpy=np.__version__,
+        onnx=_version("onnx") if job.facts is not None and job.facts.format == "onnx" else None,
+        platform=platform.platform(),
+        threads=torch.get_num_threads(),
+        device=f"cuda ({torch.cuda.get_device_name(job.device)})" if cuda else "cpu",
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

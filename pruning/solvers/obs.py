@@ -1,0 +1,155 @@
+"""The inverse curvature of OBS, and its update of the survivors for a whole removed set at once.
+
+Minimising 1/2 dw' H dw subject to dw_Q = -w_Q over the survivors S gives dw_S = H_SS^-1 H_SQ w_Q,
+which equals -[H^-1]_:Q ([H^-1]_QQ)^-1 w_Q (Kurtic et al. 2022, eq. 5; for one weight Hassibi and
+Stork 1992, eq. 5). H stands for curvature + damping I throughout, in float64.
+"""
+
+from functools import singledispatch
+
+import torch
+from torch import Tensor
+
+from pruning.criteria.problem import Problem
+from pruning.curvature.matrix import Blocks, Dense, Diagonal, Matrix
+
+
+class SingularError(ArithmeticError):
+    """A damped curvature matrix is singular to working precision.
+
+    Args:
+        weights: Active positions that the matrix (or the offending block) covers.
+        values: That matrix, damped, shape [n, n].
+    """
+
+    def __init__(self, weights: Tensor, values: Tensor) -> None:
+        super().__init__("the damped curvature is not positive definite to working precision")
+        self.weights, self.values = weights, values
+
+    def rank_and_condition(self) -> tuple[int, float]:
+        """Numerical rank and condition number, by an eigenvalue decomposition."""
+        spectrum = torch.linalg.eigvalsh(self.values)
+        if not bool(torch.isfinite(spectrum).all()):
+            return 0, float("inf")
+        high, low = float(spectrum.max()), float(spectrum.min())
+        floor = max(high, 0.0) * len(spectrum) * torch.finfo(torch.float64).eps
+        return int((spectrum > floor).sum()), high / low if low > 0 else float("inf")
+
+
+def compensate(problem: Problem, removed: Tensor) -> Tensor:
+    """The change of all active weights for the removed set, shape [A]; dw_Q = -w_Q exactly.
+
+    Args:
+        problem: Weights, curvature and damping.
+        removed: True for the removed set Q, shape [A].
+
+    Raises:
+        SingularError: If the survivors' curvature can't be factorised.
+    """
+    if problem.curvature is None:
+        raise ValueError("the OBS update needs curvature")
+    change = survivors_update(problem.curvature, problem.weights, removed, problem.damping)
+    return torch.where(removed, -problem.weights, change)
+
+
+@singledispatch
+def inverse_diagonal(curvature: Matrix, damping: float) -> Tensor:
+    """Diagonal of (H + damping I)^-1, shape [A].
+
+    Raises:
+        SingularError: If the matrix can't be factorised.
+    """
+    raise TypeError(f"no inverse for {type(curvature).__name__}")
+
+
+@singledispatch
+def survivors_update(curvature: Matrix, weights: Tensor, removed: Tensor, damping: float) -> Tensor:
+    """dw_S for the removed set, shape [A], zero at the removed weights.
+
+    Raises:
+        SingularError: If the survivors' matrix can't be factorised.
+    """
+    raise TypeError(f"no update for {type(curvature).__name__}")
+
+
+@inverse_diagonal.register
+def _(curvature: Diagonal, damping: float) -> Tensor:
+    damped = curvature.values + damping
+    bad = ~(damped > 0)
+    if bool(bad.any()):
+        positions = bad.nonzero()[:1, 0]
+        raise SingularError(positions, damped[positions][:, None])
+    return damped.reciprocal()
+
+
+@survivors_update.register
+def _(curvature: Diagonal, weights: Tensor, removed: Tensor, damping: float) -> Tensor:
+    return torch.zeros_like(weights)
+
+
+@inverse_diagonal.register
+def _(curvature: Dense, damping: float) -> Tensor:
+    everything = torch.arange(len(curvature.values), device=curvature.values.device)
+    factor = _cholesky(_damped(curvature.values, damping)[None], everything[None])
+    return torch.cholesky_inverse(factor[0]).diagonal()
+
+
+@survivors_update.register
+def _(curvature: Dense, weights: Tensor, removed: Tensor, damping: float) -> Tensor:
+    survivors, gone = (~removed).nonzero()[:, 0], removed.nonzero()[:, 0]
+    change = torch.zeros_like(weights)
+    if len(survivors) == 0 or len(gone) == 0:
+        return change
+    rows = curvature.values[survivors]
+    pull = rows[:, gone] @ weights[gone]
+    factor = _cholesky(_damped(rows[:, survivors], damping)[None], survivors[None])
+    change[survivors] = torch.cholesky_solve(pull[:, None], factor[0])[:, 0]
+    return change
+
+
+@inverse_diagonal.register
+def _(curvature: Blocks, damping: float) -> Tensor:
+    # Rows of padding become rows of the identity, which leaves the rest of the block alone.
+    damped = _with_identity(_damped(curvature.values, damping), curvature.index < 0)
+    factor = _cholesky(damped, curvature.index)
+    return curvature.gather(torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2))
+
+
+@survivors_update.register
+def _(curvature: Blocks, weights: Tensor, removed: Tensor, damping: float) -> Tensor:
+    gone = curvature.scatter(removed.double(), padding=1.0).bool()
+    removed_weights = curvature.scatter(torch.where(removed, weights, 0.0))
+    pull = (curvature.values @ removed_weights[..., None]).masked_fill(gone[..., None], 0.0)
+    damped = _with_identity(_damped(curvature.values, damping), gone)
+    factor = _cholesky(damped, curvature.index)
+    return curvature.gather(torch.cholesky_solve(pull, factor)[..., 0])
+
+
+def _damped(values: Tensor, damping: float) -> Tensor:
+    damped = values.clone()
+    damped.diagonal(dim1=-2, dim2=-1).add_(damping)
+    return damped
+
+
+def _with_identity(values: Tensor, where: Tensor) -> Tensor:
+    crossed = where[:, :, None] | where[:, None, :]
+    values = values.masked_fill(crossed, 0.0)
+    values.diagonal(dim1=1, dim2=2).masked_fill_(where, 1.0)
+    return values
+
+
+def _cholesky(values: Tensor, index: Tensor) -> Tensor:
+    """Lower factors of a batch; singular to working precision counts as failed.
+
+    The squared ratio of the extreme pivots bounds the condition number from below.
+    """
+    factor, info = torch.linalg.cholesky_ex(values)
+    pivots = factor.diagonal(dim1=1, dim2=2)
+    scale = values.diagonal(dim1=1, dim2=2).amax(1).clamp(min=0.0)
+    floor = scale * values.shape[-1] * torch.finfo(values.dtype).eps
+    bad = (info != 0) | ~(pivots.square().amin(1) > floor)
+    if bool(bad.any()):
+        block = int(bad.nonzero()[0, 0])
+        real = index[block] >= 0
+        raise SingularError(index[block][real], values[block][real][:, real])
+    return factor

@@ -1,0 +1,88 @@
+"""Files on their way to and from the service: hashing, progress, names that are safe to write."""
+
+import hashlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from secateur._flow import Body
+from secateur.errors import SecateurError
+
+Source = str | os.PathLike[str] | bytes | BinaryIO
+Reporter = Callable[[int, int | None], None]
+"""Called with bytes so far and bytes in all, where that is known."""
+
+CHUNK = 256 << 10
+
+
+def upload_body(
+    source: Source, name: str | None, progress: Reporter | None
+) -> tuple[Body, str, str | None]:
+    """The body to stream, the name to show, and its SHA-256 where it can be read twice.
+
+    Raises:
+        SecateurError: `usage` for a path that can't be read.
+    """
+    if isinstance(source, bytes):
+        return _from_stream(io.BytesIO(source), name or "upload", progress)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        try:
+            file: BinaryIO = path.open("rb")
+        except OSError as error:
+            raise SecateurError(
+                "usage", f"{path} can't be read: {error.strerror}.", where=str(path)
+            ) from None
+        body, name, sha256 = _from_stream(file, name or path.name, progress)
+        return replace(body, close=file.close), name, sha256
+    own = getattr(source, "name", None)
+    return _from_stream(
+        source, name or (Path(own).name if isinstance(own, str) else "upload"), progress
+    )
+
+
+def _from_stream(
+    file: BinaryIO, name: str, progress: Reporter | None
+) -> tuple[Body, str, str | None]:
+    if not file.seekable():
+        return Body(None, False, lambda: _chunks(file, None, None, progress)), name, None
+    start = file.tell()
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+    size = file.tell() - start
+    body = Body(size, True, lambda: _chunks(file, start, size, progress))
+    return body, name, digest.hexdigest()
+
+
+def _chunks(
+    file: BinaryIO, start: int | None, size: int | None, progress: Reporter | None
+) -> Iterator[bytes]:
+    if start is not None:
+        file.seek(start)
+    done = 0
+    while chunk := file.read(CHUNK):
+        yield chunk
+        done += len(chunk)
+        if progress is not None:
+            progress(done, size)
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def safe_name(name: str) -> str:
+    """The name, if it is that of a file and nothing else.
+
+    Raises:
+        SecateurError: `conflict` for a name with a folder in it: it comes from the service.
+    """
+    if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
+        raise SecateurError("conflict", f"The service names a file {name!r}, which is not written.")
+    return name

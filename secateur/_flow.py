@@ -1,0 +1,174 @@
+"""Every conversation with the service as a generator of operations, free of any I/O.
+
+A flow yields what it wants done (`Send`, `Open`, `Read`, `Sleep`) and is sent the
+outcome; `httpx.TransportError` is thrown into it. What it has for its caller on the way it yields
+as `Emit`. The sync and the async client differ only in how they carry out these operations, so
+retries, polling, resumption and error mapping exist once.
+"""
+
+import json
+import random
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx
+
+from secateur.errors import SecateurError, connection_failed, from_problem
+
+T = TypeVar("T")
+
+ATTEMPTS = 5
+"""Times a call is sent before its failure is the caller's."""
+
+_REPEATABLE_STATUS = frozenset({429, 502, 503, 504})
+_LONGEST_PAUSE = 10.0
+
+
+@dataclass(frozen=True)
+class Body:
+    """A request body that is streamed: chunks can be asked for again where it can be replayed."""
+
+    size: int | None
+    replayable: bool
+    chunks: Callable[[], Iterator[bytes]]
+    close: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP request. `repeatable`: sending it twice does no more than sending it once."""
+
+    method: str
+    path: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    json: Any = None
+    body: Body | None = None
+    repeatable: bool = True
+    read_timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response; `content` is empty while the body is still to be read."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes = b""
+
+    def json(self) -> Any:
+        """The body's JSON values."""
+        try:
+            return json.loads(self.content)
+        except ValueError:
+            raise SecateurError(
+                "unavailable",
+                "The answer is not JSON: something other than Secateur answers at this URL.",
+                hint="Check SECATEUR_URL.",
+            ) from None
+
+
+@dataclass(frozen=True)
+class Send:
+    """Send a call and read its reply: answered with a `Reply`."""
+
+    call: Call
+
+
+@dataclass(frozen=True)
+class Open:
+    """Send a call and leave its body to `Read`: answered with a `Reply` without content.
+
+    Whatever was opened before is closed, and so it is when the flow ends.
+    """
+
+    call: Call
+
+
+@dataclass(frozen=True)
+class Read:
+    """The next bytes of the opened body: answered with bytes, empty at the end."""
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """Wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Emit:
+    """A value for whoever iterates."""
+
+    value: Any
+
+
+Operation = Send | Open | Read | Sleep | Emit
+Flow = Generator[Operation, Any, T]
+
+
+def returning(flow: Flow[T]) -> Flow[None]:
+    """The flow with its return value emitted at the end."""
+    yield Emit((yield from flow))
+
+
+def each(flow: Flow[Iterable[Any]]) -> Flow[None]:
+    """The flow's return value, element by element."""
+    for value in (yield from flow):
+        yield Emit(value)
+
+
+def backoff(attempt: int) -> float:
+    """Seconds before the next attempt: exponential, with jitter against thundering herds."""
+    return float(min(0.15 * 2 ** (attempt - 1), _LONGEST_PAUSE) * random.uniform(0.7, 1.3))
+
+
+def request(call: Call, url: str) -> Flow[Reply]:
+    """Sends the call, again where that is safe, and returns the reply of status < 400.
+
+    Raises:
+        SecateurError: What the service says, or `connection_failed`.
+    """
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            reply: Reply = yield Send(call)
+        except httpx.TransportError as error:
+            if attempt >= ATTEMPTS or not _may_repeat_after(call, error):
+                raise connection_failed(url, error) from None
+            yield Sleep(backoff(attempt))
+            continue
+        if reply.status < 400:
+            return reply
+        if (
+            attempt >= ATTEMPTS
+            or reply.status not in _REPEATABLE_STATUS
+            or not (call.repeatable and replayable(call))
+        ):
+            raise from_problem(reply.status, reply.content)
+        yield Sleep(max(backoff(attempt), retry_after(reply)))
+
+
+def retry_after(reply: Reply) -> float:
+    """Seconds the service asks to wait; dates and nonsense count as none."""
+    try:
+        return min(max(float(reply.headers.get("retry-after", 0)), 0.0), _LONGEST_PAUSE)
+    except ValueError:
+        return 0.0
+
+
+def replayable(call: Call) -> bool:
+    """Whether the body can be sent again."""
+    return call.body is None or call.body.replayable
+
+
+def _may_repeat_after(call: Call, error: httpx.TransportError) -> bool:
+    if isinstance(error, httpx.UnsupportedProtocol):
+        return False
+    # Where no connection was made nothing was asked for yet, and no byte of the body was taken.
+    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) or (
+        call.repeatable and replayable(call)
+    )

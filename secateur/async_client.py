@@ -1,0 +1,265 @@
+"""The typed client for asyncio: the methods of `secateur.client.Client`, awaited.
+
+Iterators are asynchronous (`async for event in client.events(job)`). All logic is in the flows of
+`secateur._calls`; this module only carries out their operations.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from secateur import _calls, _drive
+from secateur._files import Reporter, Source
+from secateur._flow import Call, Emit, Flow, Open, Operation, Read, Send, Sleep, returning
+from secateur._requests import Named, Reference, ident, job_request
+from secateur.config import resolve
+from secateur.resources import Artifact, Dataset, Job, JobEvent, Key, Model
+
+T = TypeVar("T")
+M = TypeVar("M", Model, Dataset)
+
+
+class AsyncClient:
+    """One service, seen by one key; the asynchronous twin of `Client`.
+
+    Args:
+        url: Defaults to SECATEUR_URL, then to the service whose credentials were written last.
+        api_key: Defaults to SECATEUR_API_KEY, then to the credentials file's key for that URL.
+        timeout: Seconds without progress on a connection before it is given up.
+        transport: An httpx transport, for use without a network.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = 60.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        connection = resolve(url, api_key)
+        self.url = connection.url
+        self._timeout = timeout
+        self._calls = _calls.Calls(connection.url)
+        self._http = httpx.AsyncClient(transport=transport, **_drive.settings(connection, timeout))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        await self._http.aclose()
+
+    async def _iterate(self, flow: Flow[Any]) -> AsyncIterator[Any]:
+        opened: httpx.Response | None = None
+        chunks: AsyncIterator[bytes] | None = None
+        answer: Any = None
+        error: httpx.TransportError | None = None
+        try:
+            while True:
+                try:
+                    step: Operation = flow.throw(error) if error else flow.send(answer)
+                except StopIteration:
+                    return
+                answer = error = None
+                if isinstance(step, Emit):
+                    yield step.value
+                    continue
+                try:
+                    if isinstance(step, Send):
+                        response = await self._send(step.call, stream=False)
+                        answer = _drive.reply_of(response, response.content)
+                    elif isinstance(step, Open):
+                        if opened is not None:
+                            await opened.aclose()
+                        opened = await self._send(step.call, stream=True)
+                        chunks = opened.aiter_bytes()
+                        answer = _drive.reply_of(opened)
+                    elif isinstance(step, Read):
+                        answer = await anext(chunks, b"") if chunks is not None else b""
+                    elif isinstance(step, Sleep):
+                        await asyncio.sleep(step.seconds)
+                except httpx.TransportError as failure:
+                    error = failure
+        finally:
+            flow.close()
+            if opened is not None:
+                await opened.aclose()
+
+    async def _send(self, call: Call, *, stream: bool) -> httpx.Response:
+        body = _in_threads(call.body.chunks()) if call.body is not None else None
+        request = self._http.build_request(
+            call.method, call.path, content=body, **_drive.arguments(call, self._timeout)
+        )
+        return await self._http.send(request, stream=stream)
+
+    async def _run(self, flow: Flow[T]) -> T:
+        (result,) = [value async for value in self._iterate(returning(flow))]
+        return result  # type: ignore[no-any-return]
+
+    async def upload_model(
+        self, source: Source, name: str | None = None, *, progress: Reporter | None = None
+    ) -> Model:
+        """Uploads a network (a path, bytes or a binary file); `wait_ready` tells when it is read.
+
+        The same bytes uploaded again answer with the model that they already made.
+        """
+        return await self._run(self._calls.upload(Model, source, name, progress))
+
+    async def upload_dataset(
+        self, source: Source, name: str | None = None, *, progress: Reporter | None = None
+    ) -> Dataset:
+        """Uploads arrays (.npz)."""
+        return await self._run(self._calls.upload(Dataset, source, name, progress))
+
+    async def wait_ready(self, item: M, timeout: float = 300.0) -> M:
+        """Waits until intake has read the upload; raises what it was rejected for."""
+        return await self._run(self._calls.wait_ready(item, timeout))
+
+    async def model(self, id: str) -> Model:
+        """One model."""
+        return await self._run(self._calls.get(Model, id))
+
+    async def dataset(self, id: str) -> Dataset:
+        """One dataset."""
+        return await self._run(self._calls.get(Dataset, id))
+
+    def models(self) -> AsyncIterator[Model]:
+        """All models, page after page."""
+        return self._iterate(self._calls.pages(Model))
+
+    def datasets(self) -> AsyncIterator[Dataset]:
+        """All datasets, page after page."""
+        return self._iterate(self._calls.pages(Dataset))
+
+    async def delete_model(self, model: Reference) -> None:
+        """Deletes a model that no job uses."""
+        await self._run(self._calls.delete(Model, ident(model)))
+
+    async def delete_dataset(self, dataset: Reference) -> None:
+        """Deletes a dataset that no job uses."""
+        await self._run(self._calls.delete(Dataset, ident(dataset)))
+
+    async def submit(
+        self,
+        model: Reference,
+        data: Named,
+        spec: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Submits a job.
+
+        Args:
+            model: A `Model` or its id.
+            data: A dataset or its id (the calibration data), or a mapping from `calibration`,
+                `training`, `evaluation` to datasets.
+            spec: What to do; everything left out has a default.
+            name: Shown in lists.
+            priority: 0 to 9, larger first.
+            idempotency_key: Two submissions with the same key and content are one job. Made up
+                for each call when left out, so that its own repetitions are safe.
+        """
+        request = job_request(model, data, spec, name, priority)
+        return Job.model_validate(await self._run(self._calls.submit(request, idempotency_key)))
+
+    async def plan(
+        self, model: Reference, data: Named, spec: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """What a job would do and cost, or the error it would meet, without running it."""
+        request = job_request(model, data, spec)
+        return await self._run(self._calls.submit(request, None, path="plans"))  # type: ignore[no-any-return]
+
+    async def job(self, id: str) -> Job:
+        """One job."""
+        return await self._run(self._calls.get(Job, id))
+
+    def jobs(self, state: str | None = None) -> AsyncIterator[Job]:
+        """All jobs, newest first, page after page."""
+        return self._iterate(self._calls.pages(Job, state=state))
+
+    async def delete_job(self, job: Reference) -> None:
+        """Deletes a finished job and its artifacts."""
+        await self._run(self._calls.delete(Job, ident(job)))
+
+    async def cancel(self, job: Reference) -> Job:
+        """Asks for the end of a job; it is `cancelled` once its process is gone."""
+        return await self._run(self._calls.act(ident(job), "cancel"))
+
+    async def retry(self, job: Reference) -> Job:
+        """A new job that does the same."""
+        return await self._run(self._calls.act(ident(job), "retry"))
+
+    async def wait(self, job: Reference, timeout: float | None = None) -> Job:
+        """Waits for a final state; failing is a state here, not an exception."""
+        return await self._run(self._calls.wait(ident(job), timeout))
+
+    def events(
+        self, job: Reference, after: int = 0, *, follow: bool = True
+    ) -> AsyncIterator[JobEvent]:
+        """The job's events, from number `after` on, as they happen, until the final one.
+
+        A broken stream is taken up where it broke. `follow=False` ends with what there is.
+        """
+        return self._iterate(self._calls.events(ident(job), after, follow))
+
+    async def report(self, job: Reference) -> dict[str, Any]:
+        """report.json of a finished job."""
+        return await self._run(self._calls.report(ident(job)))
+
+    async def download(
+        self, job: Reference, folder: str | os.PathLike[str], *, progress: Reporter | None = None
+    ) -> list[Path]:
+        """All artifacts, checked against their digests; interrupted ones are taken up."""
+        return await self._run(self._calls.download(ident(job), folder, progress))
+
+    async def fetch(
+        self,
+        job: Reference,
+        artifact: Artifact,
+        folder: str | os.PathLike[str],
+        *,
+        progress: Reporter | None = None,
+    ) -> Path:
+        """One artifact."""
+        return await self._run(self._calls.fetch(ident(job), artifact, folder, progress))
+
+    async def get(self, path: str) -> Any:
+        """The JSON answer to GET under the service's URL (`/v1/criteria`, `/v1/limits`, ...)."""
+        return await self._run(self._calls.values(Call("GET", path)))
+
+    async def criteria(self) -> dict[str, Any]:
+        """The catalogue: criteria and compensations with formulas, papers and parameters."""
+        return await self.get("/v1/criteria")  # type: ignore[no-any-return]
+
+    async def limits(self) -> dict[str, Any]:
+        """The service's limits."""
+        return await self.get("/v1/limits")  # type: ignore[no-any-return]
+
+    def keys(self) -> AsyncIterator[Key]:
+        """The project's keys, without secrets."""
+        return self._iterate(self._calls.pages(Key))
+
+    async def create_key(self, name: str) -> Key:
+        """A new key; its secret is in this answer and never again."""
+        call = Call("POST", "/v1/keys", json={"name": name}, repeatable=False)
+        return Key.model_validate(await self._run(self._calls.values(call)))
+
+    async def delete_key(self, key: Reference) -> None:
+        """Revokes a key."""
+        await self._run(self._calls.delete(Key, ident(key)))
+
+
+async def _in_threads(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The chunks, each read in a thread: a slow disk must not stop the event loop."""
+    while chunk := await asyncio.to_thread(next, chunks, b""):
+        yield chunk

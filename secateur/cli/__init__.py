@@ -1,0 +1,40 @@
+"""The `secateur` command.
+
+Exit codes: 0 succeeded, 1 failed, 2 usage, 3 rejected by a gate, 130 cancelled.
+"""
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Runs the command; every error is one block on stderr, never a traceback without --debug."""
+    from secateur.cli.app import app
+    from secateur.cli.output import FAILED, USAGE, print_error, state
+    from secateur.errors import SecateurError
+
+    try:
+        app()
+    except SecateurError as error:
+        if state.debug:
+            raise
+        print_error(error)
+        sys.exit(USAGE if error.code == "usage" else FAILED)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough.
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        if state.debug:
+            raise
+        print_error(
+            SecateurError(
+                "internal_error",
+                f"{type(error).__name__}: {error}",
+                hint="This is a bug in Secateur; `secateur --debug ...` shows where.",
+            )
+        )
+        sys.exit(FAILED)

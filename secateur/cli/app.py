@@ -1,0 +1,60 @@
+"""The commands and their common options."""
+
+from typing import Annotated
+
+import typer
+
+from secateur import __version__
+from secateur.cli import jobs, uploads
+from secateur.cli.criteria import criteria
+from secateur.cli.output import state
+from secateur.cli.prune import plan, prune
+from secateur.cli.unpack import unpack
+from secateur.cli.up import up
+
+app = typer.Typer(
+    name="secateur",
+    help="Prune trained networks, with the truth about what it cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"secateur {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    url: Annotated[
+        str | None,
+        typer.Option(help="The service; defaults to the one that `secateur up` started last."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+) -> None:
+    state.url, state.debug = url, debug
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    _print_version(True)
+
+
+app.command()(up)
+app.command()(prune)
+app.command()(plan)
+app.add_typer(uploads.models, name="models")
+app.add_typer(uploads.datasets, name="datasets")
+app.add_typer(jobs.app, name="jobs")
+app.command()(criteria)
+app.command()(unpack)

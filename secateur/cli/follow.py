@@ -1,0 +1,162 @@
+"""How far uploads, downloads and jobs are, on stderr: bars in a terminal, plain lines elsewhere."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from pruning.events import (
+    Event,
+    MetricEvent,
+    PhaseEvent,
+    ProgressEvent,
+    StateEvent,
+    WarningEvent,
+)
+from secateur._files import Reporter
+from secateur.resources import OtherEvent
+
+_DESCRIPTIONS = {
+    "loading": "Loading",
+    "checking": "Checking",
+    "evaluating": "Evaluating",
+    "scoring": "Scoring weights",
+    "pruning": "Pruning",
+    "recovering": "Recovering",
+    "verifying": "Verifying the files",
+    "exporting": "Exporting",
+}
+
+
+class Uploading:
+    """Byte counts of files on their way; only shown in a terminal."""
+
+    def __init__(self, console: Console, verb: str = "Uploading") -> None:
+        self._verb = verb
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            DownloadColumn(binary_units=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def reporter(self, file: Path | str) -> Reporter:
+        """What a transfer reports to."""
+        task = self._progress.add_task(f"{self._verb} {Path(file).name}", total=None)
+
+        def report(done: int, total: int | None) -> None:
+            self._progress.update(task, completed=done, total=total)
+
+        return report
+
+
+class JobDisplay:
+    """Shows a job's events.
+
+    In a terminal there is one live line, the running phase, and every warning stays above it.
+    Elsewhere each phase, warning and state is a line of its own.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = console.is_terminal
+        self._progress = Progress(
+            SpinnerColumn(finished_text=" "),
+            TextColumn("{task.description:<20}"),
+            BarColumn(bar_width=24),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=console,
+            transient=True,
+            disable=not self._live,
+        )
+        self._task: TaskID | None = None
+        self._warned: set[str] = set()
+        self._metrics = ""
+        self._last = ""
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """The live line, or a line."""
+        if self._live:
+            self._show(text, note="")
+        elif text != self._last:
+            self._console.print(Text(text), soft_wrap=True)
+        self._last = text
+
+    def handle(self, event: Event | OtherEvent) -> None:
+        """Shows one event."""
+        if isinstance(event, StateEvent):
+            self._state(event)
+        elif isinstance(event, PhaseEvent):
+            self.say(_DESCRIPTIONS.get(event.phase, event.phase.capitalize()))
+        elif isinstance(event, ProgressEvent):
+            self._advance(event)
+        elif isinstance(event, MetricEvent):
+            self._metrics = f"{event.stage} {event.name} {_value(event.name, event.value)}"
+            if self._live and self._task is not None:
+                self._progress.update(self._task, note=self._metrics)
+            elif not self._live:
+                self._console.print(Text(f"  {self._metrics}"), soft_wrap=True)
+        elif isinstance(event, WarningEvent):
+            self._warn(event)
+
+    def _state(self, event: StateEvent) -> None:
+        if event.state == "queued":
+            # The second time, an attempt was lost.
+            self.say("Waiting for a worker" if event.attempt < 1 else "Waiting to be resumed")
+        elif event.state == "running" and event.attempt > 1:
+            self.say(f"Attempt {event.attempt}")
+
+    def _advance(self, event: ProgressEvent) -> None:
+        if self._task is None or not self._live:
+            return
+        total = event.total if event.total > 0 else None
+        note = " ".join(filter(None, [event.message, self._metrics]))
+        self._progress.update(self._task, completed=event.done, total=total, note=note)
+
+    def _warn(self, event: WarningEvent) -> None:
+        text = f"{event.where}: {event.message}" if event.where else event.message
+        if text not in self._warned:
+            self._warned.add(text)
+            self._console.print(Text.assemble(("warning ", "yellow"), text), soft_wrap=True)
+
+    def _show(self, text: str, note: str) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(text, total=None, note=note or self._metrics)
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4g}"

@@ -1,0 +1,135 @@
+"""From the options of `secateur prune` to a spec and files, refused before anything is sent."""
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from pruning.spec import parse_spec
+from secateur.errors import SecateurError
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What shall be pruned, with what, how."""
+
+    model: Path
+    data: dict[str, Path]
+    spec: dict[str, Any]
+
+
+def inputs(
+    model: Path,
+    calibration: Path,
+    training: Path | None,
+    evaluation: Path | None,
+    spec_file: Path | None,
+    sparsity: float | None,
+    criterion: str | None,
+) -> Inputs:
+    """Checked inputs.
+
+    Raises:
+        SecateurError: What is wrong with the spec.
+    """
+    given = {"calibration": calibration, "training": training, "evaluation": evaluation}
+    data = {role: path for role, path in given.items() if path is not None}
+    spec = read_spec(spec_file) if spec_file else {}
+    if criterion is not None:
+        same = (
+            isinstance(spec.get("criterion"), dict) and spec["criterion"].get("kind") == criterion
+        )
+        if not same:
+            # Parameters and update belong to the criterion that was replaced.
+            spec["criterion"] = {"kind": criterion}
+            spec.pop("compensation", None)
+    if sparsity is not None:
+        spec["target"] = {"sparsity": sparsity}
+    if spec_file is None and criterion is None and not labelled(calibration):
+        _refuse_unlabelled(spec, calibration)
+    parse_spec(spec)
+    return Inputs(model, data, spec)
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """A spec in YAML or JSON.
+
+    Raises:
+        SecateurError: `spec_invalid` with the line for a file that is neither.
+    """
+    try:
+        text = path.read_text("utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise SecateurError(
+            "spec_invalid",
+            f"{path} is not {'JSON' if path.suffix == '.json' else 'YAML'}: "
+            + " ".join(str(error).split()),
+            where=str(path),
+        ) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SecateurError(
+            "spec_invalid", f"A spec is a mapping, not {type(values).__name__}.", where=str(path)
+        )
+    return values
+
+
+def labelled(data: Path) -> bool:
+    """Whether the archive holds `target`, by its member names alone.
+
+    What is no archive counts as labelled: reading it will say what is wrong with it.
+    """
+    try:
+        with zipfile.ZipFile(data) as archive:
+            return "target.npy" in archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return True
+
+
+def _refuse_unlabelled(spec: dict[str, Any], data: Path) -> None:
+    """Without labels the sensible thing is layer-wise; says so where this version lacks it."""
+    spec.update({"compensation": {"kind": "layerwise"}, "recovery": {"kind": "none"}})
+    spec.setdefault("target", {"sparsity": 0.5})
+    try:
+        parse_spec(spec)
+    except SecateurError as error:
+        if error.code != "not_available":
+            raise
+        raise SecateurError(
+            "not_available",
+            f"{data.name} has no labels (an array named target). Without labels Secateur prunes "
+            "layer by layer (compensation layerwise), which this version does not have yet.",
+            where="spec.compensation",
+            hint="Add the labels to the file as an array named target.",
+        ) from None
+
+
+def check_target(inputs: Inputs, out: Path, force: bool) -> None:
+    """Refuses to overwrite anything that was not made by an earlier run and given up by --force.
+
+    Raises:
+        typer.BadParameter: Exit code 2.
+    """
+    if out.exists() and not out.is_dir():
+        raise typer.BadParameter(f"{out} is a file", param_hint="--out")
+    given = {path.resolve() for path in (inputs.model, *inputs.data.values())}
+    names = (
+        inputs.model.name,
+        f"{inputs.model.stem}.masks.safetensors",
+        f"{inputs.model.stem}.bitmask.safetensors",
+        "report.json",
+        "report.html",
+    )
+    for path in (out / name for name in names):
+        if path.resolve() in given:
+            raise typer.BadParameter(
+                f"{path} is an input; choose another folder", param_hint="--out"
+            )
+        if path.exists() and not force:
+            raise typer.BadParameter(f"{path} exists; --force overwrites it", param_hint="--out")

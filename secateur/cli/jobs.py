@@ -1,0 +1,193 @@
+"""`secateur jobs`: list, show, follow, cancel, retry, report, download, delete."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secateur.cli.follow import JobDisplay
+from secateur.cli.output import (
+    EXIT_OF_STATE,
+    client,
+    print_error,
+    print_fields,
+    print_json,
+    print_table,
+    size,
+    stderr,
+    stdout,
+)
+from secateur.cli.remote import download as fetch_all
+from secateur.cli.remote import follow
+from secateur.cli.result import print_result
+from secateur.resources import Job
+
+app = typer.Typer(help="Jobs.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+def _details(job: Job) -> dict[str, Any]:
+    progress = job.progress
+    spec = job.spec
+    fields: dict[str, Any] = {
+        "id": job.id,
+        "name": job.name,
+        "state": job.state,
+        "phase": None if job.finished else job.phase,
+        "progress": f"{progress.done:g} of {progress.total:g}"
+        if not job.finished and progress and progress.total and progress.done is not None
+        else None,
+        "attempt": job.attempt,
+        "model": job.model,
+    }
+    fields |= {role: dataset for role, dataset in job.data.items()}
+    fields |= {
+        "criterion": (spec.get("criterion") or {}).get("kind"),
+        "sparsity": (spec.get("target") or {}).get("sparsity"),
+        "recovery": (spec.get("recovery") or {}).get("kind"),
+        "retry of": job.retry_of,
+        "created": job.created_at,
+        "finished": job.finished_at,
+        "artifacts": ", ".join(f"{a.name} ({size(a.bytes)})" for a in job.artifacts),
+    }
+    return fields
+
+
+@app.command("list")
+def list_(
+    state: Annotated[str | None, typer.Option(help="Only those in this state.")] = None,
+    json: Json = False,
+) -> None:
+    """List the jobs, newest first."""
+    with client() as service:
+        jobs = list(service.jobs(state))
+    if json:
+        print_json(jobs)
+        return
+    rows = [
+        [
+            job.id,
+            job.state,
+            (job.spec.get("criterion") or {}).get("kind"),
+            (job.spec.get("target") or {}).get("sparsity"),
+            job.created_at,
+            job.name,
+        ]
+        for job in jobs
+    ]
+    print_table(["id", "state", "criterion", "sparsity", "created", "name"], rows, "No jobs yet.")
+
+
+@app.command()
+def show(id: str, json: Json = False) -> None:
+    """Show one job."""
+    with client() as service:
+        job = service.job(id)
+    if json:
+        print_json(job)
+        return
+    print_fields(_details(job))
+    if job.failure is not None:
+        print_error(job.failure)
+
+
+@app.command()
+def wait(id: str, json: Json = False) -> None:
+    """Follow a job to its end; the exit code is that of `prune`. Ctrl-C leaves the job running."""
+    with client() as service:
+        job = service.job(id)
+        if not job.finished:
+            job = follow(service, job, stderr())
+        if json:
+            print_json(job)
+        elif job.state in ("succeeded", "rejected"):
+            print_result(service.report(job))
+    if job.failure is not None:
+        print_error(job.failure)
+    raise typer.Exit(EXIT_OF_STATE[job.state])
+
+
+@app.command()
+def cancel(id: str, json: Json = False) -> None:
+    """Cancel a job and wait until its process is gone."""
+    with client() as service:
+        service.cancel(id)
+        job = service.wait(id, timeout=60)
+    if json:
+        print_json(job)
+    else:
+        stdout().print(f"{job.id} {job.state}", soft_wrap=True)
+
+
+@app.command()
+def retry(id: str, json: Json = False) -> None:
+    """Submit a job again, as a new one."""
+    with client() as service:
+        job = service.retry(id)
+    if json:
+        print_json(job)
+    else:
+        stdout().print(job.id, soft_wrap=True)
+
+
+@app.command()
+def events(
+    id: str,
+    follow: Annotated[bool, typer.Option(help="Wait for what is still to come.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Print what a job has said and says."""
+    with client() as service:
+        stream = service.events(id, follow=follow)
+        if json:
+            for event in stream:
+                line = {"seq": event.seq, "at": event.at} | event.event.model_dump()
+                print(_line(line), flush=True)
+            return
+        with JobDisplay(stderr()) as display:
+            for event in stream:
+                display.handle(event.event)
+
+
+def _line(values: dict[str, Any]) -> str:
+    import json as json_
+
+    return json_.dumps(values, default=str, ensure_ascii=False)
+
+
+@app.command()
+def report(id: str, json: Json = False) -> None:
+    """Print a job's result; with --json the whole report."""
+    with client() as service:
+        found = service.report(id)
+    if json:
+        print_json(found)
+    else:
+        print_result(found)
+
+
+@app.command()
+def download(
+    id: str,
+    out: Annotated[Path, typer.Option(help="Folder.")] = Path(),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
+) -> None:
+    """Download a job's files."""
+    with client() as service:
+        job = service.job(id)
+        for artifact in job.artifacts:
+            if (out / artifact.name).exists() and not force:
+                raise typer.BadParameter(
+                    f"{out / artifact.name} exists; --force overwrites it", param_hint="--out"
+                )
+        for path in fetch_all(service, job, out, stderr()):
+            stdout().print(str(path), soft_wrap=True)
+
+
+@app.command()
+def delete(ids: list[str]) -> None:
+    """Delete finished jobs with their files."""
+    with client() as service:
+        for id in ids:
+            service.delete_job(id)

@@ -1,0 +1,56 @@
+"""`secateur prune --local`: the same run in this process, without a service."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+
+from pruning.events import Event
+from secateur.cli.follow import JobDisplay
+from secateur.cli.inputs import Inputs
+from secateur.errors import SecateurError, from_fields, require
+
+
+def run_local(
+    inputs: Inputs, out: Path, console: Console
+) -> tuple[list[Path], SecateurError | None]:
+    """Runs the job and puts its files into `out`.
+
+    Returns:
+        The files, and the gate that was missed, if one was.
+    """
+    require("pruning", "torch", "numpy", "onnx", "onnxruntime", "safetensors", "matplotlib")
+    with JobDisplay(console) as display:
+        display.say("Starting")
+        from pruning.request import FileRef, RunRequest
+        from pruning.run import run
+
+        def emit(event: Event) -> None:
+            display.handle(event)
+
+        request = RunRequest(
+            model=FileRef(path=str(inputs.model.resolve()), name=inputs.model.name),
+            data={  # type: ignore[arg-type]
+                role: FileRef(path=str(path.resolve()), name=path.name)
+                for role, path in inputs.data.items()
+            },
+            spec=inputs.spec,
+            threads=os.cpu_count() or 1,
+            device="auto",
+        )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that files move into place by renaming.
+        folder = Path(tempfile.mkdtemp(prefix=".secateur-", dir=out.parent))
+        try:
+            result = run(request, folder, emit)
+            out.mkdir(exist_ok=True)
+            written = []
+            for artifact in result.artifacts:
+                os.replace(folder / "out" / artifact.name, out / artifact.name)
+                written.append(out / artifact.name)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    missed = from_fields(result.rejected.model_dump()) if result.rejected else None
+    return written, missed

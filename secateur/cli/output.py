@@ -1,0 +1,155 @@
+"""What the command line prints: results on stdout, progress and errors on stderr."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from secateur.client import Client
+from secateur.errors import SecateurError
+
+SUCCEEDED, FAILED, USAGE, REJECTED, CANCELLED = 0, 1, 2, 3, 130
+
+EXIT_OF_STATE = {
+    "succeeded": SUCCEEDED,
+    "rejected": REJECTED,
+    "failed": FAILED,
+    "cancelled": CANCELLED,
+}
+
+_STATE_STYLE = {
+    "succeeded": "green",
+    "ready": "green",
+    "rejected": "yellow",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "checking": "cyan",
+}
+
+
+@dataclass
+class State:
+    """Options that stand before the sub-command."""
+
+    url: str | None = None
+    debug: bool = False
+
+
+state = State()
+
+
+def stdout() -> Console:
+    """Results."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def stderr() -> Console:
+    """Progress and errors."""
+    return Console(stderr=True, highlight=False)
+
+
+def client() -> Client:
+    """A client of the service that the options and the environment name."""
+    return Client(state.url)
+
+
+def print_error(error: SecateurError) -> None:
+    """One block: code, message, place, advice."""
+    console = stderr()
+    console.print(Text.assemble(("error", "bold red"), " ", (error.code, "bold")))
+    _indented(console, error.message)
+    errors = error.details.get("errors")
+    if isinstance(errors, list) and len(errors) > 1:
+        for item in errors[:10]:
+            _indented(console, f"- {item.get('where')}: {item.get('message')}")
+    elif error.where and error.where not in error.message:
+        _indented(console, f"where: {error.where}")
+    if error.hint:
+        _indented(console, f"hint:  {error.hint}", "cyan")
+    if error.details.get("log"):
+        _indented(console, error.details["log"], "dim")
+
+
+def _indented(console: Console, text: str, style: str = "") -> None:
+    # Not wrapped by us where nobody looks: a log wants whole lines.
+    width = console.width - 2 if console.is_terminal else 10_000
+    for line in text.splitlines():
+        for part in Text(line, style=style).wrap(console, max(width, 20)):
+            console.print(Text("  ").append_text(part), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """JSON and nothing else on stdout."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    elif isinstance(value, list):
+        value = [v.model_dump(mode="json") if isinstance(v, BaseModel) else v for v in value]
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
+    """A list of resources; ids are never cut, and tabs separate the columns outside a terminal."""
+    console = stdout()
+    rows = [[_cell(value) for value in row] for row in rows]
+    if not console.is_terminal:
+        print("\t".join(columns))
+        for row in rows:
+            print("\t".join(cell.plain for cell in row))
+        return
+    if not rows:
+        console.print(empty, style="dim")
+        return
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        if name in ("bytes", "size"):
+            table.add_column(name, justify="right", no_wrap=True)
+        elif name in ("name", "detail"):
+            table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=1)
+        else:
+            table.add_column(name, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _cell(value: Any) -> Text:
+    if value is None:
+        return Text("")
+    if isinstance(value, datetime):
+        return Text(value.astimezone().strftime("%Y-%m-%d %H:%M"))
+    return state_text(value) if value in _STATE_STYLE else Text(str(value))
+
+
+def state_text(value: str) -> Text:
+    """A state in its colour."""
+    return Text(value, style=_STATE_STYLE.get(value, ""))
+
+
+def print_fields(fields: dict[str, Any]) -> None:
+    """One resource, field by field; what has no value is left out."""
+    console = stdout()
+    present = {k: v for k, v in fields.items() if v not in (None, "", [], {})}
+    width = max((len(k) for k in present), default=0)
+    for name, value in present.items():
+        text = Text(name.ljust(width), style="dim" if console.is_terminal else "")
+        console.print(text.append("  ").append_text(_cell(value)), soft_wrap=True)
+
+
+def size(count: int | None) -> str:
+    """Bytes for people: binary units."""
+    if count is None:
+        return ""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"

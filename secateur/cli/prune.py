@@ -1,0 +1,140 @@
+"""`secateur prune` and `secateur plan`."""
+
+import json as json_
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from secateur.cli import inputs as inputs_
+from secateur.cli.local import run_local
+from secateur.cli.output import (
+    CANCELLED,
+    EXIT_OF_STATE,
+    REJECTED,
+    client,
+    print_error,
+    print_fields,
+    print_json,
+    size,
+    stderr,
+)
+from secateur.cli.remote import download, follow_or_cancel, upload
+from secateur.cli.result import print_result
+from secateur.errors import SecateurError
+
+
+def _file(help: str, *names: str) -> Any:
+    return typer.Option(*names, exists=True, dir_okay=False, readable=True, help=help)
+
+
+ModelFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="ONNX file.")]
+Data = Annotated[Path, _file("Calibration data (.npz: the model's inputs, target).", "--data")]
+Training = Annotated[Path | None, _file("Data to recover on; else the calibration data.")]
+Evaluation = Annotated[Path | None, _file("Data to measure on; else a held-out share.")]
+SpecFile = Annotated[Path | None, _file("Spec in YAML or JSON; options override it.", "--spec")]
+Sparsity = Annotated[float | None, typer.Option(help="Share of the weights to remove [0.5].")]
+Criterion = Annotated[str | None, typer.Option(help="See `secateur criteria` [obs].")]
+
+
+def prune(
+    model: ModelFile,
+    data: Data,
+    training: Training = None,
+    evaluation: Evaluation = None,
+    spec: SpecFile = None,
+    sparsity: Sparsity = None,
+    criterion: Criterion = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the result; [MODEL's stem]-pruned.")
+    ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="In this process, without a service.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="The job's name in lists.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier result.")] = False,
+    open_: Annotated[bool, typer.Option("--open", help="Show the report in a browser.")] = False,
+) -> None:
+    """Prune MODEL and put the result, with its report, into a folder.
+
+    Exit code 0: done; 1: failed; 2: usage; 3: done, but a gate of the spec was missed;
+    130: cancelled.
+    """
+    given = inputs_.inputs(model, data, training, evaluation, spec, sparsity, criterion)
+    target = out or Path(f"{model.stem}-pruned")
+    inputs_.check_target(given, target, force)
+    console = stderr()
+    missed: SecateurError | None
+    if local:
+        try:
+            written, missed = run_local(given, target, console)
+        except KeyboardInterrupt:
+            raise typer.Exit(CANCELLED) from None
+    else:
+        written, missed = _on_service(given, target, name)
+    print_result(json_.loads((target / "report.json").read_text("utf-8")), written)
+    if open_:
+        webbrowser.open((target / "report.html").resolve().as_uri())
+    if missed is not None:
+        print_error(missed)
+        raise typer.Exit(REJECTED)
+
+
+def _on_service(
+    given: inputs_.Inputs, target: Path, name: str | None
+) -> tuple[list[Path], SecateurError | None]:
+    console = stderr()
+    try:
+        with client() as service:
+            model, data = upload(service, given, console)
+            job = service.submit(model, data, given.spec, name=name)
+            console.print(Text.assemble("Job ", (job.id, "cyan")), soft_wrap=True)
+            job = follow_or_cancel(service, job, console)
+            if job.state in ("failed", "cancelled"):
+                print_error(
+                    job.failure or SecateurError(job.state, f"The job {job.id} {job.state}.")
+                )
+                raise typer.Exit(EXIT_OF_STATE[job.state])
+            missed = None
+            if job.state == "rejected":
+                missed = job.failure or SecateurError("gate_missed", "The result misses a gate.")
+            return download(service, job, target, console), missed
+    except KeyboardInterrupt:
+        raise typer.Exit(CANCELLED) from None
+
+
+def plan(
+    model: ModelFile,
+    data: Data,
+    training: Training = None,
+    evaluation: Evaluation = None,
+    spec: SpecFile = None,
+    sparsity: Sparsity = None,
+    criterion: Criterion = None,
+    json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
+) -> None:
+    """Say what `prune` would do and cost, or why it can't, without running it."""
+    given = inputs_.inputs(model, data, training, evaluation, spec, sparsity, criterion)
+    with client() as service:
+        found = service.plan(*upload(service, given, stderr()), given.spec)
+    if json:
+        print_json(found)
+        return
+    cost = found.get("cost") or {}
+    print_fields(
+        {
+            "in scope": f"{found['weights_in_scope']:,} weights",
+            "removed": f"{found['remove']:,} weights",
+            "inverse": found.get("inverse"),
+            "memory": size(cost.get("bytes")),
+            "operations": f"{cost['flops']:.3g}" if cost.get("flops") else None,
+            "evaluation": (found.get("evaluation") or "").replace("_", " "),
+        }
+    )
+    for warning in found.get("warnings", []):
+        stderr().print(
+            Text.assemble(("warning ", "yellow"), str(warning.get("message", warning))),
+            soft_wrap=True,
+        )

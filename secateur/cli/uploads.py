@@ -1,0 +1,111 @@
+"""`secateur models` and `secateur datasets`: the same verbs on two kinds of upload."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from secateur.cli.follow import Uploading
+from secateur.cli.output import client, print_fields, print_json, print_table, size, stderr
+from secateur.client import Client
+from secateur.resources import Dataset, Model
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+
+
+def _details(item: Model | Dataset) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "id": item.id,
+        "name": item.name,
+        "state": item.state,
+        "size": size(item.bytes),
+        "sha256": item.sha256,
+        "created": item.created_at,
+    }
+    facts = item.facts or {}
+    if isinstance(item, Model):
+        fields |= {
+            "format": " ".join(filter(None, [facts.get("format"), facts.get("version")])),
+            "parameters": facts.get("parameters"),
+            "prunable": facts.get("prunable_parameters"),
+            "inputs": _tensors(facts.get("inputs", [])),
+            "layers": ", ".join(
+                f"{layer['name']} {layer['kind']} {layer['shape']}"
+                for layer in facts.get("layers", [])
+            ),
+        }
+    else:
+        target = facts.get("target")
+        fields |= {
+            "samples": facts.get("samples"),
+            "arrays": _tensors(facts.get("arrays", [])),
+            "target": target and f"{target['dtype']} {target['shape']}",
+            "classes": target and target.get("classes"),
+        }
+    if item.failure is not None:
+        fields["error"] = str(item.failure)
+    return fields
+
+
+def _tensors(tensors: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{t['name']} {t['dtype']} {t['shape']}" for t in tensors)
+
+
+def _app(kind: type[Model] | type[Dataset], noun: str) -> typer.Typer:
+    app = typer.Typer(help=f"Uploaded {noun}s.", no_args_is_help=True)
+
+    def listed(service: Client) -> Iterator[Model] | Iterator[Dataset]:
+        return service.models() if kind is Model else service.datasets()
+
+    def one(service: Client, id: str) -> Model | Dataset:
+        return service.model(id) if kind is Model else service.dataset(id)
+
+    @app.command("list", help=f"List the {noun}s, newest first.")
+    def list_(json: Json = False) -> None:
+        with client() as service:
+            items = list(listed(service))
+        if json:
+            print_json(items)
+            return
+        print_table(
+            ["id", "state", "size", "created", "name"],
+            [[i.id, i.state, size(i.bytes), i.created_at, i.name] for i in items],
+            f"No {noun}s yet.",
+        )
+
+    @app.command(help=f"Show one {noun} and what intake learned of it.")
+    def show(id: str, json: Json = False) -> None:
+        with client() as service:
+            item = one(service, id)
+        if json:
+            print_json(item)
+        else:
+            print_fields(_details(item))
+
+    @app.command(help=f"Upload a {noun} and wait until it has been read.")
+    def upload(
+        file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
+        name: Annotated[str | None, typer.Option(help="Shown instead of the file name.")] = None,
+        json: Json = False,
+    ) -> None:
+        with client() as service, Uploading(stderr()) as shown:
+            send = service.upload_model if kind is Model else service.upload_dataset
+            item = send(file, name, progress=shown.reporter(file))
+            item = service.wait_ready(item)
+        if json:
+            print_json(item)
+        else:
+            print_fields(_details(item))
+
+    @app.command(help=f"Delete {noun}s that no job uses.")
+    def delete(ids: list[str]) -> None:
+        with client() as service:
+            for id in ids:
+                (service.delete_model if kind is Model else service.delete_dataset)(id)
+
+    return app
+
+
+models = _app(Model, "model")
+datasets = _app(Dataset, "dataset")

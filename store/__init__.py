@@ -1,0 +1,1 @@
+"""What the service remembers: settings, tables, queries, job states, leases, outbox and blobs."""

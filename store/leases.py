@@ -1,0 +1,275 @@
+"""Leases on jobs: who may run one, until when, and what the holder may write.
+
+Every write of a holder is guarded by the job's id, its fencing token and `state = 'running'` in
+one UPDATE. Zero rows mean that the claim is stale: nothing is written and the answer is False.
+All functions take the time, and none keeps the transaction open for longer than its statements.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from pruning.errors import SecateurError
+from pruning.events import DoneEvent, Event, FailedEvent, PhaseEvent, ProgressEvent, StateEvent
+from store.blobs import StoredBlob
+from store.claims import Claim, Lease, Outcome, claim_of
+from store.ids import new_id
+from store.queries import blobs, events
+from store.settings import Settings
+from store.states import transition
+from store.tables import Artifact, Attempt, Checkpoint, Job
+
+REAPED_AT_ONCE = 100
+
+
+def claim(
+    session: Session, klass: str, worker_id: str, now: datetime, *, lease_seconds: float
+) -> Claim | None:
+    """Takes the next queued job of a class, or None if there is none.
+
+    Order: highest priority, then the project with the fewest running jobs of the class, then the
+    oldest job. The attempt's number and the fencing token each grow by one.
+    """
+    running = (
+        sa.select(Job.project_id, sa.func.count().label("jobs"))
+        .where(Job.state == "running", Job.klass == klass)
+        .group_by(Job.project_id)
+        .subquery()
+    )
+    candidate = session.execute(
+        sa.select(Job.id, Job.token)
+        .outerjoin(running, running.c.project_id == Job.project_id)
+        .where(Job.state == "queued", Job.klass == klass)
+        .order_by(Job.priority.desc(), sa.func.coalesce(running.c.jobs, 0), Job.created_at, Job.id)
+        .limit(1)
+        .with_for_update(of=Job, skip_locked=True)
+    ).first()
+    if candidate is None:
+        return None
+    taken = session.execute(
+        sa.update(Job)
+        .where(Job.id == candidate.id, Job.token == candidate.token, Job.state == "queued")
+        .values(
+            token=Job.token + 1,
+            attempt=Job.attempt + 1,
+            worker_id=worker_id,
+            lease_until=now + timedelta(seconds=lease_seconds),
+        )
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    ).first()
+    if taken is None:
+        return None
+    job = session.get_one(Job, candidate.id, populate_existing=True)
+    transition(session, job, "running", now=now)
+    session.add(
+        Attempt(
+            id=new_id("attempt"),
+            project_id=job.project_id,
+            job_id=job.id,
+            number=job.attempt,
+            worker_id=worker_id,
+            started_at=now,
+        )
+    )
+    session.flush()
+    return claim_of(session, job, lease_seconds)
+
+
+def renew(session: Session, claim: Claim, now: datetime) -> Lease:
+    """Extends the lease by its length from now."""
+    job = _held(session, claim, now)
+    if job is None:
+        return Lease(valid=False)
+    job.lease_until = now + timedelta(seconds=claim.lease_seconds)
+    session.flush()
+    return Lease(valid=True, cancel_requested=job.cancel_requested, until=job.lease_until)
+
+
+def report(
+    session: Session,
+    claim: Claim,
+    said: Sequence[Event],
+    now: datetime,
+    *,
+    checkpoints: Mapping[str, StoredBlob] | None = None,
+) -> bool:
+    """Stores what the child said, and the phase, progress and checkpoints that follow from it.
+
+    `done`, `failed` and `state` are left out: `finish` says how an attempt ended.
+
+    Args:
+        session: A write transaction.
+        claim: The claim.
+        said: Events of the child, in order.
+        now: When they were received.
+        checkpoints: Blobs of checkpoint files by their name; one with a new name shows that the
+            job gets on, so attempts lost before it are forgotten.
+    """
+    job = _held(session, claim, now)
+    if job is None:
+        return False
+    kept = [e for e in said if not isinstance(e, DoneEvent | FailedEvent | StateEvent)]
+    for event in kept:
+        if isinstance(event, PhaseEvent):
+            job.phase, job.progress = event.phase, None
+        elif isinstance(event, ProgressEvent):
+            job.phase = event.phase
+            job.progress = event.model_dump(mode="json", exclude={"type"})
+    if checkpoints:
+        _save_checkpoints(session, job, checkpoints, now)
+    if kept:
+        events.append(session, job.id, kept, now)
+    session.flush()
+    return True
+
+
+def finish(session: Session, claim: Claim, outcome: Outcome, now: datetime) -> bool:
+    """Ends the job: artifacts, summary and final state in one transaction."""
+    job = _held(session, claim, now)
+    if job is None:
+        return False
+    blobs.record(session, [a.blob for a in outcome.artifacts], now)
+    session.add_all(
+        Artifact(
+            id=new_id("artifact"),
+            project_id=job.project_id,
+            job_id=job.id,
+            name=artifact.name,
+            format=artifact.format,
+            sha256=artifact.blob.sha256,
+            bytes=artifact.blob.bytes,
+            created_at=now,
+        )
+        for artifact in outcome.artifacts
+    )
+    job.summary = outcome.summary
+    transition(session, job, outcome.state, now=now, error=outcome.error)
+    return True
+
+
+def release(session: Session, claim: Claim, reason: str, now: datetime) -> bool:
+    """Gives the job back unfinished because the worker stops; this is no lost attempt."""
+    job = _held(session, claim, now)
+    if job is None:
+        return False
+    to = "cancelled" if job.cancel_requested else "queued"
+    transition(session, job, to, now=now, reason=reason)
+    return True
+
+
+def lose(
+    session: Session, claim: Claim, error: dict[str, Any], now: datetime, *, max_attempts: int
+) -> str | None:
+    """Ends an attempt whose process died or hung: its job is tried again, or fails.
+
+    Returns:
+        The job's new state (queued, failed or cancelled), or None if the claim is stale.
+    """
+    job = _held(session, claim, now)
+    return None if job is None else _attempt_lost(session, job, error, now, max_attempts)
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """A job taken from a worker that let its lease run out."""
+
+    job_id: str
+    worker_id: str
+    attempt: int
+    state: str
+
+
+def expired(session: Session, now: datetime) -> list[Job]:
+    """Running jobs whose lease has run out, locked, those that waited longest first."""
+    return list(
+        session.scalars(
+            sa.select(Job)
+            .where(Job.state == "running", Job.lease_until <= now)
+            .order_by(Job.lease_until, Job.id)
+            .limit(REAPED_AT_ONCE)
+            .with_for_update(of=Job, skip_locked=True)
+            .execution_options(populate_existing=True)
+        )
+    )
+
+
+def reap(session: Session, now: datetime, settings: Settings) -> list[Reaped]:
+    """Takes back jobs whose lease ran out: queued again, failed after too many, or cancelled."""
+    reaped = []
+    for job in expired(session, now):
+        worker_id, attempt = job.worker_id or "", job.attempt
+        error = SecateurError(
+            "child_crashed", f"Worker {worker_id} stopped renewing its lease on the job."
+        ).as_dict()
+        state = _attempt_lost(session, job, error, now, settings.max_attempts)
+        reaped.append(Reaped(job.id, worker_id, attempt, state))
+    return reaped
+
+
+def _held(session: Session, claim: Claim, now: datetime) -> Job | None:
+    """The claim's job, locked; None if the claim is stale."""
+    held = session.execute(
+        sa.update(Job)
+        .where(Job.id == claim.job_id, Job.token == claim.token, Job.state == "running")
+        .values(updated_at=now)
+        .returning(Job.id)
+        .execution_options(synchronize_session=False)
+    ).first()
+    return session.get_one(Job, claim.job_id, populate_existing=True) if held else None
+
+
+def _attempt_lost(
+    session: Session, job: Job, error: dict[str, Any], now: datetime, max_attempts: int
+) -> str:
+    job.attempts_without_checkpoint += 1
+    lost = job.attempts_without_checkpoint
+    if job.cancel_requested:
+        transition(session, job, "cancelled", now=now, reason="lost")
+    elif lost < max_attempts:
+        transition(session, job, "queued", now=now, error=error, reason="lost")
+    else:
+        exhausted = SecateurError(
+            "attempts_exhausted",
+            f"Given up: {_lost_attempts(session, job)} ended without a new checkpoint. "
+            f"The last one: {error['message']}",
+            hint="Retry the job; if it ends the same way, ask for less memory or fewer samples.",
+            last_error=error,
+        )
+        transition(session, job, "failed", now=now, error=exhausted.as_dict(), reason="lost")
+    return job.state
+
+
+def _lost_attempts(session: Session, job: Job) -> str:
+    earlier = session.scalars(
+        sa.select(Attempt.number)
+        .where(Attempt.job_id == job.id, Attempt.outcome == "lost")
+        .order_by(Attempt.number.desc())
+        .limit(job.attempts_without_checkpoint - 1)
+    ).all()
+    numbers = [str(n) for n in sorted([*earlier, job.attempt])]
+    if len(numbers) == 1:
+        return f"attempt {numbers[0]}"
+    return f"attempts {', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+def _save_checkpoints(
+    session: Session, job: Job, saved: Mapping[str, StoredBlob], now: datetime
+) -> None:
+    blobs.record(session, saved.values(), now)
+    for name, blob in saved.items():
+        row = session.get(Checkpoint, (job.id, name))
+        if row is None:
+            job.attempts_without_checkpoint = 0
+            row = Checkpoint(job_id=job.id, name=name, project_id=job.project_id)
+            session.add(row)
+        row.sha256, row.bytes, row.attempt, row.created_at = (
+            blob.sha256,
+            blob.bytes,
+            job.attempt,
+            now,
+        )

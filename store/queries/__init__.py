@@ -1,0 +1,1 @@
+"""All SQL, one module a feature; every function filters by the owning project."""

@@ -1,0 +1,22 @@
+"""Rows of stored blobs; internal, shared by all projects."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from store.blobs import StoredBlob
+from store.tables import Blob
+from store.upsert import insert
+
+
+def record(session: Session, blobs: Iterable[StoredBlob], now: datetime) -> None:
+    """Records blobs that the transaction is about to reference, or that they were stored again."""
+    # In one order everywhere, so that two transactions can't wait for each other.
+    for blob in sorted(set(blobs), key=lambda b: b.sha256):
+        statement = insert(session, Blob).values(
+            sha256=blob.sha256, bytes=blob.bytes, touched_at=now
+        )
+        session.execute(
+            statement.on_conflict_do_update(index_elements=[Blob.sha256], set_={"touched_at": now})
+        )

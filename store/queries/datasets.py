@@ -1,0 +1,11 @@
+"""Uploaded datasets."""
+
+from store.queries.uploads import Uploads
+from store.tables import Dataset
+
+_datasets = Uploads(Dataset, "dataset")
+create = _datasets.create
+get = _datasets.get
+usable = _datasets.usable
+list_page = _datasets.list_page
+delete = _datasets.delete

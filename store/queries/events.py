@@ -1,0 +1,81 @@
+"""Events of jobs, numbered within the job from 1 without gaps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from pruning.errors import SecateurError
+from pruning.events import Event
+from store.clock import utcnow
+from store.tables import Job, JobEvent
+
+FINAL_STATES = ("succeeded", "failed", "cancelled", "rejected")
+
+
+@dataclass(frozen=True)
+class EventPage:
+    """Events after a number. `ended`: the job is over and nothing follows these."""
+
+    items: list[JobEvent]
+    next_after: int
+    ended: bool
+
+
+def append(
+    session: Session, job_id: str, events: Sequence[Event], now: datetime | None = None
+) -> int:
+    """Adds events to a job; the number of the last one.
+
+    The job's row stays locked until the transaction ends, so numbers have neither gaps nor twins.
+    """
+    session.flush()
+    last, project_id = session.execute(
+        sa.update(Job)
+        .where(Job.id == job_id)
+        .values(last_seq=Job.last_seq + len(events))
+        .returning(Job.last_seq, Job.project_id)
+        .execution_options(synchronize_session=False)
+    ).one()
+    at = now or utcnow()
+    session.add_all(
+        JobEvent(
+            job_id=job_id,
+            seq=last - len(events) + i,
+            project_id=project_id,
+            at=at,
+            body=event.model_dump(mode="json"),
+        )
+        for i, event in enumerate(events, 1)
+    )
+    session.flush()
+    return int(last)
+
+
+def after(
+    session: Session, project_id: str, job_id: str, seq: int = 0, limit: int = 100
+) -> EventPage:
+    """The job's events with numbers above `seq`, oldest first.
+
+    Raises:
+        SecateurError: `not_found`.
+    """
+    job = session.execute(
+        sa.select(Job.state, Job.last_seq).where(
+            Job.id == job_id, Job.project_id == project_id, Job.kind == "prune"
+        )
+    ).first()
+    if job is None:
+        raise SecateurError("not_found", f"There is no job {job_id}.", where="job")
+    items = list(
+        session.scalars(
+            sa.select(JobEvent)
+            .where(JobEvent.job_id == job_id, JobEvent.seq > seq)
+            .order_by(JobEvent.seq)
+            .limit(limit)
+        )
+    )
+    next_after = items[-1].seq if items else seq
+    return EventPage(items, next_after, job.state in FINAL_STATES and next_after >= job.last_seq)

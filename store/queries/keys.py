@@ -1,0 +1,92 @@
+"""Projects and their API keys."""
+
+import base64
+import hashlib
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from pruning.errors import SecateurError
+from store.clock import utcnow
+from store.ids import new_id
+from store.pages import Page, page
+from store.tables import ApiKey, Project
+
+SECRET_PREFIX = "sct_"
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who a request comes from."""
+
+    project_id: str
+    key_id: str
+
+
+def create_project(session: Session, name: str, now: datetime | None = None) -> Project:
+    """A new, empty project."""
+    project = Project(id=new_id("project"), name=name, created_at=now or utcnow())
+    session.add(project)
+    session.flush()
+    return project
+
+
+def first_project(session: Session) -> Project | None:
+    """The oldest project, if there is any."""
+    return session.scalars(sa.select(Project).order_by(Project.id).limit(1)).first()
+
+
+def create_key(
+    session: Session, project_id: str, name: str, now: datetime | None = None
+) -> tuple[ApiKey, str]:
+    """A new key and its secret, which is shown this once: 256 random bits, stored as SHA-256."""
+    secret = SECRET_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
+    key = ApiKey(
+        id=new_id("key"),
+        project_id=project_id,
+        name=name,
+        sha256=_digest(secret),
+        start=secret[:8],
+        created_at=now or utcnow(),
+    )
+    session.add(key)
+    session.flush()
+    return key, secret
+
+
+def authenticate(session: Session, secret: str) -> Principal | None:
+    """Whose secret this is."""
+    row = session.execute(
+        sa.select(ApiKey.project_id, ApiKey.id).where(ApiKey.sha256 == _digest(secret))
+    ).first()
+    return Principal(row.project_id, row.id) if row else None
+
+
+def list_page(
+    session: Session, project_id: str, *, limit: int = 50, cursor: str | None = None
+) -> Page[ApiKey]:
+    """The project's keys, newest first."""
+    query = sa.select(ApiKey).where(ApiKey.project_id == project_id)
+    return page(session, query, ApiKey.id, limit=limit, cursor=cursor)
+
+
+def delete(session: Session, project_id: str, key_id: str) -> None:
+    """Ends a key at once.
+
+    Raises:
+        SecateurError: `not_found`.
+    """
+    gone = session.execute(
+        sa.delete(ApiKey)
+        .where(ApiKey.id == key_id, ApiKey.project_id == project_id)
+        .returning(ApiKey.id)
+    ).first()
+    if gone is None:
+        raise SecateurError("not_found", f"There is no key {key_id}.", where="key")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

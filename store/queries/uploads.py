@@ -1,0 +1,210 @@
+"""What models and datasets have in common: intake, reading, deletion."""
+
+from datetime import datetime
+from typing import Generic, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from pruning.errors import SecateurError
+from store import states
+from store.blobs import StoredBlob
+from store.clock import utcnow
+from store.ids import new_id
+from store.pages import Page, page
+from store.queries import blobs
+from store.tables import Dataset, Job, JobInput, Model
+
+Row = TypeVar("Row", Model, Dataset)
+UNFINISHED = ("queued", "running")
+
+
+class Uploads(Generic[Row]):
+    """The queries of one kind of upload.
+
+    Args:
+        table: Its table.
+        kind: `model` or `dataset`: the prefix of ids, codes and messages.
+    """
+
+    def __init__(self, table: type[Row], kind: str) -> None:
+        self._table: type[Row] = table
+        self._kind = kind
+        self._check = f"check_{kind}"
+
+    def create(
+        self,
+        session: Session,
+        project_id: str,
+        name: str,
+        blob: StoredBlob,
+        now: datetime | None = None,
+    ) -> tuple[Row, bool]:
+        """Records an upload as `checking` and queues its check.
+
+        Bytes that the project already has, and that were not rejected, are not recorded again.
+
+        Returns:
+            The row, and whether it is new.
+        """
+        at = now or utcnow()
+        blobs.record(session, [blob], at)
+        existing = self._same_bytes(session, project_id, blob)
+        if existing is not None:
+            return existing, False
+        row = self._table(
+            id=new_id(self._kind),
+            project_id=project_id,
+            name=name,
+            sha256=blob.sha256,
+            bytes=blob.bytes,
+            state="checking",
+            created_at=at,
+            updated_at=at,
+        )
+        try:
+            with session.begin_nested():
+                session.add(row)
+        except IntegrityError:
+            # Somebody else has just recorded the same bytes.
+            existing = self._same_bytes(session, project_id, blob)
+            if existing is None:
+                raise
+            return existing, False
+        check = Job(
+            id=new_id("job"),
+            project_id=project_id,
+            kind=self._check,
+            klass="check",
+            name=name,
+            subject_id=row.id,
+            spec={},
+        )
+        states.begin(session, check, at)
+        return row, True
+
+    def get(
+        self, session: Session, project_id: str, row_id: str, *, where: str | None = None
+    ) -> Row:
+        """One upload.
+
+        Raises:
+            SecateurError: `not_found`.
+        """
+        row = session.scalars(self._owned(project_id, row_id)).first()
+        return self._found(row, row_id, where)
+
+    def usable(
+        self,
+        session: Session,
+        project_id: str,
+        row_id: str,
+        *,
+        where: str | None = None,
+        lock: bool = False,
+    ) -> Row:
+        """One upload that passed its check; `lock` keeps it from being deleted meanwhile.
+
+        Raises:
+            SecateurError: `not_found`, `not_ready`, `model_rejected` or `dataset_rejected`.
+        """
+        query = self._owned(project_id, row_id)
+        if lock:
+            query = query.with_for_update(read=True)
+        query = query.execution_options(populate_existing=True)
+        row = self._found(session.scalars(query).first(), row_id, where)
+        if row.state == "checking":
+            raise SecateurError(
+                "not_ready",
+                f"{self._kind.capitalize()} {row_id} is still being checked.",
+                where=where or self._kind,
+                hint=f"Wait until GET /v1/{self._kind}s/{row_id} says ready.",
+            )
+        if row.state == "rejected":
+            why = (row.error or {}).get("message", "No reason was recorded.")
+            raise SecateurError(
+                f"{self._kind}_rejected",
+                f"{self._kind.capitalize()} {row_id} was rejected at intake: {why}",
+                where=where or self._kind,
+                hint="Correct the file and upload it again.",
+                reason=row.error,
+            )
+        return row
+
+    def list_page(
+        self,
+        session: Session,
+        project_id: str,
+        *,
+        state: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Row]:
+        """The project's uploads, newest first."""
+        query = sa.select(self._table).where(self._table.project_id == project_id)
+        if state is not None:
+            query = query.where(self._table.state == state)
+        return page(session, query, self._table.id, limit=limit, cursor=cursor)
+
+    def delete(
+        self, session: Session, project_id: str, row_id: str, now: datetime | None = None
+    ) -> None:
+        """Removes an upload; a check that runs is told to end.
+
+        Raises:
+            SecateurError: `not_found`, or `in_use` while an unfinished job needs it.
+        """
+        # Checks before uploads, in the order in which the end of a check locks them.
+        checks = session.scalars(
+            sa.select(Job)
+            .where(Job.subject_id == row_id, Job.project_id == project_id, Job.kind == self._check)
+            .with_for_update(of=Job)
+            .execution_options(populate_existing=True)
+        ).all()
+        row = self._found(
+            session.scalars(self._owned(project_id, row_id).with_for_update()).first(), row_id, None
+        )
+        users = session.scalars(self._unfinished_users(row_id).limit(1)).first()
+        if users is not None:
+            raise SecateurError(
+                "in_use",
+                f"Job {users} still needs {self._kind} {row_id}.",
+                where=self._kind,
+                hint=f"Wait for the job to end, or cancel it: POST /v1/jobs/{users}/cancel.",
+            )
+        for check in checks:
+            if check.state == "running":
+                check.cancel_requested = True
+                check.updated_at = now or utcnow()
+            else:
+                session.delete(check)
+        session.delete(row)
+        session.flush()
+
+    def _unfinished_users(self, row_id: str) -> sa.Select[str]:
+        query = sa.select(Job.id).where(Job.state.in_(UNFINISHED), Job.kind == "prune")
+        if self._table is Model:
+            return query.where(Job.model_id == row_id)
+        return query.join(JobInput, JobInput.job_id == Job.id).where(JobInput.dataset_id == row_id)
+
+    def _owned(self, project_id: str, row_id: str) -> sa.Select[Row]:
+        return sa.select(self._table).where(
+            self._table.id == row_id, self._table.project_id == project_id
+        )
+
+    def _found(self, row: Row | None, row_id: str, where: str | None) -> Row:
+        if row is None:
+            raise SecateurError(
+                "not_found", f"There is no {self._kind} {row_id}.", where=where or self._kind
+            )
+        return row
+
+    def _same_bytes(self, session: Session, project_id: str, blob: StoredBlob) -> Row | None:
+        return session.scalars(
+            sa.select(self._table).where(
+                self._table.project_id == project_id,
+                self._table.sha256 == blob.sha256,
+                self._table.state != "rejected",
+            )
+        ).first()

@@ -1,0 +1,80 @@
+"""Every setting of the service, read from `SECATEUR_*` environment variables."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+GIB = 2**30
+
+
+class Settings(BaseSettings):
+    """Settings shared by api, worker and control; a field `x` is read from `SECATEUR_X`.
+
+    `database_url`, `blob_dir` and `slots_dir` follow `data_dir` unless they are given.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SECATEUR_", env_ignore_empty=True, extra="ignore")
+
+    # places
+    data_dir: Path = Path.home() / ".secateur"
+    database_url: str = Field(default="", repr=False)
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
+    blob_dir: Path = Path()
+    slots_dir: Path = Path()
+
+    # the HTTP service
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    page_size: int = Field(default=50, ge=1)
+    page_size_limit: int = Field(default=200, ge=1)
+    model_bytes_limit: int = Field(default=2 * GIB, ge=1)
+    dataset_bytes_limit: int = Field(default=4 * GIB, ge=1)
+    upload_idle_seconds: float = Field(default=60.0, gt=0)
+    queued_jobs_limit: int = Field(default=1_000, ge=1)
+
+    # running jobs
+    lease_seconds: float = Field(default=30.0, gt=0)
+    heartbeat_seconds: float = Field(default=5.0, gt=0)
+    stall_seconds: float = Field(default=300.0, gt=0)
+    wall_seconds: float = Field(default=3600.0, gt=0)
+    kill_grace_seconds: float = Field(default=5.0, ge=0)
+    max_attempts: int = Field(default=3, ge=1)
+    warm_children: bool = True
+    child_memory_bytes: int | None = Field(default=None, ge=1)
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    # control
+    reaper_seconds: float = Field(default=5.0, gt=0)
+    relay_seconds: float = Field(default=0.2, gt=0)
+    ring_again_seconds: float = Field(default=15.0, gt=0)
+    leader_seconds: float = Field(default=15.0, gt=0)
+    sweep_seconds: float = Field(default=600.0, gt=0)
+    blob_grace_seconds: float = Field(default=3600.0, ge=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        self.data_dir = self.data_dir.expanduser().absolute()
+        if self.blob_dir == Path():
+            self.blob_dir = self.data_dir / "blobs"
+        if self.slots_dir == Path():
+            self.slots_dir = self.data_dir / "slots"
+        if not self.database_url:
+            self.database_url = f"sqlite:///{self.data_dir / 'secateur.db'}"
+        for plain in ("postgres://", "postgresql://"):
+            if self.database_url.startswith(plain):
+                self.database_url = "postgresql+psycopg://" + self.database_url[len(plain) :]
+        if self.heartbeat_seconds * 2 > self.lease_seconds:
+            raise ValueError("heartbeat_seconds must be at most half of lease_seconds")
+        return self
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,101 @@
+import subprocess
+import sys
+
+import pytest
+
+from pruning import catalogue
+from pruning.catalogue import Size
+from pruning.errors import CODES, SecateurError
+from pruning.spec import Spec, parse_spec
+
+REFUSED = [
+    ({"sparsty": 0.5}, "spec_invalid", "spec.sparsty"),
+    ({"target": {"sparsty": 0.5}}, "spec_invalid", "spec.target.sparsty"),
+    ({"target": {"sparsity": 1.0}}, "spec_invalid", "spec.target.sparsity"),
+    ({"target": {"sparsity": -0.1}}, "spec_invalid", "spec.target.sparsity"),
+    ({"target": {"sparsity": float("nan")}}, "spec_invalid", "spec.target.sparsity"),
+    ({"criterion": "obs"}, "spec_invalid", "spec.criterion"),
+    ({"criterion": {"kind": "magic"}}, "spec_invalid", "spec.criterion"),
+    ({"criterion": {"kind": "obs", "damping": -1}}, "spec_invalid", "spec.criterion.damping"),
+    ({"criterion": {"kind": "obs", "block": 0}}, "spec_invalid", "spec.criterion.block"),
+    ({"recovery": {"kind": "fine_tune", "optimizer": {"kind": "sgd", "lr": 0}}},
+     "spec_invalid", "spec.recovery.optimizer.lr"),
+    ({"criterion": {"kind": "wanda"}}, "not_available", "spec.criterion"),
+    ({"compensation": {"kind": "layerwise"}}, "not_available", "spec.compensation"),
+    ({"pattern": {"kind": "channel"}}, "not_available", "spec.pattern"),
+    ({"target": {"max_drop": {"metric": "accuracy"}}}, "not_available", "spec.target"),
+    ({"criterion": {"kind": "magnitude"}, "compensation": {"kind": "obs"}},
+     "spec_conflict", "spec"),
+    ({"outputs": ["masks"]}, "spec_conflict", "spec"),
+    ([1], "spec_invalid", "spec"),
+]  # fmt: skip
+
+
+def test_everything_has_a_default():
+    spec = parse_spec({})
+    assert spec == Spec()
+    assert spec.criterion.kind == "obs"
+    assert spec.compensation.kind == "obs"
+
+
+@pytest.mark.parametrize("kind", ["magnitude", "obd"])
+def test_compensation_follows_the_criterion_when_left_out(kind: str):
+    assert parse_spec({"criterion": {"kind": kind}}).compensation.kind == "none"
+
+
+@pytest.mark.parametrize(("data", "code", "where"), REFUSED)
+def test_what_is_wrong_is_refused_by_place(data: object, code: str, where: str):
+    with pytest.raises(SecateurError) as caught:
+        parse_spec(data)
+    assert (caught.value.code, caught.value.where) == (code, where)
+    assert caught.value.hint or code == "spec_invalid"
+
+
+def test_every_wrong_field_is_listed_and_the_near_name_offered():
+    with pytest.raises(SecateurError) as caught:
+        parse_spec({"targett": {}, "seed": -1})
+    errors = {e["where"]: e["message"] for e in caught.value.details["errors"]}
+    assert errors.keys() == {"spec.targett", "spec.seed"}
+    assert "'target'" in errors["spec.targett"]
+
+
+def test_a_completed_spec_reads_back_the_same():
+    spec = parse_spec({"criterion": {"kind": "obd"}, "schedule": {"kind": "rounds"}})
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize("group", [catalogue.criteria(), catalogue.compensations()])
+def test_every_declaration_describes_and_prices_itself(group: dict):
+    small = Size(weights=1_000, parameters=1_100, samples=100, outputs=10, macs=1_000)
+    large = Size(weights=100_000, parameters=110_000, samples=1_000, outputs=10, macs=100_000)
+    for kind, declaration in group.items():
+        entry = catalogue.describe(kind, declaration)
+        assert entry["kind"] == kind
+        assert entry["title"]
+        assert entry["formula"]
+        assert entry["parameters"]["additionalProperties"] is False
+        low, high = declaration().price(small), declaration().price(large)
+        assert low.bytes <= high.bytes
+        assert low.flops <= high.flops
+
+
+def test_planned_methods_are_not_also_declared():
+    assert not set(catalogue.PLANNED["criterion"]) & catalogue.criteria().keys()
+    assert not set(catalogue.PLANNED["compensation"]) & catalogue.compensations().keys()
+
+
+def test_spec_and_catalogue_import_no_torch_and_no_numpy():
+    script = (
+        "import sys, pruning, pruning.spec, pruning.catalogue, pruning.facts, pruning.events,"
+        "pruning.plan; print([m for m in ('torch', 'numpy', 'onnx') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_error_codes_are_checked_and_survive_a_round_trip():
+    with pytest.raises(ValueError, match="unknown error code"):
+        SecateurError("no_such_code", "x")
+    error = SecateurError("data_shape", "m", where="x", hint="h", found=[1])
+    assert SecateurError.from_dict(error.as_dict()).as_dict() == error.as_dict()
+    assert all(400 <= status < 600 for status, _ in CODES.values())

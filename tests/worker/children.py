@@ -1,0 +1,236 @@
+"""A child for tests: does what the job's spec says under `do`. Standard library only.
+
+Speaks the protocol of `worker.child`: one line on stdin names job.json, events leave on the
+descriptor that is the last argument.
+"""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+EVENTS = int(sys.argv[-1])
+
+
+def say(**event):
+    line = json.dumps(event).encode() + b"\n"
+    while line:
+        line = line[os.write(EVENTS, line) :]
+
+
+def progress(done, message=""):
+    say(type="progress", phase="pruning", done=done, total=10, message=message)
+
+
+def out(name="pruned.onnx", content=b"pruned"):
+    Path("out").mkdir(exist_ok=True)
+    Path("out", name).write_bytes(content)
+    return {"name": name, "bytes": len(content), "sha256": "0" * 64, "format": "onnx"}
+
+
+def done(artifacts, summary=None, **more):
+    result = {"artifacts": artifacts, "summary": summary or {}} | more
+    say(type="done", state="rejected" if more.get("rejected") else "succeeded", result=result)
+
+
+def checkpoint(name, content=b"weights"):
+    Path("checkpoints", name).write_bytes(content)
+    say(type="checkpoint", name=name, path=f"checkpoints/{name}", bytes=len(content))
+
+
+def saved():
+    return sorted(p.name for p in Path("checkpoints").iterdir())
+
+
+def succeed(spec):
+    say(type="phase", phase="loading")
+    model = Path("inputs/model").read_bytes()
+    say(type="phase", phase="pruning")
+    for i in range(3):
+        progress(i)
+    say(type="metric", name="accuracy", stage="dense", value=0.5)
+    done([out(content=model[::-1])], {"pid": os.getpid(), "checkpoints": saved()})
+
+
+def reject(spec):
+    missed = {"code": "gate_missed", "message": "accuracy fell", "where": "gates.max_drop"}
+    done([out()], rejected=missed)
+
+
+def confess(spec):
+    status = Path("/proc/self/status").read_text()
+    limits = {n: resource.getrlimit(getattr(resource, n)) for n in spec["limits"]}
+    done(
+        [],
+        {
+            "environ": dict(os.environ),
+            "cwd": os.getcwd(),
+            "leads": [os.getpid() == os.getsid(0), os.getpid() == os.getpgid(0)],
+            "status": dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line),
+            "limits": limits,
+            "stdin": os.readlink("/proc/self/fd/0"),
+            "descriptors": sorted(int(n) for n in os.listdir("/proc/self/fd")),
+            "events": EVENTS,
+            "umask": os.umask(0),
+            "inputs": {p.name: oct(p.stat().st_mode) for p in Path("inputs").iterdir()},
+        },
+    )
+
+
+def stand(spec):
+    progress(1, str(os.getpid()))
+    while True:
+        time.sleep(60)
+
+
+def ignore_term(spec):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    stand(spec)
+
+
+def family(spec):
+    """Two more processes: one in the group, one that left group and session."""
+    stay = subprocess.Popen(["sleep", "600"])
+    leave = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    progress(1, f"{stay.pid} {leave.pid}")
+    while True:
+        time.sleep(60)
+
+
+def orphans(spec):
+    """Ends well, but leaves a process behind."""
+    left = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    done([out()], {"left": left.pid})
+
+
+def crash(spec):
+    print("about to crash", flush=True)
+    os._exit(3)
+
+
+def killed(spec):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crash_until_saved(spec):
+    """One checkpoint an attempt, then death, until there are `spec.steps` of them."""
+    have = saved()
+    if len(have) < spec["steps"]:
+        checkpoint(f"round-{len(have)}.safetensors", b"weights" * (len(have) + 1))
+        os.kill(os.getpid(), signal.SIGKILL)
+    done([out()], {"checkpoints": have})
+
+
+def fail(spec):
+    say(type="phase", phase="loading")
+    out()
+    say(type="failed", error={"code": "scope_empty", "message": "Nothing left.", "where": "scope"})
+    sys.exit(1)
+
+
+def fail_oddly(spec):
+    say(type="failed", error={"code": 7, "message": ["?"], "details": 3})
+    sys.exit(1)
+
+
+def no_json(spec):
+    os.write(EVENTS, b"hello\n")
+    time.sleep(60)
+
+
+def long_line(spec):
+    while True:
+        os.write(EVENTS, b"x" * 65536)
+
+
+def state_event(spec):
+    say(type="state", state="succeeded")
+    time.sleep(60)
+
+
+def spam(spec):
+    while True:
+        say(type="metric", name="loss", stage="dense", value=1.0)
+
+
+def noise(spec):
+    for _ in range(4000):
+        print("n" * 1000)
+    print("the end", flush=True)
+    os._exit(4)
+
+
+def symlink(spec):
+    entry = out()
+    Path("out/pruned.onnx").unlink()
+    Path("out/pruned.onnx").symlink_to("/etc/hostname")
+    done([entry])
+
+
+def hard_link(spec):
+    entry = out()
+    os.link("out/pruned.onnx", "tmp/other")
+    done([entry])
+
+
+def linked_folder(spec):
+    Path("out").symlink_to("/etc")
+    done([{"name": "hostname", "bytes": 1, "sha256": "0" * 64, "format": "onnx"}])
+
+
+def pipe(spec):
+    entry = out()
+    Path("out/pruned.onnx").unlink()
+    os.mkfifo("out/pruned.onnx")
+    done([entry])
+
+
+def elsewhere(spec):
+    done([out() | {"name": "../job.json"}])
+
+
+def twice(spec):
+    done([out(), out()])
+
+
+def missing(spec):
+    done([out() | {"name": "other.onnx"}])
+
+
+def checkpoint_elsewhere(spec):
+    say(type="checkpoint", name="../job.json", path="job.json", bytes=1)
+    time.sleep(60)
+
+
+def eat(spec):
+    progress(1)
+    held = bytearray(spec["bytes"])
+    held[::4096] = b"x" * len(held[::4096])
+    time.sleep(60)
+
+
+def linger(spec):
+    done([out()])
+    time.sleep(60)
+
+
+def main():
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        return
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    job = json.loads(Path(os.fsdecode(line[:-1])).read_text())
+    if job["kind"] != "prune":
+        facts = {"format": "onnx", "kind": job["kind"]}
+        say(type="done", state="succeeded", result={"facts": facts})
+        return
+    globals()[job["spec"]["do"]](job["spec"])
+
+
+main()

@@ -1,0 +1,233 @@
+"""One attempt, supervised: what it leaves in the store when the child does well, or anything else."""
+
+import hashlib
+import os
+import threading
+import time
+
+import pytest
+from bench import MODEL, Bench, alive, until
+
+from store import leases
+from store.clock import utcnow
+from store.tables import Artifact, Blob, Checkpoint, Dataset, Model
+from worker.answer import answer
+
+
+def test_a_good_run_delivers_its_artifacts_summary_and_events(bench: Bench):
+    became, job = bench.attempt("succeed")
+    assert became == job.state == "succeeded"
+    assert job.summary["checkpoints"] == []
+    (artifact,) = bench.rows(Artifact, job_id=job.id)
+    assert artifact.name == "pruned.onnx"
+    content = bench.blobs.open(artifact.sha256).read()
+    assert content == MODEL[::-1]
+    # What the child said of size and digest is not believed.
+    assert (artifact.sha256, artifact.bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    kinds = [(e["type"], e.get("phase") or e.get("state")) for e in bench.events(job.id)]
+    assert [k for k in kinds if k[0] != "progress"] == [
+        ("state", "queued"),
+        ("state", "running"),
+        ("phase", "loading"),
+        ("phase", "pruning"),
+        ("metric", None),
+        ("state", "succeeded"),
+    ]
+    assert not list(bench.places[0].house.folder.glob("slot-*"))
+
+
+def test_a_missed_gate_is_rejected_with_its_artifacts(bench: Bench):
+    became, job = bench.attempt("reject")
+    assert became == job.state == "rejected"
+    assert job.error["code"] == "gate_missed"
+    assert len(bench.rows(Artifact, job_id=job.id)) == 1
+
+
+def test_a_failure_is_final_and_leaves_no_artifact(bench: Bench):
+    became, job = bench.attempt("fail")
+    assert became == job.state == "failed"
+    assert job.error == {"code": "scope_empty", "message": "Nothing left.", "where": "scope"}
+    assert bench.rows(Artifact) == []
+
+
+def test_a_failure_that_makes_no_sense_is_an_internal_error(bench: Bench):
+    _, job = bench.attempt("fail_oddly")
+    assert (job.state, job.error["code"]) == ("failed", "internal_error")
+
+
+def test_intake_checks_pass_their_facts_on(bench: Bench):
+    model = bench.upload(__import__("store.queries.models", fromlist=["x"]), "b.onnx", b"another")
+    data = bench.upload(__import__("store.queries.datasets", fromlist=["x"]), "b.npz", b"more")
+    assert answer(bench.place(), "check") == 2
+    with bench.db.read() as session:
+        assert session.get_one(Model, model).facts == {"format": "onnx", "kind": "check_model"}
+        assert session.get_one(Dataset, data).facts["kind"] == "check_dataset"
+
+
+@pytest.mark.parametrize(
+    ("do", "says"),
+    [
+        ("crash", "exit code 3"),
+        ("killed", "SIGKILL. The kernel does that when memory runs out"),
+        ("noise", "exit code 4"),
+        ("no_json", "no event"),
+        ("long_line", "a line of more than"),
+        ("state_event", "only the store may write"),
+        ("spam", "more than 20000 events"),
+        ("symlink", "can't be read"),
+        ("hard_link", "not a regular file of its own"),
+        ("linked_folder", "can't be read"),
+        ("pipe", "not a regular file of its own"),
+        ("elsewhere", "unusable artifact names"),
+        ("twice", "unusable artifact names"),
+        ("missing", "can't be read"),
+        ("checkpoint_elsewhere", "not a plain file name"),
+    ],
+)
+def test_a_child_that_dies_or_misbehaves_is_tried_again(bench: Bench, do: str, says: str):
+    became, job = bench.attempt(do)
+    assert became == job.state == "queued"
+    assert bench.attempts(job.id) == ["lost"]
+    error = bench.events(job.id)[-1]["error"]
+    assert error["code"] == "child_crashed"
+    assert says in error["message"]
+    assert bench.rows(Artifact) == []
+    assert bench.rows(Checkpoint) == []
+    assert len(bench.rows(Blob)) == 2
+
+
+def test_the_end_of_the_log_is_in_the_error(bench: Bench):
+    _, job = bench.attempt("noise")
+    details = bench.events(job.id)[-1]["error"]["details"]
+    assert details["exit_code"] == 4
+    assert details["log"].endswith("the end\n")
+    assert len(details["log"]) <= 4000
+
+
+def test_a_job_that_always_crashes_fails_after_three_attempts(bench: Bench):
+    job = bench.submit("crash")
+    assert answer(bench.place(), "cpu") == 3
+    assert bench.job(job).state == "failed"
+    assert bench.job(job).error["code"] == "attempts_exhausted"
+    assert bench.job(job).error["details"]["last_error"]["code"] == "child_crashed"
+
+
+def test_checkpoints_reach_the_next_attempt_and_reset_the_count(bench: Bench):
+    job = bench.submit("crash_until_saved", steps=4)
+    assert answer(bench.place(), "cpu") == 5
+    assert bench.job(job).state == "succeeded"
+    assert bench.job(job).summary["checkpoints"] == [f"round-{i}.safetensors" for i in range(4)]
+    assert bench.rows(Checkpoint) == []
+
+
+def test_a_child_that_does_not_exit_when_done_is_made_to(bench: Bench, monkeypatch):
+    monkeypatch.setattr("worker.supervisor._EXIT_SECONDS", 0.2)
+    became, _ = bench.attempt("linger")
+    assert became == "succeeded"
+
+
+def test_processes_left_behind_by_a_good_run_are_ended(bench: Bench):
+    _, job = bench.attempt("orphans")
+    assert job.state == "succeeded"
+    assert not alive(job.summary["left"])
+
+
+def test_the_wall_limit_is_final(bench: Bench):
+    _, job = bench.attempt("stand", bench.place(wall_seconds=0.5))
+    assert (job.state, job.error["code"]) == ("failed", "wall_limit")
+
+
+def test_a_stall_ends_the_attempt(bench: Bench):
+    became, job = bench.attempt("stand", bench.place(stall_seconds=0.5))
+    assert became == "queued"
+    assert bench.events(job.id)[-1]["error"]["code"] == "stalled"
+
+
+def test_memory_over_the_limit_is_out_of_memory(bench: Bench):
+    place = bench.place(child_memory_bytes=100 << 20)
+    _, job = bench.attempt("eat", place, bytes=400 << 20)
+    assert (job.state, job.error["code"]) == ("failed", "out_of_memory")
+
+
+def when_running(bench: Bench, act, look=None):
+    """Do something from another thread once the job says what it should."""
+    seen: dict[str, float] = {}
+
+    def wait() -> None:
+        job = until(lambda: next((j for j in jobs() if bench.progress(j)), None))
+        seen["said"] = bench.progress(job)
+        seen["at"] = time.monotonic()
+        act(job)
+
+    def jobs():
+        from store.tables import Job
+
+        return [j.id for j in bench.rows(Job, kind="prune")]
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread, seen
+
+
+@pytest.mark.parametrize("do", ["stand", "ignore_term", "family"])
+def test_cancel_ends_every_process_before_it_is_written(bench: Bench, do: str):
+    thread, seen = when_running(bench, bench.cancel)
+    became, job = bench.attempt(do)
+    took = time.monotonic() - seen["at"]
+    thread.join()
+    assert became == job.state == "cancelled"
+    assert not any(alive(int(pid)) for pid in seen["said"].split())
+    assert took < 3.0
+    assert job.error is None
+
+
+def test_a_drain_gives_the_job_back_without_counting(bench: Bench):
+    thread, seen = when_running(bench, lambda _: (bench.folder / "drain").touch())
+    became, job = bench.attempt("stand")
+    thread.join()
+    assert became == "drained"
+    assert (job.state, job.attempts_without_checkpoint) == ("queued", 0)
+    assert not alive(int(seen["said"]))
+    assert answer(bench.places[0], "cpu") == 0
+
+
+def test_a_stale_token_writes_nothing(bench: Bench):
+    """Somebody else takes the job while the child runs: reaped, then claimed again."""
+
+    def steal(job_id: str) -> None:
+        late = utcnow().replace(year=2100)
+        with bench.db.write() as session:
+            assert leases.reap(session, late, bench.settings)[0].job_id == job_id
+        bench.claim()
+
+    thread, seen = when_running(bench, steal)
+    became, job = bench.attempt("stand")
+    thread.join()
+    assert became == "stale"
+    assert (job.state, job.attempt, job.token) == ("running", 2, 2)
+    assert not alive(int(seen["said"]))
+
+
+def test_the_lease_is_renewed_while_the_child_lives(bench: Bench):
+    thread, _ = when_running(bench, lambda job: renewed(job))
+    before: list[object] = []
+
+    def renewed(job: str) -> None:
+        first = bench.job(job).lease_until
+        until(lambda: bench.job(job).lease_until > first, what="a renewal")
+        before.append(first)
+        bench.cancel(job)
+
+    bench.attempt("stand")
+    thread.join()
+    assert before
+
+
+def test_a_damaged_blob_is_not_used(bench: Bench):
+    with bench.db.read() as session:
+        path = bench.blobs.path(session.get_one(Model, bench.model).sha256)
+    os.chmod(path, 0o600)
+    path.write_bytes(b"A model")
+    became, job = bench.attempt("succeed")
+    assert became == "queued"
+    assert bench.events(job.id)[-1]["error"]["code"] == "internal_error"

@@ -1,0 +1,81 @@
+"""The Celery application `secateur`: `celery -A worker.app worker --pool prefork -Q secateur.cpu`.
+
+A message is a doorbell and carries nothing that can't be lost or repeated, so it is acknowledged
+early and no result is kept. Torch is never imported here.
+"""
+
+from typing import Any
+
+from celery import Celery, signals
+from kombu import Queue
+
+from store.settings import get_settings
+
+CLASSES = ("check", "cpu", "gpu")
+
+
+def queue_of(klass: str) -> str:
+    """The queue that rings for a class of jobs."""
+    return f"secateur.{klass}"
+
+
+app = Celery("secateur", broker=get_settings().redis_url, include=["worker.tasks"])
+app.conf.update(
+    accept_content=["json"],
+    task_serializer="json",
+    result_backend=None,
+    task_ignore_result=True,
+    task_acks_late=False,
+    task_queues=[Queue(queue_of(klass)) for klass in CLASSES],
+    task_default_queue=queue_of("cpu"),
+    task_create_missing_queues=False,
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=False,
+    worker_enable_remote_control=False,
+    broker_connection_retry=True,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,
+    broker_connection_timeout=2.0,
+    broker_transport_options={
+        "socket_connect_timeout": 2.0,
+        "socket_timeout": 5.0,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+    },
+)
+
+
+@signals.worker_init.connect
+def _begin(**_: Any) -> None:
+    from worker import station
+
+    station.begin(get_settings())
+
+
+@signals.worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    from worker import station
+
+    station.drain()
+
+
+@signals.worker_shutdown.connect
+def _end(**_: Any) -> None:
+    from worker import station
+
+    station.end()
+
+
+@signals.worker_process_init.connect
+def _begin_process(**_: Any) -> None:
+    from worker import station
+
+    station.begin_process(get_settings())
+
+
+@signals.worker_process_shutdown.connect
+def _end_process(**_: Any) -> None:
+    from worker import station
+
+    station.end_process()

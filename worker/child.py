@@ -1,0 +1,150 @@
+"""The child: imports torch, waits for one job on stdin, runs it, says what happens, exits.
+
+`python -m worker.child EVENTS_FD`. One line on stdin is the path of job.json (a
+`pruning.request.RunRequest`), in the slot folder; end of file without a line means that there is
+no job after all. Events leave as JSON lines on EVENTS_FD; stdout and stderr are a log.
+"""
+
+import importlib
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+from pruning.errors import SecateurError
+from pruning.events import (
+    DoneEvent,
+    Event,
+    FailedEvent,
+    MetricEvent,
+    PhaseEvent,
+    ProgressEvent,
+    WarningEvent,
+)
+from pruning.request import RunRequest, RunResult
+
+# What a run imports late; a child that waits for its job has the time to do it now.
+_AHEAD = (
+    "torch",
+    "torch.func",
+    "onnx",
+    "onnxruntime",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_svg",
+    "pruning.run",
+)
+_PROGRESS_SECONDS = 1.0
+_LINE_LIMIT = 1 << 20
+_ALLOCATION_FAILED = ("can't allocate memory", "out of memory", "bad allocation", "bad_alloc")
+
+
+class Voice:
+    """Writes events, whole lines only, progress at most once a second within a phase."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = threading.Lock()
+        self._progress_at = -math.inf
+        self._held: ProgressEvent | None = None
+
+    def say(self, event: Event) -> None:
+        """Send one event, or hold a progress event back until its time comes."""
+        with self._lock:
+            if isinstance(event, ProgressEvent):
+                if time.monotonic() - self._progress_at < _PROGRESS_SECONDS:
+                    self._held = event
+                    return
+                self._progress_at = time.monotonic()
+            elif isinstance(event, PhaseEvent):
+                self._progress_at = -math.inf
+                self._flush()
+            elif isinstance(event, MetricEvent) and not math.isfinite(event.value):
+                event = WarningEvent(
+                    code="loss_non_finite",
+                    message=f"{event.name} is {event.value} at {event.stage}.",
+                )
+            self._held = None
+            self._send(event)
+
+    def _flush(self) -> None:
+        if self._held is not None:
+            self._send(self._held)
+            self._held = None
+
+    def _send(self, event: Event) -> None:
+        line = event.model_dump_json().encode() + b"\n"
+        if len(line) > _LINE_LIMIT:
+            raise SecateurError(
+                "internal_error", f"An event of {len(line)} bytes is over the limit of a line."
+            )
+        view = memoryview(line)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+
+def failure(error: BaseException) -> SecateurError:
+    """What a user is told about an exception that ended the run."""
+    if isinstance(error, SecateurError):
+        return error
+    text = str(error).lower()
+    starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if starved or (isinstance(error, RuntimeError) and any(s in text for s in _ALLOCATION_FAILED)):
+        return SecateurError(
+            "out_of_memory",
+            "The job asked for more memory than it may have.",
+            hint="Use a smaller block, fewer calibration samples or a smaller model.",
+        )
+    return SecateurError("internal_error", f"{type(error).__name__}: {str(error)[:2000]}")
+
+
+def wait_for_job() -> Path | None:
+    """The path of job.json, or None when there will be no job. Leaves stdin at /dev/null."""
+    line = sys.stdin.buffer.readline()
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return Path(os.fsdecode(line.removesuffix(b"\n"))) if line.endswith(b"\n") else None
+
+
+def _run(job: Path, voice: Voice) -> None:
+    import torch
+
+    from pruning.run import run
+
+    request = RunRequest.model_validate_json(job.read_bytes())
+    torch.set_num_threads(request.threads)
+    result: RunResult = run(request, job.parent, voice.say)
+    voice.say(
+        DoneEvent(
+            state="succeeded" if result.rejected is None else "rejected",
+            result=result.model_dump(mode="json"),
+        )
+    )
+
+
+def main() -> NoReturn:
+    """Serve one job."""
+    voice = Voice(int(sys.argv[1]))
+    for name in _AHEAD:
+        importlib.import_module(name)
+    job = wait_for_job()
+    code = 0
+    if job is not None:
+        try:
+            _run(job, voice)
+        except Exception as error:
+            traceback.print_exc()
+            voice.say(FailedEvent(error=failure(error).as_dict()))
+            code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Everything is said and on disk: tearing torch down would only cost time.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

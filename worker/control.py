@@ -1,0 +1,117 @@
+"""The control process: relay and reaper, one active at a time. `python -m worker.control`.
+
+Any number may run; the one that leads works, the others wait for it to fall silent.
+"""
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from datetime import timedelta
+from types import FrameType
+
+from sqlalchemy.exc import DBAPIError
+
+from store import leaders
+from store.blobs import LocalBlobs
+from store.clock import utcnow
+from store.db import Database
+from store.settings import Settings, get_settings
+from worker.app import app
+from worker.reaper import Reaper
+from worker.relay import Relay
+
+log = logging.getLogger(__name__)
+
+NAME = "control"
+
+
+class Leadership:
+    """This process's claim to be the one that works.
+
+    Args:
+        db: The database.
+        seconds: How long a claim holds without renewal.
+    """
+
+    def __init__(self, db: Database, seconds: float) -> None:
+        self._db = db
+        self._seconds = seconds
+        self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._until = self._asked = float("-inf")
+
+    def holds(self) -> bool:
+        """True while the claim surely holds, by this process's own clock."""
+        return time.monotonic() < self._until
+
+    def ask(self) -> bool:
+        """Claim or renew when a third of the time has passed, and say whether it holds."""
+        now = time.monotonic()
+        if now - self._asked < self._seconds / 3:
+            return self.holds()
+        self._asked = now
+        led = self.holds()
+        with self._db.write() as session:
+            leads = leaders.lead(
+                session, NAME, self._holder, timedelta(seconds=self._seconds), utcnow()
+            )
+        # Counted from before the question, so that it ends here before it ends there.
+        self._until = now + self._seconds if leads else float("-inf")
+        if leads != led:
+            log.info("%s leading", "now" if leads else "no longer")
+        return leads
+
+    def resign(self) -> None:
+        """Let another one lead at once."""
+        if self.holds():
+            self._until = float("-inf")
+            with self._db.write() as session:
+                leaders.resign(session, NAME, self._holder)
+
+
+def serve(settings: Settings, stop: threading.Event) -> None:
+    """Relay and reap while leading, until `stop` is set."""
+    db = Database(settings)
+    leadership = Leadership(db, settings.leader_seconds)
+    relay = Relay(db, app, settings, leadership.holds)
+    reaper = Reaper(db, LocalBlobs(settings.blob_dir), settings)
+    quiet = False
+    try:
+        while not stop.is_set():
+            try:
+                if leadership.ask():
+                    relay.turn()
+                    reaper.turn()
+                quiet = False
+            except DBAPIError as error:
+                if not quiet:
+                    log.warning("the database does not answer: %s", error.orig)
+                quiet = True
+            stop.wait(settings.relay_seconds)
+        leadership.resign()
+    finally:
+        relay.close()
+        db.dispose()
+
+
+def main() -> None:
+    """Run until SIGTERM or SIGINT."""
+    settings = get_settings()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    stop = threading.Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    serve(settings, stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Holding on to a job: renewing the lease, asking for cancel, writing under the fencing token.
+
+A database that does not answer is asked again for as long as the lease could still be ours; after
+that the claim counts as stale, because another worker may have the job.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from store import leases
+from store.claims import Claim
+from store.clock import utcnow
+from store.db import Database
+from store.tables import Job
+from worker.endings import Cancelled, Stale
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_RETRY_SECONDS = 0.25
+
+
+class Hold:
+    """One claim, kept alive.
+
+    Args:
+        db: The database.
+        claim: What is held, since just now.
+        heartbeat_seconds: How often the lease is renewed.
+        poll_seconds: How often the cancel flag is read.
+    """
+
+    def __init__(
+        self, db: Database, claim: Claim, heartbeat_seconds: float, poll_seconds: float
+    ) -> None:
+        self.claim = claim
+        self._db = db
+        self._heartbeat = heartbeat_seconds
+        self._poll = poll_seconds
+        self._renewed = self._polled = time.monotonic()
+
+    def write(self, act: Callable[[Session], T]) -> T:
+        """Run `act` in a write transaction.
+
+        Raises:
+            Stale: The database did not answer until the lease had run out.
+        """
+        while True:
+            try:
+                with self._db.write() as session:
+                    return act(session)
+            except DBAPIError as error:
+                if time.monotonic() - self._renewed > self.claim.lease_seconds:
+                    raise Stale("the database did not answer in time") from error
+                log.warning("job %s: %s; trying again", self.claim.job_id, error.orig)
+                time.sleep(_RETRY_SECONDS)
+
+    def beat(self) -> None:
+        """Renew the lease and look for a cancel, each when its time has come.
+
+        Raises:
+            Stale: The claim no longer holds.
+            Cancelled: The user wants the job to end.
+        """
+        now = time.monotonic()
+        if now - self._renewed >= self._heartbeat:
+            self._renew(now)
+        elif now - self._polled >= self._poll:
+            self._polled = now
+            self._look()
+
+    def _renew(self, now: float) -> None:
+        lease = self.write(lambda session: leases.renew(session, self.claim, utcnow()))
+        if not lease.valid:
+            raise Stale("another worker has the job")
+        self._renewed = self._polled = now
+        if lease.cancel_requested:
+            raise Cancelled
+
+    def _look(self) -> None:
+        question = sa.select(Job.cancel_requested, Job.token).where(Job.id == self.claim.job_id)
+        try:
+            with self._db.read() as session:
+                found = session.execute(question).first()
+        except DBAPIError as error:
+            log.warning("job %s: can't read the cancel flag: %s", self.claim.job_id, error.orig)
+            return
+        if found is None or found.token != self.claim.token:
+            raise Stale("another worker has the job")
+        if found.cancel_requested:
+            raise Cancelled

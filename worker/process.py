@@ -1,0 +1,240 @@
+"""A child process seen from its supervisor: start, hand over a job, listen without blocking, end.
+
+Nothing the child says is trusted: lines are bounded, must be events that a child may send, and a
+child that says too much or anything else has misbehaved.
+"""
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from pruning.events import EVENT, Event, ProgressEvent, StateEvent
+from worker import processes, sandbox
+from worker.slots import Slot
+
+MAX_LINE = 1 << 20
+MAX_EVENTS = 20_000
+_CHUNK = 1 << 16
+_TURN = 1 << 20  # bytes read in one turn, so that a child that never stops can't hold the loop
+_LOG_TAIL = 32 << 10
+_KILL_WAIT = 30.0
+
+
+class MisbehavedError(Exception):
+    """The child broke the protocol."""
+
+
+class Child:
+    """One child on one slot, started and waiting for its job.
+
+    Args:
+        slot: Its folder; HOME, TMPDIR and working directory lie in it.
+        program: Absolute path and arguments; the number of the events' descriptor is appended.
+        limits: Resource limits.
+    """
+
+    def __init__(self, slot: Slot, program: Sequence[str], limits: sandbox.Limits) -> None:
+        self.slot = slot
+        events, theirs = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                sandbox.command([*program, str(theirs)], limits),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=slot.folder,
+                env=sandbox.environment(slot.folder, limits.threads),
+                pass_fds=(theirs,),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(events)
+            raise
+        finally:
+            os.close(theirs)
+        self.pid = self._process.pid
+        self._events = events
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._stdin = self._process.stdin
+        self._log = self._process.stdout.fileno()
+        self._buffer = bytearray()
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+        self._said = 0
+        self._selector = selectors.DefaultSelector()
+        for fd in (self._events, self._log):
+            os.set_blocking(fd, False)
+            self._selector.register(fd, selectors.EVENT_READ)
+        self._pidfd = self._watch_death()
+
+    def _watch_death(self) -> int | None:
+        """A descriptor that becomes readable when the child dies, where the kernel has one."""
+        if not hasattr(os, "pidfd_open"):
+            return None
+        try:
+            fd = os.pidfd_open(self.pid)
+        except OSError:
+            return None
+        self._selector.register(fd, selectors.EVENT_READ)
+        return fd
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit code, minus the signal's number after a signal, None while it lives."""
+        return self._process.poll()
+
+    @property
+    def log(self) -> str:
+        """The end of what the child wrote to stdout and stderr."""
+        return b"".join(self._tail).decode(errors="replace")
+
+    def hand_over(self, memory_bytes: int | None = None) -> None:
+        """Give the child the job that lies in its slot; it serves that one and exits."""
+        if memory_bytes is not None:
+            sandbox.limit_memory(self.pid, memory_bytes)
+        try:
+            self._stdin.write(os.fsencode(self.slot.job) + b"\n")
+            self._stdin.close()
+        except BrokenPipeError:
+            return  # it died; its exit code tells why
+
+    def read(self, timeout: float) -> list[Event]:
+        """Events that have arrived, waiting at most `timeout` seconds for the first.
+
+        Raises:
+            MisbehavedError: On anything but an event that a child may send.
+        """
+        if not self._selector.get_map():
+            time.sleep(timeout)
+            return []
+        ready = {key.fd for key, _ in self._selector.select(timeout)}
+        if self._log in ready:
+            self._read_log()
+        if self._pidfd in ready:
+            # It stays readable for ever; without it select would never wait again.
+            self._forget(self._pidfd)
+            self._pidfd = None
+        return self._read_events() if self._events in ready else []
+
+    def _forget(self, fd: int | None) -> None:
+        if fd is not None and fd in self._selector.get_map():
+            self._selector.unregister(fd)
+            if fd == self._pidfd:
+                os.close(fd)
+
+    def _read_log(self) -> None:
+        for _ in range(_TURN // _CHUNK):
+            try:
+                chunk = os.read(self._log, _CHUNK)
+            except BlockingIOError:
+                return
+            if not chunk:
+                self._forget(self._log)
+                return
+            self._tail.append(chunk)
+            self._tail_bytes += len(chunk)
+            while self._tail_bytes - len(self._tail[0]) >= _LOG_TAIL:
+                self._tail_bytes -= len(self._tail.popleft())
+
+    def _read_events(self) -> list[Event]:
+        found: list[Event] = []
+        for _ in range(_TURN // _CHUNK):
+            try:
+                chunk = os.read(self._events, _CHUNK)
+            except BlockingIOError:
+                break
+            if not chunk:
+                self._forget(self._events)
+                break
+            self._buffer += chunk
+            *lines, rest = self._buffer.split(b"\n")
+            if len(rest) > MAX_LINE:
+                raise MisbehavedError(f"a line of more than {MAX_LINE} bytes")
+            self._buffer = bytearray(rest)
+            found.extend(self._parse(bytes(line)) for line in lines)
+        return found
+
+    def _parse(self, line: bytes) -> Event:
+        if len(line) > MAX_LINE:
+            raise MisbehavedError(f"a line of more than {MAX_LINE} bytes")
+        try:
+            event = EVENT.validate_json(line)
+        except ValidationError as error:
+            what = error.errors(include_url=False, include_input=False)[0]
+            raise MisbehavedError(f"a line that is no event: {what['msg']}") from error
+        if isinstance(event, StateEvent):
+            raise MisbehavedError("a state event, which only the store may write")
+        if not isinstance(event, ProgressEvent):
+            self._said += 1
+            if self._said > MAX_EVENTS:
+                raise MisbehavedError(f"more than {MAX_EVENTS} events")
+        return event
+
+    def end(self, grace: float) -> bool:
+        """End the child and everything in its group: SIGTERM, after `grace` seconds SIGKILL.
+
+        Returns:
+            True once none of them lives any more.
+        """
+        if grace > 0 and self._alive():
+            processes.signal_group(self.pid, signal.SIGTERM)
+            self._wait(grace)
+        if self._alive():
+            processes.signal_group(self.pid, signal.SIGKILL)
+            deadline = time.monotonic() + _KILL_WAIT
+            while not self._wait(0.2) and time.monotonic() < deadline:
+                processes.signal_group(self.pid, signal.SIGKILL)  # one may have forked in between
+        processes.sweep(self.slot.folder)
+        self._read_log()
+        return not self._alive()
+
+    def _alive(self) -> bool:
+        return self.returncode is None or processes.group_alive(self.pid)
+
+    def _wait(self, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while self._alive():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def close(self) -> None:
+        """Let go of pipes and descriptors; the child must have ended."""
+        self._selector.close()
+        os.close(self._events)
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        if not self._stdin.closed:
+            try:
+                self._stdin.close()
+            except BrokenPipeError:
+                return
+
+
+def describe_death(returncode: int | None) -> str:
+    """One sentence on how a child ended without saying so."""
+    if returncode is None:
+        return "The job's process stopped answering."
+    if returncode >= 0:
+        return f"The job's process ended early with exit code {returncode}."
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    reason = {
+        "SIGKILL": " The kernel does that when memory runs out.",
+        "SIGXCPU": " It had used up its CPU time.",
+        "SIGXFSZ": " It wrote a file over the size limit.",
+    }.get(name, "")
+    return f"The job's process was killed by {name}.{reason}"

@@ -1,0 +1,128 @@
+"""Slot folders: the one place on disk that a child works in, made for it and wiped after it.
+
+Every process that starts children has a house of its own under the slots folder and holds a lock on
+it, so that another process can tell a house in use from one whose owner died.
+"""
+
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worker import processes
+
+log = logging.getLogger(__name__)
+
+_FOLDERS = ("inputs", "checkpoints", "tmp")  # the run makes `out` itself, once it is complete
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A folder for one child: inputs, checkpoints, tmp; then job.json, and `out` at the end."""
+
+    folder: Path
+
+    @property
+    def job(self) -> Path:
+        """Where the child's request is written."""
+        return self.folder / "job.json"
+
+    def wipe(self) -> None:
+        """Remove the folder and end what still runs on it."""
+        processes.sweep(self.folder)
+        _remove(self.folder)
+
+
+class House:
+    """The slots of one process.
+
+    Args:
+        root: The slots folder, shared by the processes of one machine.
+    """
+
+    def __init__(self, root: Path) -> None:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.root = root
+        with _guarded(root):
+            self.folder = root / f"{os.getpid()}-{secrets.token_hex(4)}"
+            self.folder.mkdir(mode=0o700)
+            self._lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def slot(self) -> Slot:
+        """A new empty slot."""
+        folder = self.folder / f"slot-{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
+        for name in _FOLDERS:
+            (folder / name).mkdir(mode=0o700)
+        return Slot(folder)
+
+    def close(self) -> None:
+        """Give the house up."""
+        processes.sweep(self.folder)
+        with _guarded(self.root):
+            _remove(self.folder)
+            os.close(self._lock)
+
+
+def wipe_leftovers(root: Path) -> int:
+    """Remove the houses whose owners died, and return how many there were."""
+    if not root.is_dir():
+        return 0
+    count = 0
+    with _guarded(root):
+        for folder in root.iterdir():
+            if folder.is_dir() and not folder.is_symlink() and _abandoned(folder):
+                processes.sweep(folder)
+                _remove(folder)
+                count += 1
+    if count:
+        log.info("wiped %d slot folders of dead processes", count)
+    return count
+
+
+def _abandoned(house: Path) -> bool:
+    try:
+        lock = os.open(house / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True
+
+
+@contextmanager
+def _guarded(root: Path) -> Iterator[None]:
+    """Keep making and wiping of houses apart: a house is unlocked for a moment after mkdir."""
+    guard = os.open(root / ".guard", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(guard)
+
+
+def _remove(folder: Path) -> None:
+    def open_up(function: Callable[..., Any], path: str, _error: Any) -> None:
+        # The child may have taken its own permissions away.
+        os.chmod(os.path.dirname(path), 0o700)
+        if not os.path.islink(path):
+            os.chmod(path, 0o700)
+        function(path)
+
+    try:
+        shutil.rmtree(folder, onerror=open_up)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("could not remove %s: %s", folder, error)

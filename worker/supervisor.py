@@ -1,0 +1,281 @@
+"""One attempt: from a claim to its guarded end.
+
+Load in a short transaction (the claim), work outside any, apply in a short one guarded by the
+fencing token. Whatever happens, the child and its group are gone before the outcome is written.
+"""
+
+import logging
+import os
+import time
+
+from pruning.errors import SecateurError
+from pruning.events import CheckpointEvent, DoneEvent, Event, FailedEvent, ProgressEvent
+from pruning.request import CHECKPOINTS, OUT, RunResult
+from store import leases
+from store.blobs import StoredBlob
+from store.claims import Claim, NewArtifact, Outcome
+from store.clock import utcnow
+from worker import processes
+from worker.endings import Cancelled, Drained, Ending, Failed, Lost, Stale
+from worker.files import UnsafeFileError, keep, plain
+from worker.lease import Hold
+from worker.materialise import device_of, materialise
+from worker.process import Child, MisbehavedError, describe_death
+from worker.workplace import Workplace, discard
+
+log = logging.getLogger(__name__)
+
+_TURN_SECONDS = 0.1
+_POLL_SECONDS = 0.5
+_FLUSH_SECONDS = 0.5
+_EXIT_SECONDS = 5.0  # how long a child that is done may take to exit
+_LOG_IN_ERROR = 4000
+
+
+class Attempt:
+    """One attempt of one job.
+
+    Args:
+        place: The process's workplace.
+        claim: The job it holds.
+    """
+
+    def __init__(self, place: Workplace, claim: Claim) -> None:
+        self._place = place
+        self._settings = place.settings
+        self._claim = claim
+        self._hold = Hold(place.db, claim, place.settings.heartbeat_seconds, _POLL_SECONDS)
+        self._started = self._progress_at = time.monotonic()
+        self._looked = self._flushed = 0.0
+        self._last_progress: tuple[str, float] | None = None
+        self._pending: list[Event] = []
+        self._child: Child | None = None
+
+    def run(self) -> str:
+        """Run it to its end.
+
+        Returns:
+            What became of it: the job's state, `drained`, or `stale` when nothing was written.
+        """
+        try:
+            return self._log(self._finish(self._work()))
+        except Ending as ending:
+            return self._log(self._stop(ending))
+        except BaseException as error:
+            # The worker itself is broken or told to exit: give the job to another one at once.
+            stopping = not isinstance(error, Exception)
+            became = self._log(self._stop(Drained() if stopping else Lost(_broken(error))))
+            if stopping:
+                raise
+            log.exception("job %s: the supervisor failed", self._claim.job_id)
+            return became
+
+    def _work(self) -> Outcome:
+        claim, settings = self._claim, self._settings
+        # The child starts, and imports, while its inputs are copied.
+        child = self._child = self._place.child()
+        try:
+            materialise(claim, child.slot, self._place.blobs, settings, self._tick)
+        except LookupError as error:
+            raise Failed(SecateurError("not_found", f"An input is missing: {error}.")) from error
+        memory = settings.child_memory_bytes
+        child.hand_over(memory if device_of(claim.klass) == "cpu" else None)
+        self._progress_at = time.monotonic()
+        done = self._listen(child)
+        if not child.end(0.0):
+            raise Stale("a process of the job can't be killed")
+        outcome = self._outcome(child, done)
+        discard(child)
+        self._child = None
+        return outcome
+
+    def _listen(self, child: Child) -> DoneEvent:
+        """Follow the child until it has said `done` and exited."""
+        done: DoneEvent | None = None
+        done_at = 0.0
+        while True:
+            dead = child.returncode is not None
+            try:
+                events = child.read(0.0 if dead else _TURN_SECONDS)
+            except MisbehavedError as error:
+                raise Lost(self._crash(child, f"The job's process sent {error}.")) from error
+            for event in events:
+                if done is not None:
+                    raise Lost(self._crash(child, "The job's process spoke after it was done."))
+                if isinstance(event, FailedEvent):
+                    self._flush()
+                    raise Failed(self._told(event))
+                if isinstance(event, DoneEvent):
+                    done, done_at = event, time.monotonic()
+                else:
+                    self._take(event)
+            self._tick()
+            if done is not None and (dead or time.monotonic() - done_at > _EXIT_SECONDS):
+                self._flush()
+                return done
+            if dead and not events:
+                self._flush()
+                raise Lost(self._crash(child, describe_death(child.returncode)))
+            if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
+                self._flush()
+            if done is None:
+                self._check_stall()
+                self._check_memory(child)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, ProgressEvent):
+            told = (event.phase, event.done)
+            if told == self._last_progress:
+                return
+            self._last_progress = told
+            if self._pending and isinstance(self._pending[-1], ProgressEvent):
+                self._pending.pop()
+            self._pending.append(event)
+        elif isinstance(event, CheckpointEvent):
+            # The path is not followed: a checkpoint lies in its folder under its name or nowhere.
+            saved = self._keep(CHECKPOINTS, event.name)
+            self._flush([event.model_copy(update={"bytes": saved.bytes})], {event.name: saved})
+        else:
+            self._pending.append(event)
+        self._progress_at = time.monotonic()
+
+    def _flush(
+        self, more: list[Event] | None = None, checkpoints: dict[str, StoredBlob] | None = None
+    ) -> None:
+        self._flushed = time.monotonic()
+        events, self._pending = self._pending + (more or []), []
+        if not events:
+            return
+        if not self._hold.write(
+            lambda session: leases.report(
+                session, self._claim, events, utcnow(), checkpoints=checkpoints
+            )
+        ):
+            raise Stale("another worker has the job")
+
+    def _keep(self, folder: str, name: str) -> StoredBlob:
+        assert self._child is not None
+        place, path = self._place, self._child.slot.folder / folder
+        try:
+            return keep(place.blobs, path, name, place.output_bytes, self._hold.beat)
+        except UnsafeFileError as error:
+            raise Lost(self._crash(self._child, f"The job's process named {error}.")) from error
+
+    def _outcome(self, child: Child, done: DoneEvent) -> Outcome:
+        """The files the child made, stored, and what it said of them."""
+        try:
+            result = RunResult.model_validate(done.result)
+        except ValueError as error:
+            raise Lost(self._crash(child, "The job's process sent an invalid result.")) from error
+        if self._claim.kind != "prune":
+            return Outcome("succeeded", summary={"facts": result.facts})
+        names = [artifact.name for artifact in result.artifacts]
+        if len(set(names)) != len(names) or not all(plain(name) for name in names):
+            raise Lost(self._crash(child, "The job's process sent unusable artifact names."))
+        artifacts = tuple(
+            NewArtifact(a.name, a.format, self._keep(OUT, a.name)) for a in result.artifacts
+        )
+        if result.rejected is None:
+            return Outcome("succeeded", summary=result.summary, artifacts=artifacts)
+        missed = result.rejected.model_dump(exclude_none=True)
+        return Outcome("rejected", error=missed, summary=result.summary, artifacts=artifacts)
+
+    def _stop(self, ending: Ending) -> str:
+        """End the child, then write why."""
+        if self._child is not None and not discard(self._child, self._settings.kill_grace_seconds):
+            log.error("job %s: a process can't be killed", self._claim.job_id)
+            return "stale"
+        try:
+            return self._write_ending(ending)
+        except Stale:
+            return "stale"
+
+    def _write_ending(self, ending: Ending) -> str:
+        claim, hold = self._claim, self._hold
+        if isinstance(ending, Stale):
+            log.warning("job %s: %s", claim.job_id, ending)
+            return "stale"
+        if isinstance(ending, Cancelled):
+            return self._finish(Outcome("cancelled"))
+        if isinstance(ending, Drained):
+            held = hold.write(lambda session: leases.release(session, claim, "drained", utcnow()))
+            return "drained" if held else "stale"
+        assert isinstance(ending, Failed)
+        if not isinstance(ending, Lost):
+            return self._finish(Outcome("failed", error=ending.error))
+        state = hold.write(
+            lambda session: leases.lose(
+                session, claim, ending.error, utcnow(), max_attempts=self._settings.max_attempts
+            )
+        )
+        return state or "stale"
+
+    def _finish(self, outcome: Outcome) -> str:
+        held = self._hold.write(lambda s: leases.finish(s, self._claim, outcome, utcnow()))
+        return outcome.state if held else "stale"
+
+    def _tick(self) -> None:
+        """What has to happen again and again while the attempt runs."""
+        self._hold.beat()
+        if self._place.draining:
+            raise Drained
+        wall = self._settings.wall_seconds
+        if time.monotonic() - self._started > wall:
+            hint = "Use fewer samples, fewer rounds or a cheaper criterion."
+            raise Failed(
+                SecateurError("wall_limit", f"The job ran for more than {wall:g} s.", hint=hint)
+            )
+
+    def _check_stall(self) -> None:
+        limit = self._settings.stall_seconds
+        if time.monotonic() - self._progress_at > limit:
+            raise Lost(SecateurError("stalled", f"The job made no progress for {limit:g} s."))
+
+    def _check_memory(self, child: Child) -> None:
+        limit = self._settings.child_memory_bytes
+        if limit is None or time.monotonic() - self._looked < _POLL_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if processes.visible() and processes.resident_bytes(child.pid) > limit:
+            raise Failed(_memory_error(limit))
+
+    def _told(self, event: FailedEvent) -> SecateurError:
+        """The child's own error, as far as it is one."""
+        try:
+            return SecateurError.from_dict(event.error)
+        except (TypeError, AttributeError, ValueError):
+            return SecateurError("internal_error", "The job failed without saying why.")
+
+    def _crash(self, child: Child, message: str) -> SecateurError:
+        child.end(0.0)  # so that the log is complete
+        log.warning("job %s: %s\n%s", self._claim.job_id, message, child.log[-_LOG_IN_ERROR:])
+        return SecateurError(
+            "child_crashed",
+            message,
+            exit_code=child.returncode,
+            log=child.log[-_LOG_IN_ERROR:],
+        )
+
+    def _log(self, became: str) -> str:
+        log.info(
+            "job %s attempt %d (%s) on %s: %s after %.2f s",
+            self._claim.job_id,
+            self._claim.attempt,
+            self._claim.kind,
+            os.uname().nodename,
+            became,
+            time.monotonic() - self._started,
+        )
+        return became
+
+
+def _memory_error(limit: int) -> SecateurError:
+    return SecateurError(
+        "out_of_memory",
+        f"The job kept more than {limit} bytes in memory.",
+        hint="Use a smaller block, fewer calibration samples or a smaller model.",
+    )
+
+
+def _broken(error: BaseException) -> SecateurError:
+    return SecateurError("internal_error", f"The worker failed: {type(error).__name__}.")

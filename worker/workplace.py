@@ -1,0 +1,125 @@
+"""What one worker process works with: store, blobs, slots, and at most one child started ahead."""
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from store.blobs import Blobs, LocalBlobs
+from store.db import Database
+from store.settings import Settings
+from worker import sandbox
+from worker.process import Child
+from worker.slots import House, wipe_leftovers
+
+log = logging.getLogger(__name__)
+
+# -P: what lies in the slot folder, the child's working directory, is never imported.
+PROGRAM = (sys.executable, "-P", "-m", "worker.child")
+_BYTES_PER_OUTPUT = 64 << 30
+
+
+@dataclass
+class Workplace:
+    """Everything an attempt needs that outlives it. Belongs to one process and its main thread.
+
+    A child dies with the thread that started it, so children are started from the main thread.
+
+    Args:
+        settings: The service's settings.
+        db: The database.
+        blobs: Where inputs come from and artifacts go.
+        house: This process's slots.
+        worker_id: Who claims.
+        drain: A file whose existence means: stop now, give running jobs back.
+        program: What a child runs, as an absolute path and arguments.
+    """
+
+    settings: Settings
+    db: Database
+    blobs: Blobs
+    house: House
+    worker_id: str
+    drain: Path
+    program: Sequence[str] = PROGRAM
+    _parent: int = field(default_factory=os.getppid)
+    _warm: Child | None = None
+
+    @property
+    def draining(self) -> bool:
+        """True once the worker is to stop, or its own parent is gone."""
+        return self.drain.exists() or os.getppid() != self._parent
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of the largest file a child may write."""
+        return _BYTES_PER_OUTPUT
+
+    def child(self) -> Child:
+        """A child for one job: the one started ahead if it still lives, or a new one."""
+        warm, self._warm = self._warm, None
+        if warm is not None:
+            if warm.returncode is None:
+                return warm
+            log.warning("the child started ahead had died:\n%s", warm.log)
+            discard(warm)
+        return self._start()
+
+    def prepare(self) -> None:
+        """Start a child ahead, if the settings want that and there is none."""
+        if self.settings.warm_children and self._warm is None and not self.draining:
+            self._warm = self._start()
+
+    def _start(self) -> Child:
+        slot = self.house.slot()
+        threads = self.settings.threads
+        limits = sandbox.Limits(
+            threads=threads,
+            # CPU time counts every thread; the wall limit is the supervisor's to keep.
+            cpu_seconds=int(self.settings.wall_seconds * (threads + 1)) + 60,
+            file_bytes=self.output_bytes,
+        )
+        try:
+            return Child(slot, self.program, limits)
+        except BaseException:
+            slot.wipe()
+            raise
+
+    def close(self) -> None:
+        """End the child started ahead and give up the slots."""
+        if self._warm is not None:
+            discard(self._warm)
+            self._warm = None
+        self.house.close()
+        self.db.dispose()
+
+
+def discard(child: Child, grace: float = 0.0) -> bool:
+    """End a child and wipe its slot.
+
+    Returns:
+        True once nothing of it lives.
+    """
+    gone = child.end(grace)
+    child.close()
+    child.slot.wipe()
+    return gone
+
+
+def open_workplace(
+    settings: Settings, drain: Path, *, name: str | None = None, program: Sequence[str] = PROGRAM
+) -> Workplace:
+    """A workplace for this process; what dead processes left behind is wiped first."""
+    wipe_leftovers(settings.slots_dir)
+    return Workplace(
+        settings=settings,
+        db=Database(settings),
+        blobs=LocalBlobs(settings.blob_dir),
+        house=House(settings.slots_dir),
+        worker_id=name or f"{socket.gethostname()}:{os.getpid()}",
+        drain=drain,
+        program=program,
+    )
