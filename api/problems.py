@@ -18,6 +18,7 @@ MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "secateur.request_id"
 _MOST_ERRORS = 50
 _LONGEST_PLACE = 200
+_SEND_JSON = "Send one JSON object with Content-Type: application/json."
 
 _STATUS_CODES = {
     400: "invalid_json",
@@ -89,7 +90,7 @@ def validation_error(error: RequestValidationError) -> SecateurError:
         return SecateurError(
             "invalid_json",
             f"The body is not valid JSON: {reason}.",
-            hint="Send one JSON object with Content-Type: application/json.",
+            hint=_SEND_JSON,
         )
     entries = [
         {"where": _place(item["loc"]), "message": item["msg"].removeprefix("Value error, ")}
@@ -103,7 +104,7 @@ def validation_error(error: RequestValidationError) -> SecateurError:
         where=first["where"],
         hint="Correct the fields under errors; /openapi.json describes the request."
         if first["where"]
-        else "Send one JSON object with Content-Type: application/json.",
+        else _SEND_JSON,
         errors=entries,
     )
 
@@ -128,6 +129,9 @@ def http_error(error: HTTPException, scope: Scope) -> SecateurError:
             f"{scope['method']} is not offered here.",
             hint="The Allow header names the methods that are.",
         )
+    if code == "invalid_json":
+        # The parser's own message is lost; too deep, or a number with thousands of digits.
+        return SecateurError(code, "The body can't be parsed as JSON.", hint=_SEND_JSON)
     return SecateurError(code, str(error.detail))
 
 

@@ -6,7 +6,7 @@ with the same checks.
 
 import math
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -206,9 +206,10 @@ def _check_data(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) ->
 
 
 def _inverse(spec: Spec, weights: int) -> Literal["full", "block_fisher"] | None:
-    if not isinstance(spec.criterion, OBS):
+    criterion: Any = spec.criterion
+    if not isinstance(criterion, OBS):
         return None
-    inverse = spec.criterion.resolve(weights)
+    inverse = criterion.resolve(weights)
     if inverse == "full" and weights > FULL_LIMIT:
         gib = 8 * weights * weights / 2**30
         raise SecateurError(
@@ -228,11 +229,10 @@ def _outputs(model: ModelFacts) -> int:
 
 def _cost(spec: Spec, size: Size) -> PlanCost:
     steps = (
-        spec.schedule.rounds
-        if isinstance(spec.schedule, Rounds)
-        else spec.schedule.recomputations
+        spec.schedule.rounds if isinstance(spec.schedule, Rounds) else spec.schedule.recomputations
     )
-    parts = [spec.criterion.price(size), spec.compensation.price(size)]
+    methods: list[Any] = [spec.criterion, spec.compensation]
+    parts = [method.price(size) for method in methods]
     return PlanCost(
         bytes=max(part.bytes for part in parts), flops=steps * sum(part.flops for part in parts)
     )
@@ -248,14 +248,16 @@ def _annotate(planned: Plan, spec: Spec) -> None:
             f"{spec.target.sparsity} of {planned.weights_in_scope} weights rounds to none.",
             "spec.target.sparsity",
         )
-    if planned.evaluation == "held_out" and planned.evaluation_samples < 100:
+    classes = spec.objective.loss == "cross_entropy"
+    if classes and planned.evaluation == "held_out" and planned.evaluation_samples < 100:
         warn(
             "few_evaluation_samples",
             f"Accuracy is measured on {planned.evaluation_samples} samples split off the "
             f"calibration data: one sample is {1 / planned.evaluation_samples:.1%}.",
             "data.evaluation",
         )
-    if isinstance(spec.criterion, OBS) and spec.criterion.inverse == "auto" and planned.inverse:
+    criterion: Any = spec.criterion
+    if isinstance(criterion, OBS) and criterion.inverse == "auto" and planned.inverse:
         planned.substitutions.append(
             Substitution(
                 where="spec.criterion.inverse",
@@ -264,7 +266,7 @@ def _annotate(planned: Plan, spec: Spec) -> None:
                 reason=f"{planned.weights_in_scope} weights in scope",
             )
         )
-    if spec.objective.loss != "cross_entropy":
+    if not classes:
         planned.substitutions.append(
             Substitution(
                 where="spec.objective.metrics",

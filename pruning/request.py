@@ -26,7 +26,9 @@ class FileRef(_Record):
 
     path: str = Field(min_length=1, description="Relative to the job folder, or absolute.")
     name: str = Field(description="Display name: what the user calls the file. Never a path.")
-    sha256: str | None = Field(None, description="Digest, for the report; not checked again.")
+    sha256: str | None = Field(
+        default=None, description="Digest, for the report; not checked again."
+    )
 
 
 class RunRequest(_Record):
@@ -41,7 +43,9 @@ class RunRequest(_Record):
     data: dict[Role, FileRef] = {}
     spec: dict[str, Any] = {}
     limits: Limits = Limits()
-    threads: int = Field(1, ge=1, description="Threads of one torch or onnxruntime operation.")
+    threads: int = Field(
+        default=1, ge=1, description="Threads of one torch or onnxruntime operation."
+    )
     device: Literal["cpu", "cuda", "auto"] = "cpu"
 
     @model_validator(mode="after")

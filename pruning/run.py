@@ -227,12 +227,9 @@ def _write_reports(report: Report, narrator: Narrator, out: Path) -> list[Artifa
 
 def _summary(report: Report) -> dict[str, Any]:
     """A few numbers for lists of jobs."""
-
-    def stages(of: Callable[[str], Any]) -> dict[str, float | None]:
-        return {stage: of(stage) for stage in ("dense", "pruned", "recovered")}
-
+    stages = report.metrics.model_dump(mode="json", include={"dense", "pruned", "recovered"})
     metrics = {
-        name: stages(lambda s, n=name: v[n].value if (v := getattr(report.metrics, s)) else None)
+        name: {stage: (found or {}).get(name, {}).get("value") for stage, found in stages.items()}
         for name in report.metrics.dense
     }
     return {

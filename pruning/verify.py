@@ -215,9 +215,7 @@ def _outputs(
         yield session.run([output], feed)[0]
 
 
-def _runtime(
-    written: Written, expected: Expected, data: ArrayData, threads: int
-) -> list[Check]:
+def _runtime(written: Written, expected: Expected, data: ArrayData, threads: int) -> list[Check]:
     """Outputs and accuracy in onnxruntime against the pruned network in torch.
 
     Where onnxruntime can't run the upload either, that is a warning and not our failure.

@@ -7,7 +7,7 @@ from secateur.errors import SecateurError
 from secateur.resources import Dataset, Job, Key, Model
 
 Reference = str | Model | Dataset | Job | Key
-Named = Reference | Mapping[str, Reference]
+Named = Reference | Mapping[Any, Reference]
 
 ROLES = ("calibration", "training", "evaluation")
 

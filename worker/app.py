@@ -7,7 +7,7 @@ early and no result is kept. Torch is never imported here.
 from typing import Any
 
 from celery import Celery, signals
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from store.settings import get_settings
 
@@ -19,6 +19,12 @@ def queue_of(klass: str) -> str:
     return f"secateur.{klass}"
 
 
+def _queue(klass: str) -> Queue:
+    # An exchange and a key of its own: queues that share them all get every message.
+    name = queue_of(klass)
+    return Queue(name, Exchange(name, type="direct"), routing_key=name)
+
+
 app = Celery("secateur", broker=get_settings().redis_url, include=["worker.tasks"])
 app.conf.update(
     accept_content=["json"],
@@ -26,7 +32,7 @@ app.conf.update(
     result_backend=None,
     task_ignore_result=True,
     task_acks_late=False,
-    task_queues=[Queue(queue_of(klass)) for klass in CLASSES],
+    task_queues=[_queue(klass) for klass in CLASSES],
     task_default_queue=queue_of("cpu"),
     task_create_missing_queues=False,
     worker_prefetch_multiplier=1,

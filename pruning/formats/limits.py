@@ -1,5 +1,7 @@
 """How large an upload may be, before and after unpacking. Torch-free."""
 
+from typing import Annotated
+
 from pydantic import BaseModel, ConfigDict, Field
 
 MIB = 1024 * 1024
@@ -24,13 +26,13 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model_bytes: int = Field(512 * MIB, ge=1)
-    data_bytes: int = Field(2048 * MIB, ge=1)
-    unpacked_bytes: int = Field(4096 * MIB, ge=1)
-    arrays: int = Field(256, ge=1)
-    array_dims: int = Field(16, ge=1)
-    compression_ratio: float = Field(200.0, gt=1)
-    parameters: int = Field(200_000_000, ge=1)
-    tensors: int = Field(20_000, ge=1)
-    nodes: int = Field(50_000, ge=1)
-    activation_bytes: int = Field(2048 * MIB, ge=1)
+    model_bytes: Annotated[int, Field(ge=1)] = 512 * MIB
+    data_bytes: Annotated[int, Field(ge=1)] = 2048 * MIB
+    unpacked_bytes: Annotated[int, Field(ge=1)] = 4096 * MIB
+    arrays: Annotated[int, Field(ge=1)] = 256
+    array_dims: Annotated[int, Field(ge=1)] = 16
+    compression_ratio: Annotated[float, Field(gt=1)] = 200.0
+    parameters: Annotated[int, Field(ge=1)] = 200_000_000
+    tensors: Annotated[int, Field(ge=1)] = 20_000
+    nodes: Annotated[int, Field(ge=1)] = 50_000
+    activation_bytes: Annotated[int, Field(ge=1)] = 2048 * MIB

@@ -104,7 +104,8 @@ def _zip_kind(path: Path) -> str:
 
     try:
         with open_zip(path) as archive:
-            names = archive.namelist()
+            # zipfile cuts names at a NUL; the reader shall see and refuse them whole.
+            names = [info.orig_filename for info in archive.infolist()]
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError):
         return "npz"  # a damaged zip: the npz reader names the damage
     leaves = {name.rsplit("/", 1)[-1] for name in names}

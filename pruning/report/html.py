@@ -1,15 +1,22 @@
 """report.html: one file that needs nothing else, written from the report alone."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pruning.report import plots, svg, words
+from pruning.report import plots, words
 from pruning.report.schema import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+
+def _visible(value: Any) -> Any:
+    """Applied to every value that the template puts out."""
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return words.visible(value) if plain else value
 
 
 def report_html(report: Report) -> str:
@@ -18,6 +25,7 @@ def report_html(report: Report) -> str:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -26,15 +34,16 @@ def report_html(report: Report) -> str:
         "number": words.number,
         "count": words.count,
         "size": words.size,
-        "clean": svg.clean,
+        "clean": words.clean,
         "interval": words.interval,
     }
     missed = words.rejected(report)
-    histograms = sum(bool(x.saliency_histogram and x.saliency_histogram.counts)
-                     for x in report.layers)
+    histograms = sum(
+        bool(x.saliency_histogram and x.saliency_histogram.counts) for x in report.layers
+    )
     return environment.get_template("report.html").render(
         report=report,
-        style=Markup((TEMPLATES / "report.css").read_text()),  # noqa: S704 - our own file
+        style=Markup((TEMPLATES / "report.css").read_text()),
         missed=missed,
         verdict=words.verdict(report),
         prediction=words.prediction(report),

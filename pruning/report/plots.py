@@ -1,6 +1,7 @@
 """The plots of report.html, each a function from the report to an inline SVG."""
 
 import math
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from matplotlib.ticker import (
 
 from pruning.report import svg
 from pruning.report.schema import LayerReport, Report
+from pruning.report.words import clean
 
 MAX_PANELS = 12
 """Saliency histograms shown; report.json has them all."""
@@ -42,7 +44,7 @@ def sparsity_by_layer(report: Report) -> Markup:
             )
         overall = report.sparsity.achieved
         axes.axvline(overall, color=svg.INK, linewidth=0.8, linestyle=(0, (3, 2)))
-        axes.set_yticks(rows, [svg.clean(x.name, 26) for x in layers])
+        axes.set_yticks(rows, [clean(x.name, 26) for x in layers])
         axes.set_ylim(len(layers) - 0.4, -0.6)
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -72,8 +74,8 @@ def _saliency(layer: LayerReport, number: int) -> Markup:
         _log(axes.xaxis, LogLocator(base=10, subs=subs, numticks=5))
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.set_xlim(edges[0], edges[-1])
-        axes.set_title(svg.clean(layer.name, 34))
-        return svg.render(drawn, f"saliency{number}", f"Saliencies of layer {layer.name}")
+        axes.set_title(clean(layer.name, 34))
+        return svg.render(drawn, f"saliency{number}", f"Saliencies of layer {clean(layer.name)}")
 
 
 def _log(axis: Axis, locator: LogLocator) -> None:
@@ -96,7 +98,7 @@ def loss_predicted_and_measured(report: Report) -> Markup:
             axes.bar([s - 0.19 for s in steps], _numbers(predicted), 0.36, color=svg.PREDICTED)
             axes.bar([s + 0.19 for s in steps], _numbers(measured), 0.36, color=svg.MEASURED)
         else:
-            line = {"marker": "o", "markersize": 3, "linewidth": 1.2}
+            line: dict[str, Any] = {"marker": "o", "markersize": 3, "linewidth": 1.2}
             axes.plot(steps, _numbers(predicted), color=svg.PREDICTED, **line)
             axes.plot(steps, _numbers(measured), color=svg.MEASURED, **line)
         axes.grid(axis="y")
@@ -111,7 +113,9 @@ def _numbers(values: list[float | None]) -> list[float]:
 
 def _steps_axis(axes: Axes, count: int) -> None:
     axes.set_xlim(0.4, count + 0.6)
-    axes.xaxis.set_major_locator(FixedLocator(range(1, count + 1)) if count <= 12 else MaxNLocator(10, integer=True))
+    axes.xaxis.set_major_locator(
+        FixedLocator(range(1, count + 1)) if count <= 12 else MaxNLocator(10, integer=True)
+    )
     axes.set_xlabel("step")
 
 
@@ -155,16 +159,15 @@ def damping(report: Report) -> Markup | None:
             trials = sorted((t for t in sweep if t.round == number), key=lambda t: t.damping)
             axes.plot(
                 [t.damping for t in trials],
-                [t.loss for t in trials],
+                _numbers([t.loss for t in trials]),
                 color=svg.MEASURED,
                 linewidth=1.2,
                 alpha=0.25 + 0.75 * number / last,
             )
             for trial in trials:
                 if trial.chosen:
-                    axes.plot(
-                        trial.damping, trial.loss, "o", color=svg.REMOVED, markersize=5, zorder=3
-                    )
+                    at = (trial.damping, *_numbers([trial.loss]))
+                    axes.plot(*at, "o", color=svg.REMOVED, markersize=5, zorder=3)
         axes.set_xscale("log")
         losses = [t.loss for t in sweep if t.loss is not None]
         if min(losses) > 0 and max(losses) > 20 * min(losses):

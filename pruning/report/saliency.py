@@ -38,7 +38,8 @@ def _histogram(flat: np.ndarray, gone: np.ndarray, bins: int) -> SaliencyHistogr
     hidden = int(flat.size - shown.sum())
     if not shown.any():
         return SaliencyHistogram(edges=[], counts=[], removed=[], not_positive=hidden)
-    logs = np.log10(flat[shown])
+    # The ends of the range of float64 would make an edge of 0 or infinity.
+    logs = np.clip(np.log10(flat[shown]), -300.0, 300.0)
     low, high = float(logs.min()), float(logs.max())
     if high - low < 1e-6:
         low, high = low - 0.5, high + 0.5

@@ -33,8 +33,10 @@ class ModelSection(_Section):
     """The network that was pruned."""
 
     format: str = Field(description="`onnx` for an uploaded file, `module` for a torch module.")
-    name: str = Field("", description="Display name of the uploaded file; empty for a module.")
-    sha256: str | None = Field(None, description="Digest of the uploaded file.")
+    name: str = Field(
+        default="", description="Display name of the uploaded file; empty for a module."
+    )
+    sha256: str | None = Field(default=None, description="Digest of the uploaded file.")
     parameters: int = Field(description="All parameters, tied ones counted once.")
     prunable_parameters: int = Field(description="Weights of all prunable layers, ties once.")
 
@@ -44,12 +46,12 @@ class DataRole(_Section):
 
     samples: int = Field(description="Samples used.")
     source: Literal["given", "held_out", "calibration"] = Field(
-        "given",
+        default="given",
         description="`given`: its own data; `held_out`: a seeded share of the calibration data "
         "that neither calibration nor training sees; `calibration`: the calibration data.",
     )
-    name: str | None = Field(None, description="Display name of the file.")
-    sha256: str | None = Field(None, description="Digest of the file.")
+    name: str | None = Field(default=None, description="Display name of the file.")
+    sha256: str | None = Field(default=None, description="Digest of the file.")
 
 
 class DataSection(_Section):
@@ -85,7 +87,7 @@ class SaliencyHistogram(_Section):
     edges: list[float] = Field(description="Bin edges, ascending, one more than counts.")
     counts: list[int] = Field(description="Weights a bin, kept and removed.")
     removed: list[int] = Field(description="Of `counts`, those that were removed.")
-    not_positive: int = Field(0, description="Weights with a saliency <= 0 or not finite.")
+    not_positive: int = Field(default=0, description="Weights with a saliency <= 0 or not finite.")
 
 
 class LayerReport(_Section):
@@ -97,18 +99,18 @@ class LayerReport(_Section):
     parameters: int = Field(description="Entries of the weight.")
     zeros: int = Field(description="Entries that are exactly zero in the result.")
     sparsity: float = Field(description="zeros / parameters.")
-    in_scope: bool = Field(True, description="Whether the spec allows it to be pruned.")
-    removed: int = Field(0, description="Positions masked by this job.")
+    in_scope: bool = Field(default=True, description="Whether the spec allows it to be pruned.")
+    removed: int = Field(default=0, description="Positions masked by this job.")
     saliency: Saliency | None = Field(
-        None,
+        default=None,
         description="Each weight's saliency when it was last scored (removed weights: when they "
         "were removed); null out of scope.",
     )
     saliency_histogram: SaliencyHistogram | None = Field(
-        None, description="The same values as counts."
+        default=None, description="The same values as counts."
     )
     predicted_loss_increase: Number = Field(
-        None,
+        default=None,
         description="Undamped quadratic model at this layer's part of the change alone, summed "
         "over the steps. Layers interact, so these need not add up to the total.",
     )
@@ -121,7 +123,7 @@ class Loss(_Section):
     pruned: Number = Field(
         description="After the last removal and compensation, before the recovery that follows it."
     )
-    recovered: Number = Field(None, description="After recovery; null without recovery.")
+    recovered: Number = Field(default=None, description="After recovery; null without recovery.")
     predicted_increase: Number = Field(
         description="g.dw + 1/2 dw'H dw with the undamped H, summed over the steps."
     )
@@ -129,7 +131,7 @@ class Loss(_Section):
         description="Loss after minus loss before each removal, summed over the steps."
     )
     criterion_predicted_increase: Number = Field(
-        None,
+        default=None,
         description="The criterion's own closed form (damped, gradient taken as zero), summed "
         "over the steps; null where the saliency is not in units of the loss.",
     )
@@ -140,7 +142,9 @@ class MetricValue(_Section):
 
     value: Number = Field(description="The value; accuracy is a share between 0 and 1.")
     samples: int = Field(description="Samples it was measured on.")
-    split: Literal["evaluation"] = Field("evaluation", description="The data it was measured on.")
+    split: Literal["evaluation"] = Field(
+        default="evaluation", description="The data it was measured on."
+    )
 
 
 class Metrics(_Section):
@@ -151,7 +155,7 @@ class Metrics(_Section):
         description="After the last removal and compensation, before the recovery that follows it."
     )
     recovered: dict[str, MetricValue] | None = Field(
-        None, description="After recovery; null without recovery."
+        default=None, description="After recovery; null without recovery."
     )
 
     @property
@@ -168,15 +172,18 @@ class Round(_Section):
     removed: int = Field(description="Positions removed in this step.")
     predicted_increase: Number = Field(description="Undamped quadratic model, this step's change.")
     criterion_predicted_increase: Number = Field(
-        None, description="The criterion's own closed form for this step."
+        default=None, description="The criterion's own closed form for this step."
     )
     measured_increase: Number = Field(description="loss_pruned - loss_before.")
     damping: Number = Field(
-        None, description="Damping used, in units of the mean diagonal; null without an inverse."
+        default=None,
+        description="Damping used, in units of the mean diagonal; null without an inverse.",
     )
     loss_before: Number = Field(description="Calibration loss before the removal.")
     loss_pruned: Number = Field(description="Calibration loss after removal and compensation.")
-    loss_recovered: Number = Field(None, description="After recovery; null without recovery.")
+    loss_recovered: Number = Field(
+        default=None, description="After recovery; null without recovery."
+    )
 
 
 class DampingTrial(_Section):
@@ -188,13 +195,13 @@ class DampingTrial(_Section):
         description="Loss of the pruned network on held-out calibration samples; null if it failed."
     )
     predicted_increase: Number = Field(
-        None, description="Undamped quadratic model on the held-out samples."
+        default=None, description="Undamped quadratic model on the held-out samples."
     )
     measured_increase: Number = Field(
-        None, description="Loss after minus loss before, on the held-out samples."
+        default=None, description="Loss after minus loss before, on the held-out samples."
     )
-    error: str | None = Field(None, description="Why this value could not be used.")
-    chosen: bool = Field(False, description="Whether it was taken.")
+    error: str | None = Field(default=None, description="Why this value could not be used.")
+    chosen: bool = Field(default=False, description="Whether it was taken.")
 
 
 class Curvature(_Section):
@@ -205,8 +212,8 @@ class Curvature(_Section):
     )
     weights: int = Field(description="Weights it covers in the first step.")
     samples: int = Field(description="Calibration samples it was computed from; 0 for none.")
-    block: int | None = Field(None, description="Weights a block of block_fisher.")
-    damping: Number = Field(None, description="Damping of the last step.")
+    block: int | None = Field(default=None, description="Weights a block of block_fisher.")
+    damping: Number = Field(default=None, description="Damping of the last step.")
 
 
 class Substitution(_Section):
@@ -223,7 +230,7 @@ class ReportWarning(_Section):
 
     code: str = Field(description="Stable code.")
     message: str = Field(description="Plain words.")
-    where: str | None = Field(None, description="Layer, array or spec field.")
+    where: str | None = Field(default=None, description="Layer, array or spec field.")
 
 
 class Check(_Section):
@@ -231,8 +238,8 @@ class Check(_Section):
 
     name: str = Field(description="Stable name.")
     status: Literal["pass", "warn", "fail"] = Field(description="Outcome.")
-    value: Number = Field(None, description="What was found.")
-    threshold: Number = Field(None, description="What was allowed.")
+    value: Number = Field(default=None, description="What was found.")
+    threshold: Number = Field(default=None, description="What was allowed.")
     message: str = Field(description="Plain words.")
 
 
@@ -241,11 +248,13 @@ class Sizes(_Section):
 
     uploaded_bytes: int = Field(description="The uploaded file.")
     pruned_bytes: int = Field(description="The pruned file, same format.")
-    uploaded_gzip_bytes: int | None = Field(None, description="Uploaded file, gzip level 6.")
-    pruned_gzip_bytes: int | None = Field(None, description="Pruned file, gzip level 6.")
-    masks_bytes: int | None = Field(None, description="Masks, one bit a weight.")
+    uploaded_gzip_bytes: int | None = Field(
+        default=None, description="Uploaded file, gzip level 6."
+    )
+    pruned_gzip_bytes: int | None = Field(default=None, description="Pruned file, gzip level 6.")
+    masks_bytes: int | None = Field(default=None, description="Masks, one bit a weight.")
     bitmask_bytes: int | None = Field(
-        None, description="All weights of the pruned file, bitmask-coded."
+        default=None, description="All weights of the pruned file, bitmask-coded."
     )
 
 
@@ -265,8 +274,8 @@ class Environment(_Section):
     python: str = Field(description="Version.")
     torch: str = Field(description="Version.")
     numpy: str = Field(description="Version.")
-    onnx: str | None = Field(None, description="Version; null for a torch module.")
-    onnxruntime: str | None = Field(None, description="Version; null for a torch module.")
+    onnx: str | None = Field(default=None, description="Version; null for a torch module.")
+    onnxruntime: str | None = Field(default=None, description="Version; null for a torch module.")
     platform: str = Field(description="Operating system and machine.")
     threads: int = Field(description="Threads of one operation.")
     device: str = Field(description="cpu or cuda, with the device's name.")
@@ -275,7 +284,7 @@ class Environment(_Section):
 class Report(_Section):
     """What was removed, what it was predicted to cost, what it did cost."""
 
-    schema_version: Literal["1.0"] = Field("1.0", description="Version of this schema.")
+    schema_version: Literal["1.0"] = Field(default="1.0", description="Version of this schema.")
     model: ModelSection = Field(description="The network that was pruned.")
     data: DataSection = Field(description="Which samples were used for what.")
     spec: Spec = Field(description="The complete spec, defaults filled in.")
@@ -285,14 +294,23 @@ class Report(_Section):
     loss: Loss = Field(description="The loss on the calibration data.")
     metrics: Metrics = Field(description="Metrics on the evaluation data.")
     rounds: list[Round] = Field(description="The steps of the schedule.")
-    damping_sweep: list[DampingTrial] = Field([], description="Values tried for damping: auto.")
+    damping_sweep: list[DampingTrial] = Field(
+        default=[], description="Values tried for damping: auto."
+    )
     curvature: Curvature = Field(description="What the criterion knew of the loss surface.")
-    substitutions: list[Substitution] = Field([], description="What was chosen or replaced.")
-    warnings: list[ReportWarning] = Field([], description="What the reader should know.")
-    checks: list[Check] = Field([], description="Checks on the written files, and the gates.")
-    sizes: Sizes | None = Field(None, description="Sizes of the files; null for a torch module.")
+    substitutions: list[Substitution] = Field(
+        default=[], description="What was chosen or replaced."
+    )
+    warnings: list[ReportWarning] = Field(default=[], description="What the reader should know.")
+    checks: list[Check] = Field(
+        default=[], description="Checks on the written files, and the gates."
+    )
+    sizes: Sizes | None = Field(
+        default=None, description="Sizes of the files; null for a torch module."
+    )
     artifacts: list[ArtifactEntry] = Field(
-        [], description="Files delivered, the report itself excepted; empty for a torch module."
+        default=[],
+        description="Files delivered, the report itself excepted; empty for a torch module.",
     )
     timings: dict[str, float] = Field(description="Seconds a phase.")
     environment: Environment = Field(description="What the job ran on.")

@@ -5,8 +5,11 @@ dark. Text stays text, never mathematics: names in it come from strangers.
 """
 
 import io
+import math
 import re
 import warnings
+from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib as mpl
 from markupsafe import Markup, escape
@@ -26,7 +29,7 @@ _VARIABLES = {
     MEASURED: "measured",
     PANEL: "panel",
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "secateur",
     "text.parse_math": False,
@@ -58,26 +61,21 @@ _STYLE = {
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def clean(text: str, limit: int = 60) -> str:
-    """A name from a model on one line: unprintable characters replaced, the middle cut out."""
-    shown = "".join(c if c.isprintable() else "\ufffd" for c in text)
-    half = (limit - 1) // 2
-    return shown if len(shown) <= limit else f"{shown[:half]}…{shown[-half:]}"
-
-
 def figure(width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure of this size in inches, and its axes."""
     drawn = Figure(figsize=(width, height), layout="constrained")
     return drawn, drawn.subplots()
 
 
-def style() -> mpl.RcParams:
-    """The context in which figures are made and rendered, as `with style():`."""
+def style() -> AbstractContextManager[None]:
+    """The context in which figures are made and rendered."""
     return mpl.rc_context(_STYLE)
 
 
 def power_of_ten(value: float, _position: int | None = None) -> str:
     """Tick label of a logarithmic axis, without mathematics: 10⁻³."""
+    if not 0 < value < math.inf:
+        return ""
     text = f"{value:.0e}"
     mantissa, exponent = text.split("e")
     power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
@@ -109,4 +107,4 @@ def render(drawn: Figure, name: str, label: str) -> Markup:
     text = re.sub(r"(font: (?:[\w.]+ )*[\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(f": {colour}", f": var(--{variable})")
-    return Markup(re.sub(r"\n\s*", "\n", text))  # noqa: S704 - matplotlib escaped every text
+    return Markup(re.sub(r"\n\s*", "\n", text))

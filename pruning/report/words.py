@@ -2,12 +2,25 @@
 
 import math
 import shlex
+from typing import Any
 
 from pruning.catalogue import criteria
 from pruning.report.schema import MetricValue, Report
 
 NONE = "\u2013"
 """Shown where there is no number."""
+
+
+def visible(text: str) -> str:
+    """Text without control characters and marks that turn its direction; line breaks stay."""
+    return "".join(c if c.isprintable() or c in "\n\u00a0" else "\ufffd" for c in text)
+
+
+def clean(text: str, limit: int = 60) -> str:
+    """A name from a model on one line, the middle cut out where it is long."""
+    shown = visible(text.replace("\n", "\ufffd"))
+    half = (limit - 1) // 2
+    return shown if len(shown) <= limit else f"{shown[:half]}…{shown[-half:]}"
 
 
 def share(value: float | None, digits: int = 2) -> str:
@@ -42,7 +55,7 @@ def interval(metric: MetricValue) -> str:
     p, n, z = metric.value, metric.samples, 1.96
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return f"{100 * (middle - half):.1f} to {100 * (middle + half):.1f}\u00a0%"
+    return f"{100 * (middle - half):.1f}\u2013{100 * (middle + half):.1f}\u00a0%"
 
 
 def rejected(report: Report) -> list[str]:
@@ -58,7 +71,8 @@ def is_gate(check: str) -> bool:
 def verdict(report: Report) -> str:
     """One sentence: what was removed, and what became of the metrics."""
     sparsity = report.sparsity
-    method = criteria()[report.spec.criterion.kind].about.title
+    criterion: Any = report.spec.criterion
+    method = criteria()[criterion.kind].about.title
     removed = (
         f"{method} removed {count(sparsity.removed)} of {count(sparsity.total)} weights "
         f"({share(sparsity.achieved, 1)})"

@@ -14,6 +14,10 @@ from pruning.criteria.problem import Problem
 from pruning.curvature.matrix import Blocks, Dense, Diagonal, Matrix
 
 
+PANEL = 256
+"""Columns of an inverse factor that are solved for at a time."""
+
+
 class SingularError(ArithmeticError):
     """A damped curvature matrix is singular to working precision.
 
@@ -91,7 +95,7 @@ def _(curvature: Diagonal, weights: Tensor, removed: Tensor, damping: float) -> 
 def _(curvature: Dense, damping: float) -> Tensor:
     everything = torch.arange(len(curvature.values), device=curvature.values.device)
     factor = _cholesky(_damped(curvature.values, damping)[None], everything[None])
-    return torch.cholesky_inverse(factor[0]).diagonal()
+    return _diagonal_of_inverse(factor)[0]
 
 
 @survivors_update.register
@@ -112,7 +116,7 @@ def _(curvature: Blocks, damping: float) -> Tensor:
     # Rows of padding become rows of the identity, which leaves the rest of the block alone.
     damped = _with_identity(_damped(curvature.values, damping), curvature.index < 0)
     factor = _cholesky(damped, curvature.index)
-    return curvature.gather(torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2))
+    return curvature.gather(_diagonal_of_inverse(factor))
 
 
 @survivors_update.register
@@ -123,6 +127,23 @@ def _(curvature: Blocks, weights: Tensor, removed: Tensor, damping: float) -> Te
     damped = _with_identity(_damped(curvature.values, damping), gone)
     factor = _cholesky(damped, curvature.index)
     return curvature.gather(torch.cholesky_solve(pull, factor)[..., 0])
+
+
+def _diagonal_of_inverse(factor: Tensor) -> Tensor:
+    """Diagonals of (L L')^-1 for lower factors L, shape [batch, n]: column norms of L^-1.
+
+    L^-1 is lower triangular too, so panel by panel only its rows from the panel on are solved for:
+    a third of the work of a full solve, and the inverse itself is never formed.
+    """
+    count, size = factor.shape[:2]
+    diagonal = factor.new_empty(count, size)
+    for start in range(0, size, PANEL):
+        below = factor[:, start:, start:]
+        width = min(PANEL, size - start)
+        right = torch.eye(size - start, width, dtype=factor.dtype, device=factor.device)
+        columns = torch.linalg.solve_triangular(below, right.expand(count, -1, -1), upper=False)
+        diagonal[:, start : start + width] = columns.square().sum(1)
+    return diagonal
 
 
 def _damped(values: Tensor, damping: float) -> Tensor:

@@ -21,7 +21,7 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
+def _answer(wanted: bool) -> None:
     if wanted:
         print(f"secateur {__version__}")
         raise typer.Exit()
@@ -36,9 +36,7 @@ def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     _version: Annotated[
         bool,
-        typer.Option(
-            "--version", help="Print the version.", is_eager=True, callback=_print_version
-        ),
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_answer),
     ] = False,
 ) -> None:
     state.url, state.debug = url, debug
@@ -47,7 +45,7 @@ def _options(
 @app.command()
 def version() -> None:
     """Print the version."""
-    _print_version(True)
+    _answer(True)
 
 
 app.command()(up)

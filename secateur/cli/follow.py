@@ -74,7 +74,7 @@ class JobDisplay:
     """Shows a job's events.
 
     In a terminal there is one live line, the running phase, and every warning stays above it.
-    Elsewhere each phase, warning and state is a line of its own.
+    Elsewhere each phase (once), warning and state is a line of its own.
     """
 
     def __init__(self, console: Console) -> None:
@@ -92,7 +92,10 @@ class JobDisplay:
         )
         self._task: TaskID | None = None
         self._warned: set[str] = set()
+        self._phases: set[str] = set()
+        self._stage = ""
         self._metrics = ""
+        self._unprinted = False
         self._last = ""
 
     def __enter__(self) -> Self:
@@ -105,6 +108,7 @@ class JobDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._flush()
         self._progress.stop()
 
     def say(self, text: str) -> None:
@@ -117,18 +121,18 @@ class JobDisplay:
 
     def handle(self, event: Event | OtherEvent) -> None:
         """Shows one event."""
+        if not isinstance(event, MetricEvent):
+            self._flush()
         if isinstance(event, StateEvent):
             self._state(event)
         elif isinstance(event, PhaseEvent):
-            self.say(_DESCRIPTIONS.get(event.phase, event.phase.capitalize()))
+            if self._live or event.phase not in self._phases:
+                self.say(_DESCRIPTIONS.get(event.phase, event.phase.capitalize()))
+            self._phases.add(event.phase)
         elif isinstance(event, ProgressEvent):
             self._advance(event)
         elif isinstance(event, MetricEvent):
-            self._metrics = f"{event.stage} {event.name} {_value(event.name, event.value)}"
-            if self._live and self._task is not None:
-                self._progress.update(self._task, note=self._metrics)
-            elif not self._live:
-                self._console.print(Text(f"  {self._metrics}"), soft_wrap=True)
+            self._metric(event)
         elif isinstance(event, WarningEvent):
             self._warn(event)
 
@@ -138,6 +142,22 @@ class JobDisplay:
             self.say("Waiting for a worker" if event.attempt < 1 else "Waiting to be resumed")
         elif event.state == "running" and event.attempt > 1:
             self.say(f"Attempt {event.attempt}")
+
+    def _metric(self, event: MetricEvent) -> None:
+        if event.stage != self._stage:
+            self._flush()
+            self._stage, self._metrics = event.stage, f"{event.stage}:"
+        comma = "" if self._metrics.endswith(":") else ","
+        self._metrics += f"{comma} {event.name} {_value(event.name, event.value)}"
+        self._unprinted = True
+        if self._live and self._task is not None:
+            self._progress.update(self._task, note=self._metrics)
+
+    def _flush(self) -> None:
+        """Outside a terminal, the numbers of one stage stand in one line."""
+        if self._unprinted and not self._live:
+            self._console.print(Text(f"  {self._metrics}"), soft_wrap=True)
+        self._unprinted = False
 
     def _advance(self, event: ProgressEvent) -> None:
         if self._task is None or not self._live:

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 import yaml
 
+from pruning.request import Role
 from pruning.spec import parse_spec
 from secateur.errors import SecateurError
 
@@ -18,7 +19,7 @@ class Inputs:
     """What shall be pruned, with what, how."""
 
     model: Path
-    data: dict[str, Path]
+    data: dict[Role, Path]
     spec: dict[str, Any]
 
 
@@ -36,7 +37,11 @@ def inputs(
     Raises:
         SecateurError: What is wrong with the spec.
     """
-    given = {"calibration": calibration, "training": training, "evaluation": evaluation}
+    given: dict[Role, Path | None] = {
+        "calibration": calibration,
+        "training": training,
+        "evaluation": evaluation,
+    }
     data = {role: path for role, path in given.items() if path is not None}
     spec = read_spec(spec_file) if spec_file else {}
     if criterion is not None:

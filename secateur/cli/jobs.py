@@ -41,7 +41,7 @@ def _details(job: Job) -> dict[str, Any]:
         "attempt": job.attempt,
         "model": job.model,
     }
-    fields |= {role: dataset for role, dataset in job.data.items()}
+    fields |= job.data
     fields |= {
         "criterion": (spec.get("criterion") or {}).get("kind"),
         "sparsity": (spec.get("target") or {}).get("sparsity"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pruning.events import Event
+from secateur._files import file_sha256
 from secateur.cli.follow import JobDisplay
 from secateur.cli.inputs import Inputs
 from secateur.errors import SecateurError, from_fields, require
@@ -30,12 +31,12 @@ def run_local(
         def emit(event: Event) -> None:
             display.handle(event)
 
+        def reference(path: Path) -> FileRef:
+            return FileRef(path=str(path.resolve()), name=path.name, sha256=file_sha256(path))
+
         request = RunRequest(
-            model=FileRef(path=str(inputs.model.resolve()), name=inputs.model.name),
-            data={  # type: ignore[arg-type]
-                role: FileRef(path=str(path.resolve()), name=path.name)
-                for role, path in inputs.data.items()
-            },
+            model=reference(inputs.model),
+            data={role: reference(path) for role, path in inputs.data.items()},
             spec=inputs.spec,
             threads=os.cpu_count() or 1,
             device="auto",

@@ -26,17 +26,23 @@ from secateur.cli.result import print_result
 from secateur.errors import SecateurError
 
 
+def _model() -> Any:
+    return typer.Argument(exists=True, dir_okay=False, metavar="MODEL", help="ONNX file.")
+
+
 def _file(help: str, *names: str) -> Any:
     return typer.Option(*names, exists=True, dir_okay=False, readable=True, help=help)
 
 
-ModelFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="ONNX file.")]
+ModelFile = Annotated[
+    Path, typer.Argument(exists=True, dir_okay=False, metavar="MODEL", help="ONNX file.")
+]
 Data = Annotated[Path, _file("Calibration data (.npz: the model's inputs, target).", "--data")]
 Training = Annotated[Path | None, _file("Data to recover on; else the calibration data.")]
 Evaluation = Annotated[Path | None, _file("Data to measure on; else a held-out share.")]
 SpecFile = Annotated[Path | None, _file("Spec in YAML or JSON; options override it.", "--spec")]
-Sparsity = Annotated[float | None, typer.Option(help="Share of the weights to remove [0.5].")]
-Criterion = Annotated[str | None, typer.Option(help="See `secateur criteria` [obs].")]
+Sparsity = Annotated[float | None, typer.Option(help="Share to remove (default 0.5).")]
+Criterion = Annotated[str | None, typer.Option(help="See `secateur criteria` (default obs).")]
 
 
 def prune(
@@ -48,7 +54,7 @@ def prune(
     sparsity: Sparsity = None,
     criterion: Criterion = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the result; [MODEL's stem]-pruned.")
+        Path | None, typer.Option(help="Folder for the result (default MODEL-pruned).")
     ] = None,
     local: Annotated[
         bool, typer.Option("--local", help="In this process, without a service.")
@@ -59,8 +65,7 @@ def prune(
 ) -> None:
     """Prune MODEL and put the result, with its report, into a folder.
 
-    Exit code 0: done; 1: failed; 2: usage; 3: done, but a gate of the spec was missed;
-    130: cancelled.
+    Exit code: 0 done, 1 failed, 2 usage, 3 done but a gate of the spec was missed, 130 cancelled.
     """
     given = inputs_.inputs(model, data, training, evaluation, spec, sparsity, criterion)
     target = out or Path(f"{model.stem}-pruned")

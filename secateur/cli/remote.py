@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from pruning.request import Role
 from secateur.cli.follow import JobDisplay, Uploading
 from secateur.cli.inputs import Inputs
 from secateur.client import Client
@@ -12,7 +13,7 @@ from secateur.errors import SecateurError
 from secateur.resources import Dataset, Job, Model
 
 
-def upload(service: Client, inputs: Inputs, console: Console) -> tuple[Model, dict[str, Dataset]]:
+def upload(service: Client, inputs: Inputs, console: Console) -> tuple[Model, dict[Role, Dataset]]:
     """Uploads what the service does not have yet and waits until intake has read it."""
     with Uploading(console) as shown:
         model = service.upload_model(inputs.model, progress=shown.reporter(inputs.model))

@@ -18,9 +18,9 @@ def up(
             file_okay=False,
         ),
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
+    host: Annotated[str | None, typer.Option(help="Address (default 127.0.0.1).")] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Port [8080]; 0 takes a free one.")
+        int | None, typer.Option(min=0, max=65535, help="Port (default 8080); 0 takes a free one.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Jobs that run side by side.")] = 1,
     verbose: Annotated[bool, typer.Option("--verbose", help="Logs to the terminal.")] = False,

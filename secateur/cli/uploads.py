@@ -90,9 +90,12 @@ def _app(kind: type[Model] | type[Dataset], noun: str) -> typer.Typer:
         json: Json = False,
     ) -> None:
         with client() as service, Uploading(stderr()) as shown:
-            send = service.upload_model if kind is Model else service.upload_dataset
-            item = send(file, name, progress=shown.reporter(file))
-            item = service.wait_ready(item)
+            report = shown.reporter(file)
+            item: Model | Dataset
+            if kind is Model:
+                item = service.wait_ready(service.upload_model(file, name, progress=report))
+            else:
+                item = service.wait_ready(service.upload_dataset(file, name, progress=report))
         if json:
             print_json(item)
         else:

@@ -3,5 +3,8 @@
 import sys
 from pathlib import Path
 
-_WORKBENCH = Path(__file__).parent.parent / "worker"
-sys.path.insert(0, str(_WORKBENCH))
+sys.path.insert(0, str(Path(__file__).parent.parent / "worker"))
+
+from bench_fixtures import bench, migrated, service, valkey
+
+__all__ = ["bench", "migrated", "service", "valkey"]

@@ -46,7 +46,7 @@ def model(layers: list[LayerFact] | None = None, **more: Any) -> ModelFacts:
 def dataset(
     samples: int = 500,
     arrays: dict[str, tuple[str, list[int | str]]] | None = None,
-    target: TargetFact | None | str = "classes",
+    target: TargetFact | str | None = "classes",
 ) -> DatasetFacts:
     arrays = {"x": ("float32", [samples, 64])} if arrays is None else arrays
     if target == "classes":

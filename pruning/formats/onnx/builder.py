@@ -5,7 +5,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import onnx.shape_inference
 import torch
 from onnx import NodeProto
 from torch import nn
@@ -17,6 +16,7 @@ from pruning.formats.onnx.binding import Binding, Layout, computing_dtype, to_pa
 from pruning.formats.onnx.graph import Constant, Graph, label
 from pruning.formats.onnx.module import OnnxModule, Reference, Step
 from pruning.formats.onnx.parse import opset, shown
+from pruning.formats.onnx.shapes import infer_shapes
 
 
 class Node:
@@ -190,16 +190,7 @@ class Builder:
 
     @cached_property
     def _ranks(self) -> dict[str, int]:
-        try:
-            proto = onnx.shape_inference.infer_shapes(self.graph.proto)
-        except Exception:  # inference only picks between classes of the same arithmetic
-            proto = self.graph.proto
-        known = [*proto.graph.value_info, *proto.graph.input, *proto.graph.output]
-        return {
-            v.name: len(v.type.tensor_type.shape.dim)
-            for v in known
-            if v.type.HasField("tensor_type") and v.type.tensor_type.HasField("shape")
-        }
+        return {name: len(shape) for name, (shape, _) in infer_shapes(self.graph.proto).items()}
 
 
 def _reference(bound: Binding, constant: Constant) -> Reference:

@@ -1,19 +1,16 @@
 """What intake learns of a model: sizes from a pass on the meta device, the batch by trying."""
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from onnx import TensorProto, ValueInfoProto, helper
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
 
-from pruning.errors import SecateurError
 from pruning.facts import LayerFact, ModelFacts, TensorFact
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.graph import Graph
-from pruning.formats.onnx.module import OnnxModule, Step
+from pruning.formats.onnx.measure import Sizes, measure
+from pruning.formats.onnx.module import OnnxModule
 from pruning.formats.onnx.parse import opset, shown
 
 PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -24,15 +21,15 @@ def collect_facts(
 ) -> ModelFacts:
     """Facts of an imported model.
 
-    The pass that counts positions, multiply-adds and bytes runs on the meta device, so a graph's
-    cost is known before any of it is paid.
+    Positions, multiply-adds and bytes are counted in a pass on random inputs, whose cost is known
+    from shapes before any of it is paid.
 
     Raises:
         SecateurError: `model_too_large` for activations over the limit, `model_invalid` where the
             graph can't run on inputs of its own shapes.
     """
     inputs = [tensor_fact(value) for value in graph.inputs]
-    sizes, batch = _measure(module, inputs, limits)
+    sizes, batch = measure(graph, module, inputs, limits)
     layers = _layers(graph, module, weight_names, sizes)
     prunable = {id(module.get_parameter(f"{layer.name}.weight")): layer for layer in layers}
     macs = [layer.macs for layer in layers]
@@ -68,121 +65,6 @@ def tensor_fact(value: ValueInfoProto) -> TensorFact:
         for d in kind.shape.dim
     ]
     return TensorFact(name=value.name, dtype=dtype, shape=shape)
-
-
-class Sizes:
-    """Counts bytes and positions of a pass at batch size `batch`."""
-
-    def __init__(self, batch: int, limit: int) -> None:
-        self.batch, self.limit = batch, limit
-        self.bytes = 0
-        self.outputs: dict[str, tuple[int, int]] = {}
-
-    @property
-    def total(self) -> int:
-        """Bytes of all results, a sample."""
-        return -(-self.bytes // self.batch)
-
-    def __call__(self, step: Step, results: tuple[Any, ...]) -> None:
-        """Takes note of one step's results."""
-        for result in results:
-            self.bytes += result.nbytes
-        if self.bytes > self.limit * self.batch:
-            raise SecateurError(
-                "model_too_large",
-                f"One sample leaves more than {self.limit} bytes of results behind.",
-                where=step.label,
-                hint="Export with smaller inputs.",
-            )
-        if step.layer:
-            self.outputs[step.layer] = (results[0].numel(), results[0].nbytes)
-
-
-def _measure(
-    module: OnnxModule, inputs: list[TensorFact], limits: Limits
-) -> tuple[Sizes | None, int | None]:
-    """Sizes of a pass (None where input sizes are symbolic), and the batch size if it is fixed."""
-    declared = inputs[0].shape[0]
-    fixed = declared if isinstance(declared, int) else None
-    if any(isinstance(size, str) for fact in inputs for size in fact.shape[1:]):
-        return None, fixed
-    if any(size == 0 for fact in inputs for size in fact.shape):
-        raise SecateurError("model_invalid", "An input has a size of 0.")
-    tried = fixed or 1
-    sizes = Sizes(tried, limits.activation_bytes)
-    module_at_meta(module, _samples(inputs, tried, "meta"), sizes)
-    if _is_free(module, inputs, limits):
-        return sizes, None
-    _run(module, _samples(inputs, tried, "cpu"))
-    if fixed is None:
-        return sizes, 1
-    return sizes, fixed
-
-
-def module_at_meta(module: OnnxModule, inputs: Sequence[Tensor], observer: Sizes) -> None:
-    """Runs the module without data; the observer sees shapes and types alone."""
-    state = {
-        name: torch.empty_like(value, device="meta")
-        for name, value in [*module.named_parameters(), *module.named_buffers()]
-    }
-    wrapped = _Observed(module, observer)
-    with torch.no_grad():
-        state = {f"module.{name}": value for name, value in state.items()}
-        functional_call(wrapped, state, tuple(inputs))
-
-
-class _Observed(nn.Module):
-    def __init__(self, module: OnnxModule, observer: Sizes) -> None:
-        super().__init__()
-        self.module, self.observer = module, observer
-
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.module.run(inputs, self.observer)
-
-
-def _is_free(module: OnnxModule, inputs: list[TensorFact], limits: Limits) -> bool:
-    """Whether each sample's result is the same in a batch of two and of three."""
-    try:
-        for batch in (2, 3):
-            sizes = Sizes(batch, limits.activation_bytes)
-            module_at_meta(module, _samples(inputs, batch, "meta"), sizes)
-        three = _samples(inputs, 3, "cpu")
-        large = _run(module, three)
-        small = _run(module, [x[:2] for x in three])
-    except SecateurError as error:
-        if error.code == "model_too_large":
-            raise
-        return False
-    for a, b in zip(large, small, strict=True):
-        if a.dim() == 0 or b.dim() == 0 or a.shape[0] != 3 or b.shape[0] != 2:
-            return False
-        if a.shape[1:] != b.shape[1:]:
-            return False
-        if not torch.allclose(a[:2], b, rtol=1e-3, atol=1e-4, equal_nan=True):
-            return False
-    return True
-
-
-def _run(module: OnnxModule, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    with torch.no_grad():
-        result = module(*inputs)
-    return result if isinstance(result, tuple) else (result,)
-
-
-def _samples(inputs: list[TensorFact], batch: int, device: str) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    samples = []
-    for fact in inputs:
-        # Every input's first axis counts samples; a model that disagrees is found out by running.
-        shape = [batch, *(int(size) for size in fact.shape[1:])]
-        dtype = getattr(torch, fact.dtype)
-        if device == "meta":
-            samples.append(torch.empty(shape, dtype=dtype, device="meta"))
-        elif dtype.is_floating_point:
-            samples.append(torch.randn(shape, generator=generator).to(dtype))
-        else:
-            samples.append(torch.zeros(shape, dtype=dtype))
-    return samples
 
 
 def _layers(

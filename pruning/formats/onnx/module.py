@@ -96,7 +96,7 @@ class OnnxModule(nn.Module):
 
     def _step(self, step: Step, values: dict[str, Value]) -> tuple[Any, ...]:
         arguments = [None if name is None else values[name] for name in step.inputs]
-        call = _attribute(self, step.layer) if step.layer else step.function
+        call: Any = _attribute(self, step.layer) if step.layer else step.function
         try:
             result = call(*arguments)
         except SecateurError as error:

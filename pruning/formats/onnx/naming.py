@@ -52,7 +52,7 @@ def _is_safe(path: str) -> bool:
 def _register(root: nn.Module, layer: nn.Module, path: str) -> bool:
     *scopes, leaf = path.split(".")
     parent = root
-    missing = []
+    missing: list[str] = []
     for part in scopes:
         child = parent._modules.get(part) if not missing else None
         if child is None:

@@ -32,6 +32,7 @@ def parse(source: bytes | Path, limits: Limits) -> ModelProto:
     proto = _decode(_read(source, limits))
     if not proto.HasField("graph"):
         raise SecateurError("model_unreadable", "The file holds no graph.", hint=_EXPORT)
+    _check_text(proto)
     _check_size(proto, limits)
     _check_self_contained(proto)
     _check_vocabulary(proto)
@@ -94,6 +95,26 @@ def _decode(data: bytes) -> ModelProto:
             "model_unreadable", f"The ONNX file can't be parsed ({shown(str(error))}).",
             hint=_EXPORT,
         ) from None  # fmt: skip
+
+
+def _check_text(proto: ModelProto) -> None:
+    """Protocol buffers hand out text that is not UTF-8 as bytes, which no name may be."""
+    graph = proto.graph
+    values = (*graph.input, *graph.output, *graph.value_info)
+    texts: list[object] = [proto.producer_name, proto.producer_version, graph.name]
+    texts += [o.domain for o in proto.opset_import]
+    texts += [part for f in proto.functions for part in (f.name, f.domain)]
+    texts += [tensor.name for tensor in graph.initializer]
+    for value in values:
+        texts.append(value.name)
+        texts += [d.dim_param for d in value.type.tensor_type.shape.dim]
+    for node in graph.node:
+        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        texts += [part for a in node.attribute for part in (a.name, a.ref_attr_name)]
+    if not all(isinstance(text, str) for text in texts):
+        raise SecateurError(
+            "model_unreadable", "A name in the ONNX file is not UTF-8 text.", hint=_EXPORT
+        )
 
 
 def _check_size(proto: ModelProto, limits: Limits) -> None:

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+from pruning.errors import SecateurError
+from pruning.formats.limits import Limits
+from pruning.formats.onnx import read_onnx
 
 OPSETS = (13, min(onnx.defs.onnx_opset_version(), 26))
 
@@ -52,9 +58,14 @@ class Net:
             [helper.make_tensor_value_info(name, kind, None) for name in outputs],
             self.initializers,
         )
-        return helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8
+        model = helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 + 2 * (opset > 20)
         )
+        shaped = onnx.shape_inference.infer_shapes(model)
+        for ours, inferred in zip(model.graph.output, shaped.graph.output, strict=True):
+            ours.CopyFrom(inferred)
+            ours.type.tensor_type.shape.SetInParent()
+        return model
 
 
 def mlp(opset: int = 17) -> onnx.ModelProto:
@@ -70,7 +81,7 @@ def mlp(opset: int = 17) -> onnx.ModelProto:
 
 
 def cnn(opset: int = 17) -> onnx.ModelProto:
-    """Batch norm, padding of both kinds, groups, depthwise, residual Add, pools, flatten by shape."""
+    """Batch norm, both kinds of padding, groups, depthwise, residual Add, flatten by shape."""
     net = Net(1)
     net.op("Conv", ["x", net.weight("conv1.weight", 8, 3, 3, 3), net.weight("conv1.bias", 8)],
            "c1", pads=[1, 1, 1, 1], kernel_shape=[3, 3])  # fmt: skip
@@ -94,7 +105,7 @@ def cnn(opset: int = 17) -> onnx.ModelProto:
     net.op("Unsqueeze", ["n0", net.const("axis0", np.array([0]))], "n1")
     net.op("Concat", ["n1", net.const("rest", np.array([-1]))], "target_shape", axis=0)
     net.op("Reshape", ["p2", "target_shape"], "flat")
-    net.op("Gemm", ["flat", net.weight("fc.weight", 10, 56), net.weight("fc.bias", 10)], "y",
+    net.op("Gemm", ["flat", net.weight("fc.weight", 10, 24), net.weight("fc.bias", 10)], "y",
            transB=1)  # fmt: skip
     return net.model({"x": ["n", 3, 9, 11]}, ["y"], opset)
 
@@ -166,3 +177,28 @@ def run_onnx(model: onnx.ModelProto | bytes, *inputs: np.ndarray) -> list[np.nda
     session = onnxruntime.InferenceSession(data, options)
     names = [i.name for i in session.get_inputs()]
     return session.run(None, dict(zip(names, inputs, strict=True)))
+
+
+def difference(model: onnx.ModelProto, *inputs: np.ndarray) -> float:
+    module = read_onnx(model.SerializeToString()).module
+    with torch.no_grad():
+        ours = module(*(torch.from_numpy(x) for x in inputs))
+    ours = ours if isinstance(ours, tuple) else (ours,)
+    theirs = run_onnx(model, *inputs)
+    assert [tuple(a.shape) for a in ours] == [b.shape for b in theirs]
+    return max(float(np.abs(a.numpy() - b).max()) for a, b in zip(ours, theirs, strict=True))
+
+
+def ints(*values: object) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def refused(
+    model: onnx.ModelProto | bytes, code: str, text: str = "", limits: Limits | None = None
+) -> SecateurError:
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    with pytest.raises(SecateurError) as caught:
+        read_onnx(data, limits)
+    assert caught.value.code == code, caught.value
+    assert text in str(caught.value)
+    return caught.value

@@ -81,6 +81,12 @@ def test_inverse_diagonal(layout):
     torch.testing.assert_close(matrix.diagonal(), h.diagonal())
 
 
+def test_panels_give_the_same_inverse_diagonal(monkeypatch):
+    expected = obs.inverse_diagonal(problem().curvature, 0.1)
+    monkeypatch.setattr(obs, "PANEL", 5)
+    torch.testing.assert_close(obs.inverse_diagonal(problem().curvature, 0.1), expected)
+
+
 @pytest.mark.parametrize("layout", ["dense", "blocks"])
 def test_singular_curvature_without_damping_is_refused_with_its_rank(layout):
     h = problem(rank=6).curvature.values

@@ -18,9 +18,9 @@ _CLASSES: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
 
 def _conv(node: Node, builder: Builder) -> None:
     weight, bias = builder.constant(node.input(1)), builder.constant(node.input(2))
-    for name, constant, what in ((1, weight, "weight"), (2, bias, "bias")):
-        builder.refuse_computed(node, node.input(name), what)
-        if node.input(name) and constant is None:
+    for index, constant, what in ((1, weight, "weight"), (2, bias, "bias")):
+        builder.refuse_computed(node, node.input(index), what)
+        if node.input(index) and constant is None:
             raise node.unsupported(f"a {what} that is not a constant")
     if weight is None or weight.value.ndim < 3:
         raise node.invalid("the weight has no spatial axis")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.values import Value, axis_of, ints, is_host
+from pruning.formats.onnx.values import Value, axis_of, ints
 
 
 def _reduction(on_host: Callable[..., Any], on_tensor: Callable[..., Tensor]):  # type: ignore[no-untyped-def]
@@ -37,9 +37,9 @@ def reduce_axes(
     given = options["fixed"] if axes is None else ints(axes, f"{options['what']}'s axes")
     if not given and options["noop"]:
         return x
-    rank = np.ndim(x) if is_host(x) else x.dim()
+    rank = len(x.shape)
     dims = tuple(sorted({axis_of(a, rank, options["what"]) for a in given or range(rank)}))
-    if not is_host(x):
+    if isinstance(x, Tensor):
         return on_tensor(x, dim=dims, keepdim=options["keepdims"]) if dims else x
     return np.asarray(on_host(x, axis=dims, keepdims=options["keepdims"])).astype(x.dtype)
 

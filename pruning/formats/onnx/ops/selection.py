@@ -59,7 +59,7 @@ def _cut(x: Value, axis: int, kept: range) -> Value:
     if kept.step > 0:
         return x[(*before, slice(kept[0], kept[-1] + 1, kept.step))]
     turned = x[(*before, slice(kept[-1], kept[0] + 1, -kept.step))]
-    return np.flip(turned, axis) if is_host(turned) else turned.flip(axis)
+    return turned.flip(axis) if isinstance(turned, Tensor) else np.flip(turned, axis)
 
 
 def _split(node: Node, builder: Builder) -> None:
@@ -96,7 +96,8 @@ def where(condition: Value, x: Value, y: Value) -> Value:
     """X where the condition holds, y elsewhere."""
     if is_host(condition, x, y):
         return np.where(condition, x, y)
-    return torch.where(*tensors(condition, x, y))
+    mask, first, second = tensors(condition, x, y)
+    return torch.where(mask, first, second)
 
 
 OPERATORS = {"Gather": _gather, "Slice": _slice, "Split": _split, "Where": _where}

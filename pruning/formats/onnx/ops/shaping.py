@@ -89,7 +89,7 @@ def _transpose(node: Node, builder: Builder) -> None:
 def transpose(x: Value, order: list[int] | None) -> Value:
     """X with its axes in another order; reversed where none is given."""
     dims = tuple(order) if order is not None else tuple(range(len(x.shape)))[::-1]
-    return np.transpose(x, dims) if is_host(x) else x.permute(dims)
+    return x.permute(dims) if isinstance(x, Tensor) else np.transpose(x, dims)
 
 
 def _concat(node: Node, builder: Builder) -> None:
@@ -130,9 +130,9 @@ def _expand(node: Node, builder: Builder) -> None:
 def expand(x: Value, shape: Value) -> Value:
     """X broadcast with a shape."""
     wanted = ints(shape, "Expand's shape")
-    if is_host(x):
-        return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(wanted)))
-    return x.expand(torch.broadcast_shapes(x.shape, tuple(wanted)))
+    if isinstance(x, Tensor):
+        return x.expand(torch.broadcast_shapes(x.shape, tuple(wanted)))
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(wanted)))
 
 
 def _pad(node: Node, builder: Builder) -> None:

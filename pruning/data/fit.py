@@ -1,0 +1,109 @@
+"""Whether arrays fit a model's inputs, and the arrays in the types that the model computes in."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from pruning.data.members import shown
+from pruning.errors import SecateurError
+from pruning.facts import TensorFact
+
+
+def match_names(arrays: dict[str, np.ndarray], wanted: list[str]) -> None:
+    """Every input has its array and there is no other.
+
+    Raises:
+        SecateurError: `data_names` with what was found, what is expected and a guess.
+    """
+    missing = [name for name in wanted if name not in arrays]
+    extra = [name for name in arrays if name not in wanted]
+    if not missing and not extra:
+        return
+    close = {m: difflib.get_close_matches(m, extra, n=1, cutoff=0.5) for m in missing}
+    if len(missing) == len(extra) == 1:
+        close = {missing[0]: extra}
+    renames = "; ".join(f"is {e[0]!r} meant to be {m!r}?" for m, e in close.items() if e)
+    raise SecateurError(
+        "data_names",
+        f"The archive holds {_listed(arrays)}; the model's inputs are {_listed(wanted)}.",
+        where=(missing or extra)[0],
+        hint=(renames[:1].upper() + renames[1:] + " " if renames else "")
+        + "Name each array after a model input; labels are called 'target'.",
+        found=list(arrays),
+        expected=wanted,
+    )
+
+
+def match_shape(array: np.ndarray, fact: TensorFact) -> None:
+    """The array has the input's shape, its first axis and symbolic sizes aside.
+
+    Raises:
+        SecateurError: `data_shape`.
+    """
+    fits = array.ndim == len(fact.shape) and all(
+        not isinstance(want, int) or have == want
+        for have, want in zip(array.shape[1:], fact.shape[1:], strict=True)
+    )
+    if not fits:
+        wanted = ["N", *fact.shape[1:]]
+        raise SecateurError(
+            "data_shape",
+            f"The array {fact.name!r} has shape {list(array.shape)}; the model takes "
+            f"[{', '.join(map(str, wanted))}], N samples.",
+            where=fact.name,
+        )
+
+
+def cast(array: np.ndarray, fact: TensorFact) -> np.ndarray:
+    """The array in the type that the model computes this input in.
+
+    Raises:
+        SecateurError: `data_dtype` for a type of another kind, or values out of range.
+    """
+    want = np.dtype("float32" if fact.dtype == "float16" else fact.dtype)
+    same_kind = array.dtype.kind == want.kind or {array.dtype.kind, want.kind} <= set("iu")
+    if not same_kind:
+        raise SecateurError(
+            "data_dtype",
+            f"The array {fact.name!r} has type {array.dtype.name}; the model takes {fact.dtype}.",
+            where=fact.name,
+            hint=f"Convert it with array.astype(numpy.{fact.dtype}), scaled as in training.",
+        )
+    return converted(array, want, fact.name)
+
+
+def converted(array: np.ndarray, dtype: np.dtype[Any], name: str) -> np.ndarray:
+    """The array in another type of its kind.
+
+    Raises:
+        SecateurError: `data_non_finite` or `data_dtype` where a value does not fit.
+    """
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if dtype.kind == "f" and not np.isfinite(cast).all():
+        raise non_finite(name)
+    if dtype.kind in "iu" and not np.array_equal(cast, array):
+        raise SecateurError(
+            "data_dtype", f"The array {name!r} has values that {dtype.name} can't hold.", where=name
+        )
+    return cast
+
+
+def non_finite(name: str) -> SecateurError:
+    """The error for NaN or infinity in an array."""
+    return SecateurError(
+        "data_non_finite",
+        f"The array {name!r} holds NaN or infinity.",
+        where=name,
+        hint="Remove or repair these samples.",
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    quoted = [repr(shown(name)) for name in names]
+    more = f" and {len(quoted) - 8} more" if len(quoted) > 8 else ""
+    return ", ".join(quoted[:8]) + more

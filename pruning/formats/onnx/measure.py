@@ -1,0 +1,160 @@
+"""What one pass of a module takes, and whether its batch size is free: found by running it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning.errors import SecateurError
+from pruning.facts import TensorFact
+from pruning.formats.limits import Limits
+from pruning.formats.onnx.graph import Graph, label
+from pruning.formats.onnx.module import OnnxModule, Step
+from pruning.formats.onnx.shapes import infer_shapes
+
+
+def over_limit(limit: int, where: str) -> SecateurError:
+    """The error for a pass that would take too much memory."""
+    return SecateurError(
+        "model_too_large",
+        f"One sample leaves more than {limit} bytes of results behind.",
+        where=where,
+        hint="Export with smaller inputs.",
+    )
+
+
+class Sizes:
+    """Counts bytes and positions of a pass at batch size `batch`."""
+
+    def __init__(self, batch: int, limit: int) -> None:
+        self.batch, self.limit = batch, limit
+        self.bytes = 0
+        self.outputs: dict[str, tuple[int, int]] = {}
+
+    @property
+    def total(self) -> int:
+        """Bytes of all results, a sample."""
+        return -(-self.bytes // self.batch)
+
+    def __call__(self, step: Step, results: tuple[Any, ...]) -> None:
+        """Takes note of one step's results."""
+        for result in results:
+            self.bytes += result.nbytes
+        if self.bytes > self.limit * self.batch:
+            raise over_limit(self.limit, step.label)
+        if step.layer:
+            self.outputs[step.layer] = (results[0].numel(), results[0].nbytes)
+
+
+def measure(
+    graph: Graph, module: OnnxModule, inputs: list[TensorFact], limits: Limits
+) -> tuple[Sizes | None, int | None]:
+    """Sizes of a pass (None where input sizes are symbolic), and the batch size if it is fixed."""
+    declared = inputs[0].shape[0]
+    fixed = declared if isinstance(declared, int) else None
+    if any(isinstance(size, str) for fact in inputs for size in fact.shape[1:]):
+        return None, fixed
+    if any(size == 0 for fact in inputs for size in fact.shape):
+        raise SecateurError("model_invalid", "An input has a size of 0.")
+    free = _free(graph, module, inputs, limits)
+    if free is not None:
+        return free, None
+    batch = fixed or 1
+    _price(graph, module, inputs, batch, limits)
+    sizes = Sizes(batch, limits.activation_bytes)
+    _run(module, _samples(inputs, batch, "cpu"), sizes)
+    return sizes, batch
+
+
+def _price(
+    graph: Graph, module: OnnxModule, inputs: list[TensorFact], batch: int, limits: Limits
+) -> None:
+    """Refuses a pass that would take too much memory, before it is run.
+
+    ONNX's shape inference prices most graphs in milliseconds; where it leaves a size open, a pass
+    on the meta device does, which takes seconds to import.
+    """
+    known = infer_shapes(graph.proto, batch)
+    total = 0
+    for node in graph.nodes:
+        for name in filter(None, node.output):
+            shape, itemsize = known.get(name, ((None,), 0))
+            numbers = itemsize
+            for size in shape:
+                if size is None:
+                    _run_at_meta(module, inputs, Sizes(batch, limits.activation_bytes))
+                    return
+                numbers *= size
+            total += numbers
+            if total > limits.activation_bytes * batch:
+                raise over_limit(limits.activation_bytes, label(node))
+
+
+def _run_at_meta(module: OnnxModule, inputs: list[TensorFact], sizes: Sizes) -> None:
+    """Runs the module without data: shapes and types alone."""
+    from torch.func import functional_call
+
+    state = {
+        f"module.{name}": torch.empty_like(value, device="meta")
+        for name, value in [*module.named_parameters(), *module.named_buffers()]
+    }
+    with torch.no_grad():
+        functional_call(
+            _Observed(module, sizes), state, tuple(_samples(inputs, sizes.batch, "meta"))
+        )
+
+
+class _Observed(nn.Module):
+    def __init__(self, module: OnnxModule, observer: Sizes) -> None:
+        super().__init__()
+        self.module, self.observer = module, observer
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.module.run(inputs, self.observer)
+
+
+def _free(
+    graph: Graph, module: OnnxModule, inputs: list[TensorFact], limits: Limits
+) -> Sizes | None:
+    """Sizes of a pass, if each sample's result is the same in a batch of two and of three."""
+    sizes = Sizes(2, limits.activation_bytes)
+    try:
+        _price(graph, module, inputs, 3, limits)
+        three = _samples(inputs, 3, "cpu")
+        large = _run(module, three, Sizes(3, limits.activation_bytes))
+        small = _run(module, [x[:2] for x in three], sizes)
+    except SecateurError as error:
+        if error.code == "model_too_large":
+            raise
+        return None
+    for a, b in zip(large, small, strict=True):
+        if a.dim() == 0 or b.dim() == 0 or a.shape[0] != 3 or b.shape[0] != 2:
+            return None
+        if a.shape[1:] != b.shape[1:]:
+            return None
+        if not torch.allclose(a[:2].double(), b.double(), rtol=1e-3, atol=1e-4, equal_nan=True):
+            return None
+    return sizes
+
+
+def _run(module: OnnxModule, inputs: Sequence[Tensor], sizes: Sizes) -> tuple[Tensor, ...]:
+    with torch.no_grad():
+        result = module.run(inputs, sizes)
+    return result if isinstance(result, tuple) else (result,)
+
+
+def _samples(inputs: list[TensorFact], batch: int, device: str) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for fact in inputs:
+        # Every input's first axis counts samples; a model that disagrees is found out by running.
+        shape = [batch, *(int(size) for size in fact.shape[1:])]
+        dtype = getattr(torch, fact.dtype)
+        if device == "meta":
+            samples.append(torch.empty(shape, dtype=dtype, device="meta"))
+        elif dtype.is_floating_point:
+            samples.append(torch.randn(shape, generator=generator).to(dtype))
+        else:
+            samples.append(torch.zeros(shape, dtype=dtype))
+    return samples

@@ -1,0 +1,198 @@
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto, numpy_helper
+
+from tests.e2e.conftest import Service
+
+FAST = ("--criterion", "magnitude", "--sparsity", "0.5")
+
+
+@pytest.fixture(scope="module")
+def pruned(service: Service, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `secateur prune` wrote."""
+    out = tmp_path_factory.mktemp("out") / "result"
+    done = service.run(
+        "prune", files / "net.onnx", "--data", files / "data.npz", *FAST, "--out", out
+    )
+    assert done.returncode == 0, done.stderr
+    assert "88 of 176" in done.stdout
+    assert "Traceback" not in done.stderr
+    return out
+
+
+def _zeros(path: Path) -> int:
+    proto = ModelProto()
+    proto.ParseFromString(path.read_bytes())
+    tensors = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    return sum(int((a == 0).sum()) for name, a in tensors.items() if name.endswith("weight"))
+
+
+def test_prune_delivers_the_model_under_its_name_with_reports(pruned: Path) -> None:
+    names = {path.name for path in pruned.iterdir()}
+    assert {"net.onnx", "report.json", "report.html", "net.bitmask.safetensors"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    assert _zeros(pruned / "net.onnx") == 88
+
+
+def test_prune_never_overwrites_without_force(service: Service, files: Path, pruned: Path) -> None:
+    again = service.run(
+        "prune", files / "net.onnx", "--data", files / "data.npz", *FAST, "--out", pruned
+    )
+    assert again.returncode == 2
+    assert "--force" in re.sub(r"[\s│]+", " ", again.stderr)
+    onto_itself = service.run(
+        "prune", files / "net.onnx", "--data", files / "data.npz", "--out", files, "--force"
+    )
+    assert onto_itself.returncode == 2
+
+
+def test_prune_local_writes_the_same_files(
+    service: Service, files: Path, pruned: Path, tmp_path: Path
+) -> None:
+    done = service.run(
+        *("prune", files / "net.onnx", "--data", files / "data.npz", *FAST),
+        *("--out", tmp_path / "local", "--local"),
+        SECATEUR_URL="http://127.0.0.1:9",
+    )
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "local").iterdir()} == {p.name for p in pruned.iterdir()}
+    assert (tmp_path / "local" / "net.onnx").read_bytes() == (pruned / "net.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("where", ["service", "local"])
+def test_a_missed_gate_exits_with_3_and_still_delivers(
+    service: Service, files: Path, tmp_path: Path, where: str
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "criterion: {kind: magnitude}\ntarget: {sparsity: 0.95}\n"
+        "scope: {exclude: []}\ngates: {max_drop: {accuracy: 0.0}}\n"
+    )
+    # The network is random: labels that it predicts itself make any change a drop.
+    data = tmp_path / "own.npz"
+    _label_by_the_network(files, data)
+    done = service.run(
+        *("prune", files / "net.onnx", "--data", data, "--spec", spec, "--out", tmp_path / "out"),
+        *(["--local"] if where == "local" else []),
+    )
+    assert done.returncode == 3, done.stderr
+    assert "gate_missed" in done.stderr
+    assert (tmp_path / "out" / "report.json").exists()
+
+
+def _label_by_the_network(files: Path, out: Path) -> None:
+    import onnxruntime
+
+    from tests.e2e.files import samples
+
+    x = samples()["x"]
+    (logits,) = onnxruntime.InferenceSession(files / "net.onnx").run(None, {"x": x})
+    np.savez(out, x=x, target=np.asarray(logits).argmax(1))
+
+
+def test_a_failing_job_exits_with_1_and_says_why(
+    service: Service, files: Path, tmp_path: Path
+) -> None:
+    spec = tmp_path / "spec.json"
+    recovery = {"kind": "fine_tune", "optimizer": {"kind": "sgd", "lr": 1e30}}
+    spec.write_text(json.dumps({"criterion": {"kind": "magnitude"}, "recovery": recovery}))
+    done = service.run(
+        "prune", files / "net.onnx", "--data", files / "data.npz", "--spec", spec, "--out", tmp_path
+    )
+    assert done.returncode == 1
+    assert "error loss_non_finite" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"spec.json"}
+
+
+def test_unlabelled_data_are_refused_by_name_before_anything_is_uploaded(
+    service: Service, files: Path
+) -> None:
+    done = service.run(
+        "prune",
+        files / "net.onnx",
+        "--data",
+        files / "unlabelled.npz",
+        SECATEUR_URL="http://127.0.0.1:9",
+    )
+    assert done.returncode == 1
+    assert "error not_available" in done.stderr
+    assert "target" in done.stderr
+
+
+def test_interrupting_prune_cancels_the_job(service: Service, files: Path, tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "criterion: {kind: magnitude}\nschedule: {kind: rounds, rounds: 100}\n"
+        "recovery: {kind: fine_tune, epochs: 1000}\n"
+    )
+    command = ["prune", str(files / "net.onnx"), "--data", str(files / "data.npz")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "secateur", *command, "--spec", str(spec), "--out", str(tmp_path)],
+        env=service.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    job = ""
+    for line in process.stderr:
+        if line.startswith("Job "):
+            job = line.split()[1]
+        if line.startswith("Recovering"):
+            process.send_signal(signal.SIGINT)
+            break
+    process.stderr.read()
+    assert process.wait(40) == 130
+    shown = json.loads(service.run("jobs", "show", job, "--json").stdout)
+    assert shown["state"] == "cancelled"
+
+
+def test_jobs_can_be_listed_shown_and_downloaded(service: Service, pruned: Path) -> None:
+    listed = json.loads(service.run("jobs", "list", "--state", "succeeded", "--json").stdout)
+    job = listed[-1]["id"]
+    assert service.run("jobs", "wait", job).returncode == 0
+    assert "achieved" in service.run("jobs", "report", job, "--json").stdout
+    lines = service.run("jobs", "events", job, "--json").stdout.splitlines()
+    assert json.loads(lines[-1])["state"] == "succeeded"
+    folder = pruned.parent / "again"
+    assert service.run("jobs", "download", job, "--out", folder).returncode == 0
+    assert (folder / "report.html").exists()
+    plain = service.run("jobs", "list")
+    assert plain.stdout.splitlines()[0].split("\t")[0] == "id"
+    assert "\x1b" not in plain.stdout
+
+
+def test_unpack_restores_the_weights_of_the_pruned_file(
+    service: Service, pruned: Path, tmp_path: Path
+) -> None:
+    packed = pruned / "net.bitmask.safetensors"
+    assert service.run("unpack", packed, tmp_path / "w.npz").returncode == 0
+    restored = np.load(tmp_path / "w.npz")
+    proto = ModelProto()
+    proto.ParseFromString((pruned / "net.onnx").read_bytes())
+    for tensor in proto.graph.initializer:
+        np.testing.assert_array_equal(restored[tensor.name], numpy_helper.to_array(tensor))
+    assert service.run("unpack", packed, tmp_path / "w.npz").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["prune"], 2),
+        (["prune", "missing.onnx", "--data", "missing.npz"], 2),
+        (["jobs", "show", "job_unknown"], 1),
+        (["nonsense"], 2),
+        (["version"], 0),
+    ],
+)
+def test_exit_codes_of_small_things(service: Service, arguments: list[str], code: int) -> None:
+    done = service.run(*arguments)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr

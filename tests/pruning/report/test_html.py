@@ -1,0 +1,150 @@
+"""report.html stands alone, runs nothing, and takes names from strangers as text."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pruning import prune
+from pruning.report import plots
+from pruning.report.html import report_html
+from pruning.report.schema import Report
+
+SCRIPT, MATHS = "<script>alert(1)</script>", r"$\frac$ & <b>"
+
+
+def make(layers: dict[str, nn.Module], spec: dict) -> Report:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    module = nn.Sequential()
+    for name, layer in layers.items():
+        module.add_module(name, layer)
+    x = torch.randn(80, 6)
+    return prune(module, (x, x[:, :3].argmax(1)), spec).report
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Report:
+    report = make(
+        {SCRIPT: nn.Linear(6, 8), "relu": nn.ReLU(), MATHS: nn.Linear(8, 3)},
+        {
+            "criterion": {"kind": "obs"},
+            "target": {"sparsity": 0.7},
+            "schedule": {"kind": "one_shot", "recomputations": 2},
+            "recovery": {"kind": "fine_tune", "epochs": 1},
+            "gates": {"max_drop": {"accuracy": 0.0}},
+        },
+    )
+    report.model.name = f"{SCRIPT}\"'{MATHS}\u202e\x00 名前.onnx"
+    return report
+
+
+@pytest.fixture(scope="module")
+def html(hostile: Report) -> str:
+    return report_html(hostile)
+
+
+class Page(HTMLParser):
+    """Collects tags, addresses and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on"), f"{tag} has {name}"
+            if name == "id":
+                self.ids.append(value)
+            if name in {"src", "href", "action", "xlink:href", "data"}:
+                self.addresses.append(value)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_it_loads_nothing_and_runs_nothing(html):
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert all(address.startswith("#") for address in page.addresses)
+    assert "://" not in html
+    assert "@import" not in html
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
+    assert "default-src 'none'" in html
+
+
+def test_names_are_text_in_the_page_and_in_the_plots(html):
+    assert SCRIPT not in html
+    assert "<b>" not in html
+    page = Page(html)
+    # The table of layers, and the plots (where long names may be cut in the middle).
+    assert page.text.count(SCRIPT) >= 2
+    assert page.text.count(MATHS) >= 3
+    assert "\x00" not in html
+    assert "\u202e" not in html
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(html):
+    page = Page(html)
+    assert len(page.ids) == len(set(page.ids))
+    targets = {a[1:] for a in page.addresses} | set(re.findall(r"url\(#([^)]*)\)", html))
+    assert targets <= set(page.ids)
+
+
+def test_the_page_is_the_same_every_time(hostile, html):
+    assert report_html(hostile) == html
+
+
+def test_a_missed_gate_stands_at_the_top(hostile, html):
+    text = Page(html).text
+    missed = any(c.status == "fail" for c in hostile.checks)
+    assert ("rejected by a gate" in text[:3000]) == missed
+
+
+def test_plots_take_their_colours_from_the_page(hostile, html):
+    svg = plots.sparsity_by_layer(hostile)
+    assert "var(--removed)" in svg
+    assert "#0" not in re.sub(r"url\(#[^)]*\)|href=\"#[^\"]*\"", "", svg)
+    assert "mathdefault" not in html
+
+
+def test_many_layers_are_capped_with_a_note(hostile):
+    report = hostile.model_copy(deep=True)
+    first = report.layers[0]
+    report.layers = [first.model_copy(update={"name": f"layer{i}"}) for i in range(43)]
+    assert len(plots.saliency_panels(report)) == plots.MAX_PANELS
+    text = Page(report_html(report)).text
+    assert "The first 12 of 43 layers" in text
+    assert "the first 40 of 43" in text
+    assert "layer42" in text
+
+
+def test_a_report_without_numbers_still_makes_a_page(hostile):
+    report = hostile.model_copy(deep=True)
+    for step in report.rounds:
+        step.predicted_increase = step.measured_increase = None
+    report.loss.predicted_increase = report.loss.pruned = None
+    report.damping_sweep, report.checks = [], []
+    report.metrics.dense = report.metrics.pruned = {}
+    report.metrics.recovered = None
+    for layer in report.layers:
+        layer.saliency = layer.saliency_histogram = None
+    assert "could not be compared" in Page(report_html(report)).text
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-150, 1e150), (1.0, 1.0), (1e-9, 1.1e-9)])
+def test_histograms_of_any_range_can_be_drawn(hostile, low, high):
+    report = hostile.model_copy(deep=True)
+    histogram = report.layers[0].saliency_histogram
+    assert histogram is not None
+    bins = len(histogram.counts)
+    histogram.edges = np.geomspace(low, high * 1.0001, bins + 1).tolist()
+    assert plots.saliency_panels(report)[0].startswith("<svg")

@@ -1,0 +1,207 @@
+"""A run from files to artifacts, on a real network trained on real digits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper
+
+from pruning.errors import SecateurError
+from pruning.events import CheckpointEvent, MetricEvent, PhaseEvent
+from pruning.formats import bitmask
+from pruning.formats.masks import read_masks
+from pruning.report.schema import Report, results_json
+from pruning.request import FileRef, RunRequest
+from pruning.run import run
+
+OBS = {
+    "criterion": {"kind": "obs", "damping": 0.01},
+    "schedule": {"recomputations": 1, "kind": "one_shot"},
+}
+ROUNDS = {
+    "criterion": {"kind": "obd"},
+    "target": {"sparsity": 0.8},
+    "schedule": {"kind": "rounds", "rounds": 2},
+    "recovery": {"kind": "fine_tune", "epochs": 1},
+}
+
+
+@pytest.fixture
+def inputs(digits_files: Path) -> Path:
+    return digits_files
+
+
+def request(inputs: Path, spec: dict[str, Any], evaluation: bool = True, **more: Any) -> RunRequest:
+    data = {"calibration": FileRef(path=str(inputs / "calibration.npz"), name="calibration.npz")}
+    if evaluation:
+        data["evaluation"] = FileRef(path=str(inputs / "evaluation.npz"), name="evaluation.npz")
+    model = FileRef(path=str(inputs / "digits.onnx"), name="My digits.onnx", sha256="0" * 64)
+    return RunRequest(**({"model": model, "data": data, "spec": spec} | more))
+
+
+def report_of(folder: Path) -> Report:
+    return Report.model_validate_json((folder / "out" / "report.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"criterion": {"kind": "magnitude"}}, {"criterion": {"kind": "obd"}}, OBS, ROUNDS],
+    ids=["magnitude", "obd", "obs", "rounds"],
+)
+def test_artifacts_agree_with_each_other_and_with_the_report(inputs, tmp_path, spec):
+    events: list[Any] = []
+    result = run(request(inputs, spec), tmp_path, events.append)
+    report, out = report_of(tmp_path), tmp_path / "out"
+    assert {a.name for a in result.artifacts} == {path.name for path in out.iterdir()}
+    assert {a.name for a in report.artifacts} == {
+        "My_digits.onnx",
+        "My_digits.masks.safetensors",
+        "My_digits.bitmask.safetensors",
+    }
+
+    model = onnx.load(out / "My_digits.onnx")
+    arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    total = 64 * 12 + 12 * 10
+    removed = int(report.spec.target.sparsity * total + 0.5)
+    masks = read_masks(out / "My_digits.masks.safetensors")
+    assert (report.sparsity.removed, report.sparsity.total) == (removed, total)
+    assert sum(int((~m).sum()) for m in masks.values()) == removed
+    assert not arrays["fc1.weight"][~masks["fc1.weight"]].any()
+    assert not arrays["head.weight"].T[~masks["head.weight"]].any()
+    assert [x.zeros for x in report.layers] == [
+        int((arrays["fc1.weight"] == 0).sum()),
+        int((arrays["head.weight"] == 0).sum()),
+    ]
+    decoded = bitmask.decode(out / "My_digits.bitmask.safetensors")
+    assert {n: a.tobytes() for n, a in decoded.items()} == {
+        n: a.tobytes() for n, a in arrays.items()
+    }
+
+    with np.load(inputs / "evaluation.npz") as data:
+        session = ort.InferenceSession(str(out / "My_digits.onnx"))
+        (logits,) = session.run(["logits"], {"pixels": data["pixels"]})
+        accuracy = (logits.argmax(1) == data["target"]).mean()
+    assert report.metrics.final["accuracy"].value == pytest.approx(accuracy, abs=1 / 400)
+    assert report.metrics.dense["accuracy"].value > 0.85
+
+    assert {c.status for c in report.checks} == {"pass"}
+    assert {c.name for c in report.checks} >= {
+        "exact_zeros", "zeros_by_layer", "graph_kept", "masks_file", "bitmask_file",
+        "onnxruntime_outputs", "onnxruntime_accuracy",
+    }  # fmt: skip
+    assert report.sizes is not None
+    assert report.sizes.pruned_bytes == (out / "My_digits.onnx").stat().st_size
+    assert result.rejected is None
+    phases = [e.phase for e in events if isinstance(e, PhaseEvent)]
+    assert phases[0] == "loading"
+    assert {"checking", "scoring", "pruning", "verifying", "exporting"} <= set(phases)
+    assert {e.stage for e in events if isinstance(e, MetricEvent)} >= {"dense", "pruned"}
+    assert result.summary["sparsity"]["removed"] == removed
+
+
+def test_a_missed_gate_rejects_and_keeps_the_artifacts(inputs, tmp_path):
+    spec = {
+        "criterion": {"kind": "magnitude"},
+        "target": {"sparsity": 0.95},
+        "gates": {"max_drop": {"accuracy": 0.01}},
+    }
+    result = run(request(inputs, spec), tmp_path)
+    assert result.rejected is not None
+    assert (result.rejected.code, result.rejected.where) == (
+        "gate_missed",
+        "spec.gates.max_drop.accuracy",
+    )
+    assert (tmp_path / "out" / "My_digits.onnx").exists()
+    assert "rejected by a gate" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_two_runs_differ_in_nothing_but_timings_and_environment(inputs, tmp_path):
+    for name in ("a", "b"):
+        run(request(inputs, OBS, evaluation=False), tmp_path / name)
+    a, b = report_of(tmp_path / "a"), report_of(tmp_path / "b")
+    assert a.timings != b.timings
+    assert results_json(a) == results_json(b)
+    assert a.data.evaluation.source == "held_out"
+    assert (a.data.calibration.samples, a.data.evaluation.samples) == (720, 180)
+    for path in (tmp_path / "a" / "out").glob("My_digits*"):
+        assert path.read_bytes() == (tmp_path / "b" / "out" / path.name).read_bytes()
+
+
+def test_a_resumed_run_gives_the_bytes_of_an_undisturbed_one(inputs, tmp_path):
+    run(request(inputs, ROUNDS), tmp_path / "whole")
+
+    def die(event: Any) -> None:
+        if isinstance(event, CheckpointEvent):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(request(inputs, ROUNDS), tmp_path / "cut", die)
+    assert not (tmp_path / "cut" / "out").exists()
+    events: list[Any] = []
+    run(request(inputs, ROUNDS), tmp_path / "cut", events.append)
+    assert sum(isinstance(e, CheckpointEvent) for e in events) == 1
+    assert results_json(report_of(tmp_path / "cut")) == results_json(report_of(tmp_path / "whole"))
+
+
+def test_outputs_not_asked_for_are_not_written(inputs, tmp_path):
+    spec = {"criterion": {"kind": "magnitude"}, "outputs": ["native"]}
+    result = run(request(inputs, spec), tmp_path)
+    assert {a.format for a in result.artifacts} == {"onnx", "report.json", "report.html"}
+    report = report_of(tmp_path)
+    assert report.sizes is not None
+    assert report.sizes.bitmask_bytes is None
+
+
+def test_a_failure_while_exporting_leaves_no_out_folder(inputs, tmp_path):
+    def die(event: Any) -> None:
+        if event == PhaseEvent(phase="verifying"):
+            assert any(path.name.startswith(".out") for path in tmp_path.iterdir())
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        run(request(inputs, {"criterion": {"kind": "magnitude"}}), tmp_path, die)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "code", "where"),
+    [
+        ({"images": (900, 64)}, "data_names", "data.calibration"),
+        ({"pixels": (900, 8, 8)}, "data_shape", "data.calibration.pixels"),
+    ],
+)
+def test_wrong_arrays_are_refused_with_their_place(inputs, tmp_path, arrays, code, where):
+    np.savez(
+        tmp_path / "bad.npz",
+        target=np.zeros(900, int),
+        **{name: np.zeros(shape, np.float32) for name, shape in arrays.items()},
+    )
+    bad = {"calibration": FileRef(path="bad.npz", name="bad.npz")}
+    with pytest.raises(SecateurError) as refused:
+        run(request(inputs, {}, data=bad), tmp_path)
+    assert (refused.value.code, refused.value.where) == (code, where)
+
+
+def test_damaged_data_are_refused_with_their_role(inputs, tmp_path):
+    (tmp_path / "bad.npz").write_bytes((inputs / "calibration.npz").read_bytes()[:5000])
+    bad = {"calibration": FileRef(path="bad.npz", name="bad.npz")}
+    with pytest.raises(SecateurError) as refused:
+        run(request(inputs, {}, data=bad), tmp_path)
+    assert refused.value.code == "data_unreadable"
+    assert (refused.value.where or "").startswith("data.calibration")
+
+
+def test_checks_give_facts(inputs, tmp_path):
+    ref = FileRef(path=str(inputs / "digits.onnx"), name="digits.onnx")
+    facts = run(RunRequest(kind="check_model", model=ref), tmp_path).facts
+    assert facts is not None
+    assert [layer["name"] for layer in facts["layers"]] == ["fc1", "head"]
+    ref = FileRef(path=str(inputs / "evaluation.npz"), name="x")
+    facts = run(RunRequest(kind="check_dataset", data={"calibration": ref}), tmp_path).facts
+    assert facts is not None
+    assert (facts["samples"], facts["target"]["classes"]) == (400, 10)
+    json.dumps(facts)

@@ -1,0 +1,96 @@
+"""What a child gets: limits, an empty environment, no privileges to gain, its own session."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench import ROOT, Bench, alive, until
+
+from worker import sandbox
+from worker.launch import __file__ as LAUNCHER
+
+LIMITS = ["RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_AS"]
+
+
+@pytest.fixture
+def confession(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> dict:
+    monkeypatch.setenv("SECATEUR_REDIS_URL", "redis://:secret@broker:6379/0")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    place = bench.place(child_memory_bytes=1 << 30, wall_seconds=100)
+    _, job = bench.attempt("confess", place, limits=LIMITS)
+    assert job.state == "succeeded", job.error
+    return job.summary | {"folder": str(place.house.folder)}
+
+
+def test_nothing_of_the_workers_environment_reaches_the_child(confession: dict):
+    environ = confession["environ"]
+    assert "secret" not in json.dumps(environ)
+    assert environ["CUDA_VISIBLE_DEVICES"] == "3"
+    assert environ["OMP_NUM_THREADS"] == "1"
+    assert environ["HOME"].startswith(confession["folder"])
+    assert environ["TMPDIR"] == environ["HOME"] + "/tmp"
+    assert confession["cwd"] == environ["HOME"]
+
+
+def test_the_child_leads_its_own_session_and_group(confession: dict):
+    assert confession["leads"] == [True, True]
+
+
+def test_limits_are_set_and_can_not_be_raised(confession: dict):
+    limits = confession["limits"]
+    assert limits["RLIMIT_CORE"] == [0, 0]
+    assert limits["RLIMIT_CPU"] == [260, 260]
+    assert limits["RLIMIT_NOFILE"] == [1024, 1024]
+    assert limits["RLIMIT_AS"] == [5 << 30, 5 << 30]
+    soft, hard = limits["RLIMIT_FSIZE"]
+    assert soft == hard > 0
+
+
+def test_no_new_privileges_private_files_and_no_open_descriptors(confession: dict):
+    assert confession["status"]["NoNewPrivs"] == "1"
+    assert confession["umask"] == 0o077
+    assert confession["stdin"] == "/dev/null"
+    # The listing itself needs one more.
+    assert set(confession["descriptors"]) - {0, 1, 2, confession["events"]} <= {3, 4, 5, 6}
+    assert len(confession["descriptors"]) == 5
+    assert confession["inputs"] == {"model": "0o100400", "calibration": "0o100400"}
+
+
+def test_signals_that_the_worker_ignores_are_not_ignored_by_the_child(confession: dict):
+    assert int(confession["status"]["SigBlk"], 16) == 0
+    ignored = int(confession["status"]["SigIgn"], 16)
+    assert not ignored & 1 << (signal.SIGTERM - 1)
+
+
+def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path):
+    limits = sandbox.Limits(threads=1, cpu_seconds=60, file_bytes=1 << 20)
+    starter = (
+        "import subprocess, sys, time\n"
+        "from worker import sandbox\n"
+        f"command = sandbox.command(['/bin/sleep', '600'], sandbox.{limits!r})\n"
+        "print(subprocess.Popen(command, start_new_session=True).pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    until(lambda: b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    until(lambda: not alive(pid), what="the child's death")
+
+
+def test_a_child_whose_parent_is_gone_already_does_not_start():
+    plan = json.dumps({"parent": os.getpid() + 1, "rlimits": {}, "umask": 0o077})
+    ended = subprocess.run([sys.executable, "-I", "-S", LAUNCHER, plan, "/bin/true"], check=False)
+    assert ended.returncode == 125
+
+
+def test_the_level_in_force_has_a_name():
+    assert sandbox.LEVEL == "limits"

@@ -1,0 +1,72 @@
+"""A child started ahead serves one job, dies with its worker, and is replaced when it has died."""
+
+import os
+import signal
+
+from bench import Bench, alive, until
+
+from worker.supervisor import Attempt
+
+
+def warm(bench: Bench):
+    place = bench.place(warm_children=True)
+    place.prepare()
+    assert place._warm is not None
+    return place, place._warm
+
+
+def test_the_child_started_ahead_gets_the_job(bench: Bench):
+    place, child = warm(bench)
+    _, job = bench.attempt("succeed", place)
+    assert job.summary["pid"] == child.pid
+    assert not alive(child.pid)
+
+
+def test_it_serves_one_job_only(bench: Bench):
+    place, child = warm(bench)
+    bench.attempt("succeed", place)
+    place.prepare()
+    _, job = bench.attempt("succeed", place)
+    assert job.summary["pid"] != child.pid
+
+
+def test_a_dead_one_is_replaced(bench: Bench):
+    place, child = warm(bench)
+    os.kill(child.pid, signal.SIGKILL)
+    until(lambda: child.returncode is not None)
+    became, job = bench.attempt("succeed", place)
+    assert became == "succeeded"
+    assert job.summary["pid"] != child.pid
+
+
+def test_without_a_job_it_exits_by_itself(bench: Bench):
+    _, child = warm(bench)
+    child._stdin.close()
+    assert until(lambda: child.returncode == 0)
+
+
+def test_closing_the_workplace_ends_it_and_its_folder(bench: Bench):
+    place, child = warm(bench)
+    bench.places.remove(place)
+    place.close()
+    assert not alive(child.pid)
+    assert not place.house.folder.exists()
+
+
+def test_a_draining_worker_starts_none(bench: Bench):
+    place = bench.place(warm_children=True)
+    (bench.folder / "drain").touch()
+    place.prepare()
+    assert place._warm is None
+
+
+def test_a_job_after_a_crash_gets_a_fresh_slot(bench: Bench):
+    place = bench.place()
+    bench.attempt("crash_until_saved", place, steps=1)
+    job = bench.submit("succeed")
+    first = bench.claim()  # the crashed job, queued again and older
+    assert first.checkpoints
+    second = bench.claim()
+    assert second.job_id == job
+    Attempt(place, second).run()
+    assert bench.job(job).summary["checkpoints"] == []
