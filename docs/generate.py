@@ -1,4 +1,4 @@
-"""Write the pages that are made from the code: `python docs/generate.py` (a test holds them equal)."""
+"""Write the pages that are made from the code; a test holds them equal to it: `make docs`."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ NOTE = "<!-- Made by docs/generate.py from the code; edit the code instead. -->\
 
 def errors_page() -> str:
     """Every error code with its HTTP status and meaning."""
-    rows = "\n".join(f"| `{code}` | {status} | {title} |" for code, (status, title) in CODES.items())
+    rows = "\n".join(f"| `{c}` | {status} | {title} |" for c, (status, title) in CODES.items())
     return f"""{NOTE}# Error codes
 
 Every error of the API is `application/problem+json` (RFC 9457) with a stable `code`, `where` (the

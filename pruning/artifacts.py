@@ -16,18 +16,21 @@ from pruning.formats.onnx.graph import constant_tensor
 from pruning.report.schema import ArtifactEntry
 
 _CHUNK = 1 << 20
-_STEM_BYTES = 100
+_STEM_BYTES = 150
+_FORBIDDEN = frozenset('<>:"|?*')
 
 
 def stem(name: str) -> str:
-    """A display name as the stem of a file name: no path, no control characters, never empty.
+    """A display name as the stem of a file name, without `.onnx`; never empty.
 
-    Letters and digits of every script, `.`, `-` and `_` stay; anything else becomes `_`.
+    What no file system takes, what a terminal would not show and what could lead elsewhere
+    becomes `_`: separators, control characters, `<>:"|?*`, dots and dashes at the start.
     """
     base = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
     base = re.sub(r"\.onnx$", "", base, flags=re.IGNORECASE)
-    base = re.sub(r"[^\w.\-]+", "_", base).strip("._-")
-    return base.encode()[:_STEM_BYTES].decode(errors="ignore").strip("._-") or "model"
+    base = "".join("_" if c in _FORBIDDEN or not c.isprintable() else c for c in base)
+    base = base.encode(errors="replace")[:_STEM_BYTES].decode(errors="ignore")
+    return base.lstrip(" .-").rstrip(" .") or "model"
 
 
 def tensors(proto: onnx.ModelProto) -> dict[str, np.ndarray]:

@@ -13,7 +13,6 @@ from torch import Tensor
 from pruning.criteria.problem import Problem
 from pruning.curvature.matrix import Blocks, Dense, Diagonal, Matrix
 
-
 PANEL = 256
 """Columns of an inverse factor that are solved for at a time."""
 

@@ -39,6 +39,12 @@ def first_project(session: Session) -> Project | None:
     return session.scalars(sa.select(Project).order_by(Project.id).limit(1)).first()
 
 
+def project_named(session: Session, name: str) -> Project:
+    """The oldest project of that name, made if there is none."""
+    query = sa.select(Project).where(Project.name == name).order_by(Project.id).limit(1)
+    return session.scalars(query).first() or create_project(session, name)
+
+
 def create_key(
     session: Session, project_id: str, name: str, now: datetime | None = None
 ) -> tuple[ApiKey, str]:

@@ -2,8 +2,8 @@
 
 import importlib
 import importlib.util
+import json
 import re
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -41,7 +41,7 @@ def commands() -> dict[str, list[str]]:
     """Every command that starts one of our processes, from both files."""
     named = {f"Dockerfile:{n}": s for n, s in stages().items()}
     result = {
-        place: shlex.split(dict(steps)["CMD"].strip("[]").replace(",", " "))
+        place: json.loads(dict(steps)["CMD"])
         for place, steps in named.items()
         if "CMD" in dict(steps)
     }
@@ -105,7 +105,7 @@ def test_every_variable_is_a_setting():
 
 
 def test_every_path_and_extra_exists():
-    for _, steps in stages().items():
+    for steps in stages().values():
         for word, rest in steps:
             if word == "COPY":
                 for source in rest.split()[:-1]:

@@ -53,38 +53,27 @@ def test_prune_never_overwrites_without_force(service: Service, files: Path, pru
     assert onto_itself.returncode == 2
 
 
-def test_prune_local_writes_the_same_files(
-    service: Service, files: Path, pruned: Path, tmp_path: Path
-) -> None:
-    done = service.run(
-        *("prune", files / "net.onnx", "--data", files / "data.npz", *FAST),
-        *("--out", tmp_path / "local", "--local"),
-        SECATEUR_URL="http://127.0.0.1:9",
-    )
-    assert done.returncode == 0, done.stderr
-    assert {p.name for p in (tmp_path / "local").iterdir()} == {p.name for p in pruned.iterdir()}
-    assert (tmp_path / "local" / "net.onnx").read_bytes() == (pruned / "net.onnx").read_bytes()
-
-
-@pytest.mark.parametrize("where", ["service", "local"])
-def test_a_missed_gate_exits_with_3_and_still_delivers(
-    service: Service, files: Path, tmp_path: Path, where: str
+def test_a_missed_gate_exits_with_3_and_local_writes_the_same_files(
+    service: Service, files: Path, tmp_path: Path
 ) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(
         "criterion: {kind: magnitude}\ntarget: {sparsity: 0.95}\n"
-        "scope: {exclude: []}\ngates: {max_drop: {accuracy: 0.0}}\n"
+        "gates: {max_drop: {accuracy: 0.0}}\n"
     )
-    # The network is random: labels that it predicts itself make any change a drop.
+    # The network is random: with labels that it predicts itself, every change is a drop.
     data = tmp_path / "own.npz"
     _label_by_the_network(files, data)
-    done = service.run(
-        *("prune", files / "net.onnx", "--data", data, "--spec", spec, "--out", tmp_path / "out"),
-        *(["--local"] if where == "local" else []),
-    )
-    assert done.returncode == 3, done.stderr
-    assert "gate_missed" in done.stderr
-    assert (tmp_path / "out" / "report.json").exists()
+    command = ["prune", files / "net.onnx", "--data", data, "--spec", spec, "--out"]
+    remote = service.run(*command, tmp_path / "remote")
+    local = service.run(*command, tmp_path / "local", "--local", SECATEUR_URL="http://127.0.0.1:9")
+    for done in (remote, local):
+        assert done.returncode == 3, done.stderr
+        assert "error gate_missed" in done.stderr
+    written = {path.name for path in (tmp_path / "remote").iterdir()}
+    assert {path.name for path in (tmp_path / "local").iterdir()} == written
+    for name in ("net.onnx", "net.masks.safetensors", "net.bitmask.safetensors"):
+        assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "remote" / name).read_bytes()
 
 
 def _label_by_the_network(files: Path, out: Path) -> None:

@@ -58,16 +58,16 @@ def test_artifacts_agree_with_each_other_and_with_the_report(inputs, tmp_path, s
     report, out = report_of(tmp_path), tmp_path / "out"
     assert {a.name for a in result.artifacts} == {path.name for path in out.iterdir()}
     assert {a.name for a in report.artifacts} == {
-        "My_digits.onnx",
-        "My_digits.masks.safetensors",
-        "My_digits.bitmask.safetensors",
+        "My digits.onnx",
+        "My digits.masks.safetensors",
+        "My digits.bitmask.safetensors",
     }
 
-    model = onnx.load(out / "My_digits.onnx")
+    model = onnx.load(out / "My digits.onnx")
     arrays = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     total = 64 * 12 + 12 * 10
     removed = int(report.spec.target.sparsity * total + 0.5)
-    masks = read_masks(out / "My_digits.masks.safetensors")
+    masks = read_masks(out / "My digits.masks.safetensors")
     assert (report.sparsity.removed, report.sparsity.total) == (removed, total)
     assert sum(int((~m).sum()) for m in masks.values()) == removed
     assert not arrays["fc1.weight"][~masks["fc1.weight"]].any()
@@ -76,13 +76,13 @@ def test_artifacts_agree_with_each_other_and_with_the_report(inputs, tmp_path, s
         int((arrays["fc1.weight"] == 0).sum()),
         int((arrays["head.weight"] == 0).sum()),
     ]
-    decoded = bitmask.decode(out / "My_digits.bitmask.safetensors")
+    decoded = bitmask.decode(out / "My digits.bitmask.safetensors")
     assert {n: a.tobytes() for n, a in decoded.items()} == {
         n: a.tobytes() for n, a in arrays.items()
     }
 
     with np.load(inputs / "evaluation.npz") as data:
-        session = ort.InferenceSession(str(out / "My_digits.onnx"))
+        session = ort.InferenceSession(str(out / "My digits.onnx"))
         (logits,) = session.run(["logits"], {"pixels": data["pixels"]})
         accuracy = (logits.argmax(1) == data["target"]).mean()
     assert report.metrics.final["accuracy"].value == pytest.approx(accuracy, abs=1 / 400)
@@ -94,7 +94,7 @@ def test_artifacts_agree_with_each_other_and_with_the_report(inputs, tmp_path, s
         "onnxruntime_outputs", "onnxruntime_accuracy",
     }  # fmt: skip
     assert report.sizes is not None
-    assert report.sizes.pruned_bytes == (out / "My_digits.onnx").stat().st_size
+    assert report.sizes.pruned_bytes == (out / "My digits.onnx").stat().st_size
     assert result.rejected is None
     phases = [e.phase for e in events if isinstance(e, PhaseEvent)]
     assert phases[0] == "loading"
@@ -115,7 +115,7 @@ def test_a_missed_gate_rejects_and_keeps_the_artifacts(inputs, tmp_path):
         "gate_missed",
         "spec.gates.max_drop.accuracy",
     )
-    assert (tmp_path / "out" / "My_digits.onnx").exists()
+    assert (tmp_path / "out" / "My digits.onnx").exists()
     assert "rejected by a gate" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -127,7 +127,7 @@ def test_two_runs_differ_in_nothing_but_timings_and_environment(inputs, tmp_path
     assert results_json(a) == results_json(b)
     assert a.data.evaluation.source == "held_out"
     assert (a.data.calibration.samples, a.data.evaluation.samples) == (720, 180)
-    for path in (tmp_path / "a" / "out").glob("My_digits*"):
+    for path in (tmp_path / "a" / "out").glob("My digits*"):
         assert path.read_bytes() == (tmp_path / "b" / "out" / path.name).read_bytes()
 
 

@@ -3,12 +3,12 @@
 from collections import Counter
 from typing import Any
 
-from onnx import TensorProto, ValueInfoProto, helper
+from onnx import ValueInfoProto, helper
 from torch import nn
 
 from pruning.facts import LayerFact, ModelFacts, TensorFact
 from pruning.formats.limits import Limits
-from pruning.formats.onnx.graph import Graph
+from pruning.formats.onnx.graph import Graph, type_name
 from pruning.formats.onnx.measure import Sizes, measure
 from pruning.formats.onnx.module import OnnxModule
 from pruning.formats.onnx.parse import opset, shown
@@ -59,7 +59,7 @@ def tensor_fact(value: ValueInfoProto) -> TensorFact:
     try:
         dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type).name
     except KeyError:
-        dtype = TensorProto.DataType.Name(kind.elem_type).lower()
+        dtype = type_name(kind.elem_type).lower()
     shape: list[int | str] = [
         d.dim_value if d.HasField("dim_value") else shown(d.dim_param) or "?"
         for d in kind.shape.dim

@@ -91,12 +91,19 @@ def label(node: NodeProto) -> str:
     return f"{shown(name)} ({shown(node.op_type)})" if name else shown(node.op_type)
 
 
+def type_name(kind: int) -> str:
+    """ONNX's name of a tensor type, or its number where there is no such type."""
+    return str(TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else kind)
+
+
 def constant_tensor(node: NodeProto) -> TensorProto:
     """The value of a Constant node as a tensor.
 
     Raises:
         SecateurError: `operator_attribute_unsupported` for sparse and text values.
     """
+    if len(node.attribute) != 1:
+        raise _unread(label(node), f"a constant with {len(node.attribute)} values")
     attribute = node.attribute[0]
     if attribute.ref_attr_name:
         raise _unread(label(node), "a constant taken from a function's attribute")
@@ -124,7 +131,7 @@ def _live(nodes, outputs: list[str]) -> list[NodeProto]:  # type: ignore[no-unty
 
 def _constant(name: str, tensor: TensorProto) -> Constant:
     if tensor.data_type not in (*FLOATS, *_EXACT):
-        kind = TensorProto.DataType.Name(tensor.data_type)
+        kind = type_name(tensor.data_type)
         raise _unread(shown(name), f"a constant of type {kind}")
     try:
         array = numpy_helper.to_array(tensor)

@@ -12,7 +12,7 @@ from pruning.formats.limits import Limits
 from pruning.formats.onnx.binding import Binding
 from pruning.formats.onnx.builder import Builder, Node
 from pruning.formats.onnx.facts import collect_facts
-from pruning.formats.onnx.graph import FLOATS, Graph, read_graph
+from pruning.formats.onnx.graph import FLOATS, Graph, read_graph, type_name
 from pruning.formats.onnx.module import OnnxModule
 from pruning.formats.onnx.ops import OPERATORS
 from pruning.formats.onnx.parse import parse, shown
@@ -103,7 +103,7 @@ def _check_inputs(graph: Graph) -> None:
                 where=shown(value.name),
             )
         if kind.elem_type not in (*FLOATS, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL):
-            name = TensorProto.DataType.Name(kind.elem_type)
+            name = type_name(kind.elem_type)
             raise SecateurError(
                 "operator_attribute_unsupported",
                 f"The input {shown(value.name)!r} has type {name}.",

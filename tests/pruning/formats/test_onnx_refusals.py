@@ -171,3 +171,17 @@ def test_a_tensor_with_too_few_bytes():
     model = mlp()
     model.graph.initializer[0].raw_data = b"1234"
     refused(model, "model_invalid")
+
+
+def test_types_that_onnx_does_not_have():
+    model = mlp()
+    model.graph.initializer[0].data_type = 124
+    refused(model, "operator_attribute_unsupported", "type 124")
+    model = mlp()
+    model.graph.input[0].type.tensor_type.elem_type = 99
+    refused(model, "operator_attribute_unsupported", "type 99")
+
+
+def test_names_that_are_not_text():
+    data = mlp().SerializeToString()
+    refused(data.replace(b"fc1.weight", b"fc1.\xff\xfeight"), "model_unreadable", "UTF-8")

@@ -54,7 +54,7 @@ def power(x: Value, exponent: Value) -> Value:
         return apply(np.power, torch.pow, x, exponent)
     if is_host(exponent) and exponent.size == 1 and isinstance(x, Tensor):
         result = x.pow(exponent.reshape(-1)[0].item())
-        return result.reshape(torch.broadcast_shapes(x.shape, exponent.shape)).to(x.dtype)
+        return result.reshape(np.broadcast_shapes(x.shape, exponent.shape)).to(x.dtype)
     x, exponent = tensors(x, exponent)
     return x.pow(exponent).to(x.dtype)
 

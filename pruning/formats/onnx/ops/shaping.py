@@ -131,7 +131,7 @@ def expand(x: Value, shape: Value) -> Value:
     """X broadcast with a shape."""
     wanted = ints(shape, "Expand's shape")
     if isinstance(x, Tensor):
-        return x.expand(torch.broadcast_shapes(x.shape, tuple(wanted)))
+        return x.expand(np.broadcast_shapes(x.shape, tuple(wanted)))
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(wanted)))
 
 

@@ -1,0 +1,122 @@
+"""What the service adds to a job: `secateur prune` through it, beside `secateur prune --local`.
+
+Both are whole processes, started the same way on the same files, in turn. Every repetition uses a
+model of new bytes (its doc string), so that upload, intake and checks are paid each time. The
+figure: the difference of the medians is under 5 s. The split comes from the job's own timestamps.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import onnx
+
+from benchmarks.common import save, table
+from demo.network import digits, export, train
+from demo.network import save as save_arrays
+from secateur import Client
+
+REPETITIONS = 5
+LIMIT = 5.0
+READY_WITHIN = 90.0
+
+
+def _variant(source: Path, folder: Path, number: int) -> Path:
+    proto = onnx.ModelProto.FromString(source.read_bytes())
+    proto.doc_string = f"repetition {number}"
+    path = folder / f"digits-{number}.onnx"
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    return path
+
+
+def _timed(arguments: list[str], environment: dict[str, str]) -> float:
+    begin = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "secateur", *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.perf_counter() - begin
+
+
+def _split(client: Client, name: str, wall: float, folder: Path) -> dict[str, float]:
+    """Where the wall time of one run through the service went, in seconds."""
+    job = next(j for j in client.jobs() if j.name == name)
+    model = client.model(job.model)
+    work = sum(json.loads((folder / "report.json").read_text())["timings"].values())
+    waiting = (job.started_at - job.created_at).total_seconds()
+    running = (job.finished_at - job.started_at).total_seconds()
+    checking = (model.updated_at - model.created_at).total_seconds()
+    return {
+        "check of the model": checking,
+        "waiting in the queue": waiting,
+        "attempt beyond the work": running - work,
+        "the work itself": work,
+        "client: start, transfers, following": wall - checking - waiting - running,
+    }
+
+
+def run() -> bool:
+    """Measure, print, save; whether the figure holds."""
+    with tempfile.TemporaryDirectory(prefix="secateur-bench-") as name:
+        return _run(Path(name))
+
+
+def _run(folder: Path) -> bool:
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("SECATEUR_URL", "SECATEUR_API_KEY")
+    }
+    environment["SECATEUR_CONFIG_DIR"] = str(folder / "config")
+    calibration, evaluation = digits(0)
+    export(train(calibration, 0), folder / "digits.onnx")
+    save_arrays(calibration, folder / "train.npz")
+    save_arrays(evaluation, folder / "test.npz")
+    service = subprocess.Popen(
+        [sys.executable, "-m", "secateur", "up", "--port", "0", "--data-dir", str(folder / "data")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert service.stdout is not None
+        if not any("is ready" in line for line in service.stdout):
+            raise RuntimeError("the service did not start")
+        os.environ["SECATEUR_CONFIG_DIR"] = environment["SECATEUR_CONFIG_DIR"]
+        rows = [_pair(folder, environment, n) for n in range(REPETITIONS + 1)][1:]
+    finally:
+        service.terminate()
+        service.wait(30)
+    medians = {k: statistics.median(r[k] for r in rows) for k in rows[0]}
+    overhead = medians["service"] - medians["local"]
+    table([[k, v] for k, v in medians.items()], ["median of " + str(REPETITIONS), "seconds"])
+    held = overhead < LIMIT
+    print(
+        f"the service adds {overhead:.2f} s (ratio {medians['service'] / medians['local']:.2f}): "
+        f"figure (under {LIMIT:.0f} s) {'held' if held else 'MISSED'}"
+    )
+    save(
+        "service_overhead",
+        {"repetitions": REPETITIONS, "medians": medians, "overhead": overhead, "rows": rows,
+         "held": held},
+    )  # fmt: skip
+    return held
+
+
+def _pair(folder: Path, environment: dict[str, str], number: int) -> dict[str, float]:
+    """One run each way; the first pair of all warms up and is not counted."""
+    model = _variant(folder / "digits.onnx", folder, number)
+    common = [
+        "prune", str(model), "--data", str(folder / "train.npz"), "--evaluation",
+        str(folder / "test.npz"), "--criterion", "obd", "--sparsity", "0.85",
+    ]  # fmt: skip
+    local = _timed([*common, "--local", "--out", str(folder / f"local-{number}")], environment)
+    out, name = folder / f"service-{number}", f"repetition {number}"
+    service = _timed([*common, "--name", name, "--out", str(out)], environment)
+    with Client() as client:
+        return {"local": local, "service": service, **_split(client, name, service, out)}

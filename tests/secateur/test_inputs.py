@@ -1,0 +1,137 @@
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from secateur import SecateurError
+from secateur.cli.inputs import Inputs, check_target, inputs, labelled
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "net.onnx").write_bytes(b"onnx")
+    for name, members in {"labelled": ("x", "target"), "plain": ("x",)}.items():
+        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w") as archive:
+            for member in members:
+                archive.writestr(f"{member}.npy", b"")
+    return tmp_path
+
+
+def made(files: Path, spec: str | None = None, data: str = "labelled", **options: Any) -> Inputs:
+    path = None
+    if spec is not None:
+        path = files / "spec.yaml"
+        path.write_text(spec)
+    return inputs(
+        files / "net.onnx",
+        files / f"{data}.npz",
+        None,
+        None,
+        path,
+        options.get("sparsity"),
+        options.get("criterion"),
+    )
+
+
+def test_labelled_data_without_options_leave_everything_to_the_spec(files: Path) -> None:
+    assert made(files).spec == {}
+
+
+def test_options_override_the_fields_of_the_spec(files: Path) -> None:
+    text = "criterion: {kind: obs, block: 7}\nseed: 4\ntarget: {sparsity: 0.1}\n"
+    assert made(files, text, sparsity=0.9).spec == {
+        "criterion": {"kind": "obs", "block": 7},
+        "seed": 4,
+        "target": {"sparsity": 0.9},
+    }
+    assert made(files, text, criterion="obs").spec["criterion"] == {"kind": "obs", "block": 7}
+
+
+def test_another_criterion_takes_neither_parameters_nor_compensation_of_the_old(
+    files: Path,
+) -> None:
+    text = "criterion: {kind: obs, block: 7}\ncompensation: {kind: obs}\n"
+    assert made(files, text, criterion="magnitude").spec == {"criterion": {"kind": "magnitude"}}
+
+
+def test_unlabelled_data_are_refused_by_name_unless_a_method_is_named(files: Path) -> None:
+    with pytest.raises(SecateurError) as caught:
+        made(files, data="plain")
+    assert (caught.value.code, caught.value.where) == ("not_available", "spec.compensation")
+    assert "plain.npz" in caught.value.message
+    assert made(files, data="plain", criterion="magnitude").spec == {
+        "criterion": {"kind": "magnitude"}
+    }
+
+
+def test_labels_are_seen_without_reading_an_array(files: Path) -> None:
+    assert labelled(files / "labelled.npz")
+    assert not labelled(files / "plain.npz")
+    assert labelled(files / "net.onnx")
+
+
+@pytest.mark.parametrize(
+    ("spec", "code", "where"),
+    [
+        ("criterion: {kind: obs", "spec_invalid", "spec.yaml"),
+        ("- a\n- b\n", "spec_invalid", "spec.yaml"),
+        ("!!python/object/apply:os.system [true]", "spec_invalid", "spec.yaml"),
+        ("sparsity: 0.5\n", "spec_invalid", "spec.sparsity"),
+        ("pattern: {kind: nm}\n", "not_available", "spec.pattern"),
+    ],
+)
+def test_a_wrong_spec_is_refused_with_its_place(
+    files: Path, spec: str, code: str, where: str
+) -> None:
+    with pytest.raises(SecateurError) as caught:
+        made(files, spec)
+    assert caught.value.code == code
+    assert where in (caught.value.where or "")
+
+
+def test_nothing_is_overwritten_without_force_and_inputs_never(files: Path) -> None:
+    given = made(files)
+    out = files / "out"
+    check_target(given, out, force=False)
+    out.mkdir()
+    (out / "report.json").write_text("{}")
+    with pytest.raises(typer.BadParameter, match="--force"):
+        check_target(given, out, force=False)
+    check_target(given, out, force=True)
+    with pytest.raises(typer.BadParameter, match="input"):
+        check_target(given, files, force=True)
+    with pytest.raises(typer.BadParameter, match="is a file"):
+        check_target(given, files / "net.onnx", force=True)
+
+
+def test_the_display_outside_a_terminal_is_plain_lines() -> None:
+    from rich.console import Console
+
+    from pruning.events import MetricEvent, PhaseEvent, ProgressEvent, StateEvent, WarningEvent
+    from secateur.cli.follow import JobDisplay
+
+    text = io.StringIO()
+    with JobDisplay(Console(file=text, width=40)) as display:
+        for event in (
+            StateEvent(state="queued"),
+            StateEvent(state="running", attempt=1),
+            PhaseEvent(phase="loading"),
+            PhaseEvent(phase="evaluating"),
+            ProgressEvent(phase="evaluating", done=1, total=2),
+            MetricEvent(name="loss", stage="dense", value=0.25),
+            MetricEvent(name="accuracy", stage="dense", value=0.975),
+            PhaseEvent(phase="loading"),
+            WarningEvent(code="c", message="careful", where="fc1"),
+            WarningEvent(code="c", message="careful", where="fc1"),
+        ):
+            display.handle(event)
+    assert text.getvalue().splitlines() == [
+        "Waiting for a worker",
+        "Loading",
+        "Evaluating",
+        "  dense: loss 0.25, accuracy 97.50%",
+        "warning fc1: careful",
+    ]
