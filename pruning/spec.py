@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -27,9 +27,15 @@ def _one_of(declarations: Iterable[type[BaseModel]]) -> Any:
     return reduce(or_, declarations)
 
 
-# Built at import from what the catalogue found; a type checker sees the base class.
-Criterion = Annotated[_one_of(catalogue.criteria().values()), Field(discriminator="kind")]
-Compensation = Annotated[_one_of(catalogue.compensations().values()), Field(discriminator="kind")]
+if TYPE_CHECKING:
+    Criterion = catalogue.Declaration
+    Compensation = catalogue.Declaration
+else:
+    # Built at import from what the catalogue found; a type checker sees the base class.
+    Criterion = Annotated[_one_of(catalogue.criteria().values()), Field(discriminator="kind")]
+    Compensation = Annotated[
+        _one_of(catalogue.compensations().values()), Field(discriminator="kind")
+    ]
 
 
 class Objective(_Part):

@@ -54,6 +54,8 @@ class Declaration(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    kind: str
+
     about: ClassVar[About]
     price: ClassVar[Callable[..., Cost]]
 

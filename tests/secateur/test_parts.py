@@ -14,6 +14,12 @@ def part(tmp_path: Path, program: str) -> Part:
     return Part("part", [sys.executable, "-c", program], {"PATH": ""}, tmp_path / "part.log", 1.0)
 
 
+def _ended(one: Part) -> Part:
+    assert one.process is not None
+    one.process.wait(10)
+    return one
+
+
 def wait_for(text: str, log: Path) -> None:
     deadline = time.monotonic() + 10
     while text not in (log.read_text() if log.exists() else ""):
@@ -24,11 +30,10 @@ def wait_for(text: str, log: Path) -> None:
 def test_a_part_that_keeps_dying_ends_the_service_and_shows_its_log(tmp_path: Path) -> None:
     dying = part(tmp_path, "print('cannot go on'); raise SystemExit(3)")
     dying.start()
+    for _ in range(RESTARTS):
+        _ended(dying).revive()
     with pytest.raises(SecateurError) as caught:
-        for _ in range(RESTARTS + 2):
-            assert dying.process is not None
-            dying.process.wait(10)
-            dying.revive()
+        _ended(dying).revive()
     assert caught.value.code == "unavailable"
     assert "cannot go on" in caught.value.details["log"]
     assert len(dying.deaths) == RESTARTS + 1

@@ -1,3 +1,5 @@
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ def test_frames_do_not_depend_on_where_the_chunks_end(cuts: list[int]) -> None:
     parser = Parser()
     found = [
         frame
-        for start, end in zip(borders, borders[1:], strict=False)
+        for start, end in itertools.pairwise(borders)
         for frame in parser.feed(STREAM[start:end])
     ]
     assert found == FRAMES

@@ -38,7 +38,8 @@ def to_parameter(tensor: np.ndarray, layout: Layout) -> np.ndarray:
     dtype = computing_dtype(tensor.dtype)
     value = tensor.astype(dtype).transpose(layout.permutation).reshape(layout.shape)
     if layout.scale != 1.0:
-        value = value * dtype.type(layout.scale)
+        with np.errstate(over="ignore"):
+            value = value * dtype.type(layout.scale)
     return np.array(value, dtype=dtype, order="C")
 
 

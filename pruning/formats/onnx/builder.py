@@ -119,7 +119,8 @@ class Builder:
         """
         if constant.array.dtype.kind != "f":
             raise node.unsupported(f"a weight of type {constant.array.dtype.name}")
-        if prunable and not np.isfinite(constant.array).all():
+        value = to_parameter(constant.array, layout)
+        if prunable and not np.isfinite(value).all():
             raise SecateurError(
                 "weights_non_finite",
                 f"The weight {shown(constant.source)!r} holds NaN or infinity.",
@@ -130,8 +131,8 @@ class Builder:
         layer = self.module.get_submodule(owner)
         bound = self.bindings.get(constant.source)
         if bound is None:
-            value = torch.from_numpy(to_parameter(constant.array, layout))
-            shared: Any = value if leaf.startswith("running_") else nn.Parameter(value)
+            tensor = torch.from_numpy(value)
+            shared: Any = tensor if leaf.startswith("running_") else nn.Parameter(tensor)
             self.bindings[constant.source] = Binding(path, constant.source, layout)
             self._shared[constant.source] = shared
         elif bound.layout != layout:
