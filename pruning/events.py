@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 Phase = Literal[
-    "loading", "checking", "evaluating", "scoring", "pruning", "recovering", "verifying", "exporting"
+    "loading",
+    "checking",
+    "evaluating",
+    "scoring",
+    "pruning",
+    "recovering",
+    "verifying",
+    "exporting",
 ]
 
 
@@ -62,7 +69,7 @@ class CheckpointEvent(_Event):
 
 
 class DoneEvent(_Event):
-    """The child has finished. `state` is succeeded or rejected; `result` depends on the job kind."""
+    """The child has finished; what `result` holds depends on the job kind."""
 
     type: Literal["done"] = "done"
     state: Literal["succeeded", "rejected"] = "succeeded"

@@ -151,9 +151,9 @@ class Spec(_Part):
     compensation: Compensation = NoCompensation()
     pattern: Unstructured = Unstructured()
     target: Target = Target()
-    allocation: Annotated[
-        GlobalAllocation | UniformAllocation, Field(discriminator="kind")
-    ] = GlobalAllocation()
+    allocation: Annotated[GlobalAllocation | UniformAllocation, Field(discriminator="kind")] = (
+        GlobalAllocation()
+    )
     scope: Scope = Scope()
     schedule: Annotated[OneShot | Rounds, Field(discriminator="kind")] = OneShot()
     recovery: Annotated[NoRecovery | FineTune, Field(discriminator="kind")] = NoRecovery()

@@ -73,7 +73,7 @@ class Artifact(_Resource):
     name: str
     bytes: int
     sha256: str
-    format: str | None = None
+    format: str = ""
     url: str | None = None
 
 

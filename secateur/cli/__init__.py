@@ -15,7 +15,7 @@ def main() -> None:
     from secateur.errors import SecateurError
 
     try:
-        app()
+        app(prog_name="secateur")
     except SecateurError as error:
         if state.debug:
             raise

@@ -170,7 +170,8 @@ class JobDisplay:
         text = f"{event.where}: {event.message}" if event.where else event.message
         if text not in self._warned:
             self._warned.add(text)
-            self._console.print(Text.assemble(("warning ", "yellow"), text), soft_wrap=True)
+            shown = Text.assemble(("warning ", "yellow"), text)
+            self._console.print(shown, soft_wrap=not self._live)
 
     def _show(self, text: str, note: str) -> None:
         if self._task is not None:

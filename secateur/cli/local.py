@@ -11,6 +11,7 @@ from pruning.events import Event
 from secateur._files import file_sha256
 from secateur.cli.follow import JobDisplay
 from secateur.cli.inputs import Inputs
+from secateur.cli.remote import delivery_order
 from secateur.errors import SecateurError, from_fields, require
 
 
@@ -48,7 +49,7 @@ def run_local(
             result = run(request, folder, emit)
             out.mkdir(exist_ok=True)
             written = []
-            for artifact in result.artifacts:
+            for artifact in sorted(result.artifacts, key=delivery_order):
                 os.replace(folder / "out" / artifact.name, out / artifact.name)
                 written.append(out / artifact.name)
         finally:

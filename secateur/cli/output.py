@@ -108,13 +108,16 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
         console.print(empty, style="dim")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns:
-        if name in ("bytes", "size"):
-            table.add_column(name, justify="right", no_wrap=True)
-        elif name in ("name", "detail"):
-            table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=1)
-        else:
-            table.add_column(name, no_wrap=True)
+    for index, name in enumerate(columns):
+        widest = max(len(name), *(row[index].cell_len for row in rows))
+        table.add_column(
+            name,
+            justify="right" if name == "size" else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            # Only names give way where the terminal is narrow.
+            min_width=min(widest, 8) if name == "name" else widest,
+        )
     for row in rows:
         table.add_row(*row)
     console.print(table)
@@ -135,12 +138,25 @@ def state_text(value: str) -> Text:
 
 def print_fields(fields: dict[str, Any]) -> None:
     """One resource, field by field; what has no value is left out."""
-    console = stdout()
-    present = {k: v for k, v in fields.items() if v not in (None, "", [], {})}
-    width = max((len(k) for k in present), default=0)
-    for name, value in present.items():
-        text = Text(name.ljust(width), style="dim" if console.is_terminal else "")
-        console.print(text.append("  ").append_text(_cell(value)), soft_wrap=True)
+    print_pairs(stdout(), {k: v for k, v in fields.items() if v not in (None, "", [], {})})
+
+
+def print_pairs(console: Console, pairs: dict[str, Any]) -> None:
+    """Names and values; a terminal wraps a value below itself, elsewhere no line is broken."""
+    if console.is_terminal:
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="dim", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in pairs.items():
+            grid.add_row(name, _cell(value))
+        console.print(grid)
+        return
+    width = max((len(name) for name in pairs), default=0)
+    for name, value in pairs.items():
+        lines = _cell(value).plain.splitlines()
+        for index, line in enumerate(lines):
+            label = name if index == 0 else ""
+            console.print(Text(f"{label:<{width}}  {line}"), soft_wrap=True)
 
 
 def size(count: int | None) -> str:

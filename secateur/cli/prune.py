@@ -139,7 +139,6 @@ def plan(
         }
     )
     for warning in found.get("warnings", []):
-        stderr().print(
-            Text.assemble(("warning ", "yellow"), str(warning.get("message", warning))),
-            soft_wrap=True,
-        )
+        console = stderr()
+        text = Text.assemble(("warning ", "yellow"), str(warning.get("message", warning)))
+        console.print(text, soft_wrap=not console.is_terminal)

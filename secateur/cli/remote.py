@@ -5,12 +5,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from pruning.report.schema import ArtifactEntry
 from pruning.request import Role
 from secateur.cli.follow import JobDisplay, Uploading
 from secateur.cli.inputs import Inputs
 from secateur.client import Client
 from secateur.errors import SecateurError
-from secateur.resources import Dataset, Job, Model
+from secateur.resources import Artifact, Dataset, Job, Model
 
 
 def upload(service: Client, inputs: Inputs, console: Console) -> tuple[Model, dict[Role, Dataset]]:
@@ -52,10 +53,15 @@ def follow_or_cancel(service: Client, job: Job, console: Console) -> Job:
         return service.wait(job, timeout=30)
 
 
+def delivery_order(artifact: Artifact | ArtifactEntry) -> tuple[bool, str]:
+    """The model and what belongs to it first, reports last."""
+    return artifact.format.startswith("report"), artifact.name if artifact.format != "onnx" else ""
+
+
 def download(service: Client, job: Job, out: Path, console: Console) -> list[Path]:
     """The job's artifacts, into `out`."""
     with Uploading(console, "Downloading") as shown:
         return [
             service.fetch(job, artifact, out, progress=shown.reporter(artifact.name))
-            for artifact in job.artifacts
+            for artifact in sorted(job.artifacts, key=delivery_order)
         ]

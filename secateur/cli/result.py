@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secateur.cli.output import size, stdout
+from secateur.cli.output import print_pairs, size, stdout
 
 
 def print_result(report: dict[str, Any], files: Iterable[Path] = ()) -> None:
@@ -28,19 +28,14 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = ()) -> None:
     else:
         _plain_stages(console, report)
     loss = report["loss"]
-    pairs = {
+    pairs: dict[str, str] = {
         "loss increase": f"predicted {_number(loss['predicted_increase'])}, "
         f"measured {_number(loss['measured_increase'])}",
         "sizes": _sizes(report.get("sizes") or {}),
         "checks": _checks(report.get("checks") or []),
     }
-    for name, value in pairs.items():
-        if value:
-            console.print(Text(f"{name:<14}").append(value), soft_wrap=True)
-    written = list(files)
-    for index, path in enumerate(written):
-        label = "written" if index == 0 else ""
-        console.print(Text(f"{label:<14}{path}"), soft_wrap=True)
+    pairs["written"] = "\n".join(str(path) for path in files)
+    print_pairs(console, {name: value for name, value in pairs.items() if value})
 
 
 def stages(report: dict[str, Any]) -> list[tuple[str, list[str]]]:

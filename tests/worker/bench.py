@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,13 +76,17 @@ class Bench:
             return kind.create(session, self.project, name, blob)[0].id
 
     def submit(self, do: str, **spec: Any) -> str:
+        """A job for the tests' child: `do` names what it does."""
+        return self.submit_spec({"do": do} | spec)
+
+    def submit_spec(self, spec: dict[str, Any]) -> str:
         with self.db.write() as session:
             job, _ = jobs.create(
                 session,
                 self.project,
                 model_id=self.model,
                 data={"calibration": self.dataset},
-                spec={"do": do} | spec,
+                spec=spec,
             )
         return job.id
 
@@ -93,9 +97,9 @@ class Bench:
         assert claim is not None
         return claim
 
-    def place(self, **changes: Any) -> Workplace:
+    def place(self, program: Sequence[str] = CHILDREN, **changes: Any) -> Workplace:
         settings = self.settings.model_copy(update=changes)
-        place = open_workplace(settings, self.folder / "drain", program=CHILDREN)
+        place = open_workplace(settings, self.folder / "drain", program=program)
         self.places.append(place)
         return place
 

@@ -1,0 +1,132 @@
+"""The child that the service runs: torch, the library, and a supervisor that trusts neither."""
+
+import io
+import json
+import math
+import os
+import select
+import time
+
+import numpy as np
+import onnx
+import pytest
+from bench import Bench
+from onnx import TensorProto, helper, numpy_helper
+
+from pruning.errors import SecateurError
+from pruning.events import MetricEvent, PhaseEvent, ProgressEvent
+from store.queries import datasets, models
+from store.tables import Artifact, Dataset, Model
+from worker.answer import answer
+from worker.child import Voice, failure
+from worker.workplace import PROGRAM
+
+SPEC = {"criterion": {"kind": "magnitude"}, "compensation": {"kind": "none"}}
+
+
+def network() -> bytes:
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+        for name, shape in (("fc1.weight", (8, 6)), ("fc2.weight", (3, 8)))
+    ]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["x", "fc1.weight"], ["a"], transB=1),
+            helper.make_node("Relu", ["a"], ["b"]),
+            helper.make_node("Gemm", ["b", "fc2.weight"], ["y"], transB=1),
+        ],
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        weights,
+    )
+    opset = helper.make_opsetid("", 17)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+
+
+def samples() -> bytes:
+    rng = np.random.default_rng(1)
+    file = io.BytesIO()
+    x = rng.normal(size=(60, 6)).astype(np.float32)
+    np.savez(file, x=x, target=np.arange(60) % 3)
+    return file.getvalue()
+
+
+def test_uploads_are_checked_and_a_model_is_pruned(bench: Bench):
+    place = bench.place(program=PROGRAM, warm_children=True)
+    place.prepare()
+    model = bench.upload(models, "small.onnx", network())
+    bad = bench.upload(models, "bad.onnx", b"\x08\x08not a model")
+    bench.dataset = bench.upload(datasets, "small.npz", samples())
+    assert answer(place, "check") == 3
+    assert bench.rows(Model, id=model)[0].facts["prunable_parameters"] == 72
+    (rejected,) = bench.rows(Model, id=bad)
+    assert rejected.state == "rejected"
+    assert rejected.error["code"] in ("model_unreadable", "unsupported_format", "model_truncated")
+    (data,) = bench.rows(Dataset, id=bench.dataset)
+    assert (data.state, data.error) == ("ready", None)
+
+    bench.model = model
+    job = bench.submit_spec(SPEC)
+    assert answer(place, "cpu") == 1
+    assert bench.job(job).state == "succeeded", bench.job(job).error
+    artifacts = {a.name: a for a in bench.rows(Artifact, job_id=job)}
+    assert {"small.onnx", "report.json", "report.html"} <= set(artifacts)
+    report = json.loads(bench.blobs.open(artifacts["report.json"].sha256).read())
+    pruned = onnx.load_model_from_string(bench.blobs.open(artifacts["small.onnx"].sha256).read())
+    zeros = sum(int((numpy_helper.to_array(t) == 0).sum()) for t in pruned.graph.initializer)
+    assert zeros == report["sparsity"]["removed"] == 36
+    for entry in report["artifacts"]:
+        assert artifacts[entry["name"]].sha256 == entry["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out_of_memory"),
+        (SecateurError("scope_empty", "Nothing."), "scope_empty"),
+        (ValueError("no"), "internal_error"),
+        (RuntimeError("no"), "internal_error"),
+    ],
+)
+def test_an_exception_becomes_what_a_user_is_told(error: Exception, code: str):
+    assert failure(error).code == code
+
+
+@pytest.fixture
+def voice():
+    reader, writer = os.pipe()
+
+    def heard() -> list[dict]:
+        data = b""
+        while select.select([reader], [], [], 0)[0]:
+            data += os.read(reader, 1 << 16)
+        return [json.loads(line) for line in data.splitlines()]
+
+    yield Voice(writer), heard
+    os.close(reader)
+    os.close(writer)
+
+
+def test_progress_is_said_once_a_second_and_the_last_of_a_phase_is_not_lost(voice):
+    say, heard = voice[0].say, voice[1]
+    began = time.monotonic()
+    for i in range(1000):
+        say(ProgressEvent(phase="scoring", done=i, total=1000))
+    assert time.monotonic() - began < 1.0
+    assert [e["done"] for e in heard()] == [0]
+    say(PhaseEvent(phase="pruning"))
+    say(ProgressEvent(phase="pruning", done=5, total=9))
+    assert [(e["type"], e.get("done")) for e in heard()] == [
+        ("progress", 999),
+        ("phase", None),
+        ("progress", 5),
+    ]
+
+
+def test_a_metric_that_is_not_finite_is_a_warning(voice):
+    voice[0].say(MetricEvent(name="loss", stage="pruned", value=math.nan))
+    (event,) = voice[1]()
+    assert (event["type"], event["code"]) == ("warning", "loss_non_finite")
