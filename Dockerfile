@@ -25,7 +25,7 @@ RUN pip install -c constraints.txt '.[service,postgres]'
 USER secateur
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
-CMD ["uvicorn", "api.app:app_factory", "--factory", "--host", "0.0.0.0", "--port", "8080"]
+CMD ["uvicorn", "api.app:app_factory", "--factory", "--host", "0.0.0.0", "--port", "8080", "--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "5"]
 
 FROM base AS worker
 COPY api ./api
@@ -37,11 +37,11 @@ RUN if [ -n "$TORCH_INDEX_URL" ]; then pip install -c constraints.txt --index-ur
  && pip install -c constraints.txt '.[service,postgres,pruning]'
 USER secateur
 ENV SECATEUR_DEVICE=cpu
-CMD ["celery", "-A", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1", "-Q", "secateur.check,secateur.cpu"]
+CMD ["celery", "-A", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1", "-Q", "secateur.check,secateur.cpu", "--without-mingle", "--without-gossip"]
 
 # PyPI's torch brings its own CUDA libraries; the host needs only the driver and container toolkit.
 FROM worker AS worker-gpu
 RUN pip install -c constraints.txt '.[service,postgres,pruning]'
 USER secateur
 ENV SECATEUR_DEVICE=cuda
-CMD ["celery", "-A", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1", "-Q", "secateur.gpu"]
+CMD ["celery", "-A", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1", "-Q", "secateur.gpu", "--without-mingle", "--without-gossip"]

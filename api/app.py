@@ -30,6 +30,7 @@ from api.routes import (
     models,
     plans,
 )
+from store import logs
 from store.blobs import LocalBlobs
 from store.db import Database
 from store.queries.keys import Principal, authenticate
@@ -93,8 +94,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
 
 def app_factory() -> FastAPI:
-    """The app for the settings in the environment, for `uvicorn --factory`."""
-    return create_app()
+    """The app for the settings in the environment, for `uvicorn --factory`; sets up logging."""
+    settings = get_settings()
+    logs.configure(settings)
+    return create_app(settings)
 
 
 def _version() -> str:

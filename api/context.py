@@ -56,7 +56,7 @@ class RequestContext:
             seconds = time.perf_counter() - started
             self.metrics.observe(scope, status, seconds)
             log.info(
-                "%s %s %s %.1f ms request_id=%s",
+                "%s %r %s %.1f ms request_id=%s",
                 scope["method"],
                 scope["path"],
                 status or "-",

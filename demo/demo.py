@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from network import Arrays, accuracy, digits, export, save, train
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from verify import DemoError, check, delivered_accuracy, verify
@@ -125,10 +126,10 @@ def check_results(results: list[Result], model: Model, evaluation: Arrays) -> No
 
 def table(results: list[Result]) -> Table:
     """What it cost, as predicted and as measured."""
-    shown = Table(title=f"{SPARSITY:.0%} of the weights removed", title_justify="left")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     shown.add_column("criterion")
     shown.add_column("retraining")
-    titles = ("dense", "pruned", "recovered", "predicted", "measured", "bitmask", "time")
+    titles = ("dense", "pruned", "recovered", "predicted", "measured", "time")
     for name in titles:
         shown.add_column(name, justify="right")
     for result in results:
@@ -139,7 +140,6 @@ def table(results: list[Result]) -> Table:
             "rounds" if result.retrained else "none",
             *["" if v is None else f"{v['value']:.2%}" for v in values],
             *[f"{loss[k]:.3g}" for k in ("predicted_increase", "measured_increase")],
-            size(result.report["sizes"]["bitmask_bytes"]),
             f"{result.seconds:.1f} s",
         )
     return shown
@@ -167,6 +167,7 @@ def main() -> None:
             for criterion in ("magnitude", "obd", "obs")
         ]
     check_results(results, model, evaluation)
+    console.print(f"\n[bold]{SPARSITY:.0%} of the weights removed[/bold]")
     console.print(table(results))
     sizes = results[2].report["sizes"]
     console.print(

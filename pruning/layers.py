@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import SecateurError
+from pruning.plan import check_patterns
 from pruning.spec import Scope
 
 KINDS: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -68,7 +69,7 @@ def find_prunable(
 ) -> list[Prunable]:
     """The prunable weights in scope, in module order, each tied parameter once.
 
-    A tied parameter is out of scope as soon as one of its layers is.
+    A tied parameter is out of scope as soon as one of its layers is; embeddings always are.
 
     Args:
         module: The network.
@@ -78,11 +79,21 @@ def find_prunable(
             in module order.
 
     Raises:
-        SecateurError: `no_prunable_layers`, or `scope_empty` if the scope leaves nothing.
+        SecateurError: `no_prunable_layers`, `spec_invalid` for a pattern that matches no layer, or
+            `scope_empty` if the scope leaves nothing.
     """
     layers = prunable_layers(module)
+    check_patterns(scope.exclude, [name for p in layers for name in (p.layer, *p.aliases)])
     heads = {layers[-1].layer} if output_layers is None else output_layers
-    kept = [p for p in layers if not any(_excluded(n, scope, heads) for n in (p.layer, *p.aliases))]
+    embedded = {
+        id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)
+    }
+    kept = [
+        p
+        for p in layers
+        if id(p.weight) not in embedded
+        and not any(_excluded(n, scope, heads) for n in (p.layer, *p.aliases))
+    ]
     if not kept:
         raise SecateurError(
             "scope_empty",

@@ -1,5 +1,6 @@
 """The loss and the metrics of a network on some data."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -47,7 +48,7 @@ def evaluate(
         for name in metrics:
             sums[name] += float(METRICS[name](outputs, target))
     mean = total / data.samples
-    if not torch.isfinite(torch.tensor(mean)):
+    if not math.isfinite(mean):
         raise SecateurError(
             "loss_non_finite",
             f"The loss on the data is {mean}.",
@@ -58,7 +59,7 @@ def evaluate(
 
 def accuracy(outputs: Tensor, target: Tensor) -> Tensor:
     """How many samples have their label's output as the largest (the first of equal ones)."""
-    return (outputs.argmax(1) == target).sum()
+    return (outputs.argmax(1) == target.long()).sum()
 
 
 METRICS = {"accuracy": accuracy}

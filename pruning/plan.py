@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pruning.catalogue.about import Size
-from pruning.catalogue.criteria.obs import FULL_LIMIT, OBS
+from pruning.catalogue.criteria.obs import BLOCK_LIMIT, FULL_LIMIT, OBS
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts
 from pruning.match import match
@@ -218,6 +218,15 @@ def _inverse(spec: Spec, weights: int) -> Literal["full", "block_fisher"] | None
             f"the limit is {FULL_LIMIT} weights in scope.",
             where="spec.criterion.inverse",
             hint="Set it to block_fisher or auto, or exclude layers with scope.exclude.",
+        )
+    entries = weights * min(criterion.block, weights)
+    if inverse == "block_fisher" and entries > BLOCK_LIMIT:
+        raise SecateurError(
+            "curvature_too_large",
+            f"Blocks of {criterion.block} over {weights} weights hold {entries} entries "
+            f"({8 * entries / 2**30:.1f} GiB); the limit is {BLOCK_LIMIT}.",
+            where="spec.criterion.block",
+            hint="Use smaller blocks, or exclude layers with scope.exclude.",
         )
     return inverse
 

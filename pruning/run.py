@@ -27,7 +27,7 @@ from pruning.loop import Outcome, prune
 from pruning.plan import HELD_OUT_SHARE, Plan, plan
 from pruning.progress import Narrator
 from pruning.report.html import report_html
-from pruning.report.schema import ArtifactEntry, Report, Sizes, report_json
+from pruning.report.schema import ArtifactEntry, Report, ReportWarning, Sizes, report_json
 from pruning.report.words import is_gate
 from pruning.request import CHECKPOINTS, OUT, FileRef, Rejection, RunRequest, RunResult
 from pruning.spec import Spec, parse_spec
@@ -79,6 +79,9 @@ def _prune(request: RunRequest, folder: Path, emit: Emit | None, narrator: Narra
     narrator.phase("loading")
     data = _data(spec, imported, request, folder)
     imported.module.to(device)
+    for warning in _seen(data):
+        planned.warnings.append(warning)
+        narrator.warning(warning.code, warning.message, warning.where)
     narrator.phase(None)
 
     outcome = prune(
@@ -140,8 +143,27 @@ def _data(spec: Spec, imported: ImportedModel, request: RunRequest, folder: Path
     calibration, training = given["calibration"], given.get("training")
     if "evaluation" in given:
         return Data(calibration, training or calibration, given["evaluation"])
+    if training is not None and training.same_as(calibration):
+        # The held-out share must stay unseen, also where the same file is given for both.
+        training = None
     data = Data.from_calibration(calibration, spec.seed, HELD_OUT_SHARE)
     return Data(data.calibration, training or data.training, data.evaluation, held_out=True)
+
+
+def _seen(data: Data) -> list[ReportWarning]:
+    """Says so where the metrics are measured on the very samples that the job works with."""
+    roles = {"calibration": data.calibration, "training": data.training}
+    same = [role for role, part in roles.items() if part.same_as(data.evaluation)]
+    if not same:
+        return []
+    return [
+        ReportWarning(
+            code="evaluation_seen",
+            message=f"The evaluation data are the {' and the '.join(same)} data too: the metrics "
+            "say how well these samples are fitted, not how the model does on new ones.",
+            where="data.evaluation",
+        )
+    ]
 
 
 @contextmanager

@@ -130,8 +130,14 @@ def _apply(job: Job, old: Tensor, active: Tensor, cut: Cut) -> Tensor:
 def _cut(
     job: Job, state: State, number: int, weights: Tensor, active: Tensor, count: int, target: int
 ) -> Cut:
+    if len(active) == 0:
+        # A tiny network may be empty before the last step, and nothing has no curvature.
+        return Cut(weights, torch.zeros_like(active, dtype=torch.bool), weights)
     criterion: Any = job.spec.criterion
-    request: Request | None = method("criteria", criterion.kind).curvature(criterion, len(active))
+    # Chosen by the weights in scope, so that all steps use the one that plan and report name.
+    request: Request | None = method("criteria", criterion.kind).curvature(
+        criterion, len(job.weights)
+    )
     if request is None:
         return _solve(job, Problem(weights), active, count, target)
     damping = getattr(criterion, "damping", 0.0)

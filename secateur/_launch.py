@@ -1,8 +1,9 @@
 """Starts a part of the service so that it dies with its parent, then becomes it.
 
 Run as a script in a fresh interpreter (`python -I -S _launch.py PARENT PROGRAM ...`), standard
-library alone. Linux sends SIGTERM when the parent ends, however it ends; elsewhere a part outlives
-a parent that is killed with SIGKILL.
+library alone. Linux kills the part when its parent ends without having stopped it: one that were
+asked politely would wait for a broker that is gone too, and a kill loses nothing, as leases run
+out. Elsewhere a part outlives a parent that is killed.
 """
 
 import os
@@ -18,7 +19,7 @@ def main() -> None:
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # The parent may be gone before the request was made; nobody would ever send the signal then.
     if os.getppid() != parent:
         sys.exit(125)

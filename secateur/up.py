@@ -257,7 +257,7 @@ def _own_parts(
     serve = [
         *python,
         *("uvicorn", "api.app:app_factory", "--factory", "--host", host, "--port", str(port)),
-        *("--no-server-header", "--timeout-graceful-shutdown", "2"),
+        *("--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "2"),
     ]
     return [
         Part("api", serve, environment, _log(logs, "api"), grace=3.0),

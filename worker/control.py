@@ -15,7 +15,7 @@ from types import FrameType
 
 from sqlalchemy.exc import DBAPIError
 
-from store import leaders
+from store import leaders, logs
 from store.blobs import LocalBlobs
 from store.clock import utcnow
 from store.db import Database
@@ -100,9 +100,7 @@ def serve(settings: Settings, stop: threading.Event) -> None:
 def main() -> None:
     """Run until SIGTERM or SIGINT."""
     settings = get_settings()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings)
     stop = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from store import logs
 from store.settings import Settings
 from worker.slots import House, wipe_leftovers
 from worker.workplace import PROGRAM, Workplace, open_workplace
@@ -25,9 +26,7 @@ _place: Workplace | None = None
 def begin(settings: Settings) -> None:
     """In the main process, before any pool process: clean up, and make the drain file's place."""
     global _main
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logs.configure(settings)
     wipe_leftovers(settings.slots_dir)
     _main = House(settings.slots_dir)
 

@@ -8,11 +8,13 @@ less as soon as there are more samples than weights a block.
 import torch
 from torch import Tensor
 
+from pruning.catalogue.criteria.obs import BLOCK_LIMIT
 from pruning.curvature.losses import Loss
 from pruning.curvature.matrix import Blocks
 from pruning.curvature.network import Network
 from pruning.curvature.per_sample import gradients
 from pruning.data.batches import ArrayData
+from pruning.errors import SecateurError
 
 
 def compute(
@@ -26,9 +28,20 @@ def compute(
         loss: The loss of one sample.
         active: Flat positions, ascending, shape [A].
         block: Weights a block, B; the last block of each layer may hold fewer.
+
+    Raises:
+        SecateurError: `curvature_too_large` above `BLOCK_LIMIT` entries, padding included.
     """
     index = partition(network.weights.group[active], block)
     size = index.shape[1]
+    if index.numel() * size > BLOCK_LIMIT:
+        raise SecateurError(
+            "curvature_too_large",
+            f"{len(index)} blocks of {size} x {size} hold {index.numel() * size} entries; the "
+            f"limit is {BLOCK_LIMIT}.",
+            where="spec.criterion.block",
+            hint="Use smaller blocks, or exclude layers with scope.exclude.",
+        )
     total = torch.zeros(len(index), size, size, dtype=torch.float64, device=active.device)
     for rows in gradients(network, data, loss, active):
         # One more column of zeros, which is where the index -1 of the padding points.

@@ -63,7 +63,8 @@ class CrossEntropy:
                 where="target",
                 hint="Give class numbers of an integer type, one a sample.",
             )
-        low, high = int(target.min()), int(target.max())
+        labels = target.long()  # torch has no min of the wider unsigned types
+        low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= classes:
             raise SecateurError(
                 "target_invalid",
@@ -113,7 +114,7 @@ class MeanSquaredError:
 
     def samples(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Mean squared error of each sample, shape [N]."""
-        return (outputs - target.to(outputs.dtype)).square().flatten(1).mean(1)
+        return _rows(outputs - target.to(outputs.dtype)).square().mean(1)
 
     def factor(self, output: Tensor) -> Tensor:
         """sqrt(2/D) I, shape [D, D]."""
@@ -122,8 +123,13 @@ class MeanSquaredError:
 
     def project(self, outputs: Tensor, tangents: Tensor) -> Tensor:
         """sqrt(2/D) v, shape [N, D]."""
-        flat = tangents.flatten(1)
+        flat = _rows(tangents)
         return flat * (2.0 / flat.shape[1]) ** 0.5
+
+
+def _rows(values: Tensor) -> Tensor:
+    """One row a sample, also where a sample is a single number and values are [N]."""
+    return values.reshape(len(values), -1)
 
 
 LOSSES: dict[str, Loss] = {loss.name: loss for loss in (CrossEntropy(), MeanSquaredError())}

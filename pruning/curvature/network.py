@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 
 from pruning.layers import FlatWeights
@@ -43,6 +45,27 @@ class Network:
     def outputs(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
         """f(x; w) for a batch; the first output where there are several."""
         return first_output(functional_call(self.module, parameters, inputs))
+
+    def saved_bytes(self, inputs: tuple[Tensor, ...]) -> int:
+        """Bytes that one sample's forward pass keeps for its backward pass, weights aside.
+
+        Args:
+            inputs: One sample, with batch dimension.
+        """
+        parameters = {k: v.requires_grad_() for k, v in self.parameters().items()}
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        own = {t.untyped_storage().data_ptr() for t in tensors}
+        saved: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in own:
+                saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = self.outputs(parameters, inputs)
+        return sum(saved.values()) + output.numel() * output.element_size()
 
     def output(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
         """f(x; w) for one sample without batch dimension."""

@@ -13,6 +13,9 @@ from pruning.data.batches import ArrayData
 CHUNK_BYTES = 64 * 2**20
 """Bytes of per-sample derivatives held at a time; at least one row is always held."""
 
+ACTIVATION_BYTES = 256 * 2**20
+"""Bytes that the backward passes of the rows held at a time may need for activations."""
+
 
 def gradients(
     network: Network, data: ArrayData, loss: Loss, active: Tensor | None = None
@@ -36,7 +39,7 @@ def gradients(
     per_sample = vmap(grad(sample_loss), in_dims=(None, 0, 0), randomness="error")
     with torch.no_grad():
         done = 0
-        for inputs, target in data.batches(_rows(network), device=network.weights.device):
+        for inputs, target in data.batches(_rows(network, data), device=network.weights.device):
             yield _flat(per_sample(parameters, inputs, required(target, loss)), active)
             done += len(inputs[0])
             network.progress(done, data.samples)
@@ -61,7 +64,8 @@ def output_factors(
     """
     parameters = network.parameters()
     columns = _columns(network, data, loss)
-    width = max(1, min(columns, _rows(network)))
+    most = _rows(network, data)
+    width = max(1, min(columns, most))
 
     def sample_rows(inputs: tuple[Tensor, ...], start: int) -> dict[str, Tensor]:
         result = vjp(lambda p: network.output(p, inputs).reshape(-1), parameters)
@@ -69,7 +73,7 @@ def output_factors(
         cotangents = loss.factor(output).T[start : start + width]
         return vmap(lambda v: pull_back(v)[0])(cotangents)
 
-    samples = max(1, _rows(network) // columns)
+    samples = max(1, most // columns)
     with torch.no_grad():
         done = 0
         for inputs, _ in data.batches(samples, device=network.weights.device):
@@ -80,10 +84,13 @@ def output_factors(
             network.progress(done, data.samples)
 
 
-def _rows(network: Network) -> int:
+def _rows(network: Network, data: ArrayData) -> int:
+    """Rows a chunk: few weights on large activations are bounded by these, not by the rows."""
     weights = network.weights
     item = max(p.weight.element_size() for p in weights.layers)
-    return max(1, CHUNK_BYTES // (item * len(weights)))
+    inputs, _ = next(iter(data.batches(1, device=weights.device)))
+    activations = ACTIVATION_BYTES // max(1, network.saved_bytes(inputs))
+    return max(1, min(CHUNK_BYTES // (item * len(weights)), activations))
 
 
 def _columns(network: Network, data: ArrayData, loss: Loss) -> int:

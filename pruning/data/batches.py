@@ -78,6 +78,15 @@ class ArrayData:
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
         return self.select(order[held:].sort().values), self.select(order[:held].sort().values)
 
+    def same_as(self, other: "ArrayData") -> bool:
+        """Whether the other holds the very same samples in the same order."""
+        if (self.target is None) != (other.target is None) or self.inputs.keys() != other.inputs.keys():
+            return False
+        pairs = [(tensor, other.inputs[name]) for name, tensor in self.inputs.items()]
+        if self.target is not None and other.target is not None:
+            pairs.append((self.target, other.target))
+        return all(torch.equal(a, b) for a, b in pairs)
+
     def to(self, device: torch.device | str) -> "ArrayData":
         """The same samples on `device`."""
         return ArrayData(

@@ -42,7 +42,8 @@ def recover(
         progress: Called with (batches done, batches in all).
 
     Raises:
-        SecateurError: `loss_non_finite` if training diverges.
+        SecateurError: `loss_non_finite` if training diverges, `spec_conflict` where nothing could
+            be trained, or what `loss.check` raises.
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
@@ -55,6 +56,14 @@ def recover(
     optimizer = make_optimizer(options.optimizer, trained)
     device = trained[0].device
     lone = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+    if lone and min(options.batch_size, data.samples) == 1:
+        raise SecateurError(
+            "spec_conflict",
+            "Batches of one sample can't train a model with BatchNorm, which normalises by what "
+            "the samples of a batch have in common.",
+            where="spec.recovery.batch_size",
+            hint="Use a batch_size of 2 or more, on 2 training samples or more.",
+        )
     batches = -(-data.samples // options.batch_size) * options.epochs
     order = torch.Generator().manual_seed(seed)
     done = 0
@@ -65,10 +74,11 @@ def recover(
         for epoch in range(options.epochs):
             for inputs, target in data.batches(options.batch_size, order, device):
                 done += 1
-                if lone and len(inputs[0]) == 1 and data.samples > 1:
+                if lone and len(inputs[0]) == 1:
                     continue
                 optimizer.zero_grad(set_to_none=True)
                 outputs = first_output(module(*inputs))
+                loss.check(outputs, target)
                 value = loss.samples(outputs, required(target, loss)).mean()
                 if not bool(torch.isfinite(value)):
                     raise SecateurError(

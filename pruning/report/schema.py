@@ -132,8 +132,9 @@ class Loss(_Section):
     )
     criterion_predicted_increase: Number = Field(
         default=None,
-        description="The criterion's own closed form (damped, gradient taken as zero), summed "
-        "over the steps; null where the saliency is not in units of the loss.",
+        description="Sum of the removed weights' saliencies over all steps: each as if it were the "
+        "only one to go and the gradient zero, damped where the criterion damps. It ranks, and is "
+        "no prediction for the set. Null where the saliency is not in units of the loss.",
     )
 
 
@@ -172,7 +173,7 @@ class Round(_Section):
     removed: int = Field(description="Positions removed in this step.")
     predicted_increase: Number = Field(description="Undamped quadratic model, this step's change.")
     criterion_predicted_increase: Number = Field(
-        default=None, description="The criterion's own closed form for this step."
+        default=None, description="Sum of the saliencies of the weights removed."
     )
     measured_increase: Number = Field(description="loss_pruned - loss_before.")
     damping: Number = Field(

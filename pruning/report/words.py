@@ -103,12 +103,19 @@ def prediction(report: Report) -> str:
         return f"{text} The step left the region where a quadratic model holds."
     factor = measured / predicted
     if 0.5 <= factor <= 2:
-        return f"{text} That is within a factor of two: the prediction can be taken at its word."
+        return f"{text} That is within a factor of two{_cancelled(report, measured)}."
     times = f"{factor:.3g} times as much as" if factor > 1 else f"{1 / factor:.3g} times less than"
     return (
         f"{text} Measured is {times} predicted: the step was too large for a quadratic model, "
-        "and its saliencies are good for ranking only."
+        "and its numbers say at most what comes before what."
     )
+
+
+def _cancelled(report: Report, measured: float) -> str:
+    """A remark where sums agree because single steps missed in both directions."""
+    pairs = [(r.predicted_increase, r.measured_increase) for r in report.rounds]
+    missed = sum(abs(p - m) for p, m in pairs if p is not None and m is not None)
+    return ", though single steps missed by more and cancel" if missed > measured else ""
 
 
 def reproduce(report: Report) -> str:

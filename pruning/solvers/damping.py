@@ -4,6 +4,7 @@ The damped closed form can't choose: its prediction falls with the damping whate
 does, and agreement of predicted and measured alone picks far too much of it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +19,10 @@ HELD_OUT = 0.2
 
 TIE = 1e-3
 """Losses within this relative distance of the lowest count as equal."""
+
+
+ROUNDING = 1e-7
+"""Losses within this relative distance differ by rounding only."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +48,21 @@ def sweep(measure: Callable[[float], Trial], near: float | None = None) -> list[
 
     Args:
         measure: Prunes with one relative damping and measures.
-        near: The damping chosen in the step before; with it the sweep starts from that value and
-            its two neighbours instead of from the whole grid.
+        near: The damping chosen in the step before; if it lies within the grid, the sweep starts
+            from that value and its two neighbours instead of from the whole grid. Outside it may
+            have been chosen among equals, and would be too far from what this step needs.
 
     Returns:
         All trials, by ascending damping.
     """
-    start = GRID if near is None else (near / 10.0, near, near * 10.0)
+    inside = near is not None and GRID[0] <= near <= GRID[-1]
+    start = (near / 10.0, near, near * 10.0) if near is not None and inside else GRID
     trials = [measure(_decade(d)) for d in start]
     for _ in range(EXTENSIONS):
         choice = best(trials)
+        if choice is not None and all(_equal(t, trials[choice]) for t in trials):
+            # Damping makes no difference, as where all that goes is dead: further out neither.
+            break
         if choice is None or choice == len(trials) - 1:
             # Where everything failed, only more damping can help.
             trials.append(measure(_decade(trials[-1].damping * 10.0)))
@@ -71,6 +81,13 @@ def best(trials: list[Trial]) -> int | None:
     limit = min(losses) + TIE * abs(min(losses))
     tied = [i for i, t in enumerate(trials) if t.loss is not None and t.loss <= limit]
     return min(tied, key=lambda i: (trials[i].disagreement, i))
+
+
+def _equal(first: Trial, second: Trial) -> bool:
+    """Whether two trials left the network with the same loss, but for rounding."""
+    if first.loss is None or second.loss is None:
+        return False
+    return math.isclose(first.loss, second.loss, rel_tol=ROUNDING)
 
 
 def _decade(damping: float) -> float:

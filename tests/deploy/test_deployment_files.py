@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = ["migrate", "api", "control", "worker", "worker-gpu"]
+OURS = ["migrate", "api", "control", "worker", "checks", "worker-gpu"]
 
 
 def stages() -> dict[str, list[tuple[str, str]]]:

@@ -14,9 +14,11 @@ import pytest
 
 from secateur import Client
 from secateur.resources import Dataset, Model
+from tests.e2e.cases import BAD_DATA, BAD_MODELS, MISFITS
 from tests.e2e.files import network, npz, samples
 
 MODEL_LIMIT = 1 << 20
+Sent = dict[str, Model | Dataset]
 
 
 @dataclass(frozen=True)
@@ -121,13 +123,33 @@ def client(service: Service) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
-def model(client: Client) -> Model:
-    return client.wait_ready(client.upload_model(network(), "net.onnx"))
+def sent(client: Client) -> Sent:
+    """Everything that intake has to look at, sent at once: it is read while other tests run."""
+    uploads: Sent = {
+        "model": client.upload_model(network(), "net.onnx"),
+        "dataset": client.upload_dataset(npz(samples()), "data.npz"),
+    }
+    for case, (arrays, _) in MISFITS.items():
+        uploads[case] = client.upload_dataset(npz(arrays), f"{case}.npz")
+    for case, (content, _) in BAD_MODELS.items():
+        uploads[case] = client.upload_model(content, f"{case}.onnx")
+    for case, (content, _) in BAD_DATA.items():
+        uploads[case] = client.upload_dataset(content, f"{case}.npz")
+    return uploads
 
 
 @pytest.fixture(scope="session")
-def dataset(client: Client) -> Dataset:
-    return client.wait_ready(client.upload_dataset(npz(samples()), "data.npz"))
+def model(client: Client, sent: Sent) -> Model:
+    uploaded = sent["model"]
+    assert isinstance(uploaded, Model)
+    return client.wait_ready(uploaded)
+
+
+@pytest.fixture(scope="session")
+def dataset(client: Client, sent: Sent) -> Dataset:
+    uploaded = sent["dataset"]
+    assert isinstance(uploaded, Dataset)
+    return client.wait_ready(uploaded)
 
 
 @pytest.fixture(scope="session")

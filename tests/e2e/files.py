@@ -8,6 +8,18 @@ from onnx import TensorProto, helper, numpy_helper
 INPUTS, HIDDEN, CLASSES = 8, 16, 3
 
 
+def weights(seed: int) -> dict[str, np.ndarray]:
+    """Random weights and biases of layers fc1 and fc2."""
+    random = np.random.default_rng(seed)
+    shapes = {
+        "fc1.weight": (HIDDEN, INPUTS),
+        "fc1.bias": (HIDDEN,),
+        "fc2.weight": (CLASSES, HIDDEN),
+        "fc2.bias": (CLASSES,),
+    }
+    return {n: (random.standard_normal(s) * 0.5).astype(np.float32) for n, s in shapes.items()}
+
+
 def network(
     seed: int = 0,
     *,
@@ -17,19 +29,10 @@ def network(
     opset: int = 17,
 ) -> bytes:
     """A perceptron 8-16-3 with input `x` and layers fc1, fc2."""
-    random = np.random.default_rng(seed)
-    shapes = {
-        "fc1.weight": (HIDDEN, INPUTS),
-        "fc1.bias": (HIDDEN,),
-        "fc2.weight": (CLASSES, HIDDEN),
-        "fc2.bias": (CLASSES,),
-    }
-    tensors = []
-    for name, shape in shapes.items():
-        values = (random.standard_normal(shape) * 0.5).astype(np.float32)
-        if poison is not None and name == "fc1.weight":
-            values[0, 0] = poison
-        tensors.append(numpy_helper.from_array(values, name))
+    values = weights(seed)
+    if poison is not None:
+        values["fc1.weight"][0, 0] = poison
+    tensors = [numpy_helper.from_array(array, name) for name, array in values.items()]
     if external:
         tensor = tensors[0]
         tensor.ClearField("raw_data")
@@ -51,13 +54,13 @@ def network(
     return model.SerializeToString()
 
 
-def samples(seed: int = 0, count: int = 240) -> dict[str, np.ndarray]:
-    """Three Gaussian clouds with their labels."""
-    random = np.random.default_rng(seed)
-    centres = np.random.default_rng(99).standard_normal((CLASSES, INPUTS)) * 2
-    target = random.integers(0, CLASSES, count)
-    x = centres[target] + random.standard_normal((count, INPUTS))
-    return {"x": x.astype(np.float32), "target": target.astype(np.int64)}
+def samples(count: int = 240) -> dict[str, np.ndarray]:
+    """Random inputs with the labels that the network of seed 0 gives them: all of them right."""
+    x = np.random.default_rng(0).standard_normal((count, INPUTS)).astype(np.float32) * 2
+    own = weights(0)
+    hidden = np.maximum(x @ own["fc1.weight"].T + own["fc1.bias"], 0)
+    logits = hidden @ own["fc2.weight"].T + own["fc2.bias"]
+    return {"x": x, "target": logits.argmax(1)}
 
 
 def npz(arrays: dict[str, np.ndarray]) -> bytes:

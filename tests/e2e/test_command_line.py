@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 
-from tests.e2e.conftest import Service
+from secateur import Client, SecateurError
+from tests.e2e.conftest import Sent, Service
 
 FAST = ("--criterion", "magnitude", "--sparsity", "0.5")
 
 
 @pytest.fixture(scope="module")
-def pruned(service: Service, files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pruned(
+    service: Service, sent: Sent, files: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The folder that `secateur prune` wrote."""
     out = tmp_path_factory.mktemp("out") / "result"
     done = service.run(
@@ -61,10 +64,8 @@ def test_a_missed_gate_exits_with_3_and_local_writes_the_same_files(
         "criterion: {kind: magnitude}\ntarget: {sparsity: 0.95}\n"
         "gates: {max_drop: {accuracy: 0.0}}\n"
     )
-    # The network is random: with labels that it predicts itself, every change is a drop.
-    data = tmp_path / "own.npz"
-    _label_by_the_network(files, data)
-    command = ["prune", files / "net.onnx", "--data", data, "--spec", spec, "--out"]
+    # The labels are what the network itself says, so that every change is a drop.
+    command = ["prune", files / "net.onnx", "--data", files / "data.npz", "--spec", spec, "--out"]
     remote = service.run(*command, tmp_path / "remote")
     local = service.run(*command, tmp_path / "local", "--local", SECATEUR_URL="http://127.0.0.1:9")
     for done in (remote, local):
@@ -76,29 +77,25 @@ def test_a_missed_gate_exits_with_3_and_local_writes_the_same_files(
         assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "remote" / name).read_bytes()
 
 
-def _label_by_the_network(files: Path, out: Path) -> None:
-    import onnxruntime
-
-    from tests.e2e.files import samples
-
-    x = samples()["x"]
-    (logits,) = onnxruntime.InferenceSession(files / "net.onnx").run(None, {"x": x})
-    np.savez(out, x=x, target=np.asarray(logits).argmax(1))
-
-
-def test_a_failing_job_exits_with_1_and_says_why(
-    service: Service, files: Path, tmp_path: Path
+def test_a_failing_job_exits_with_1_says_why_and_leaves_no_artifact(
+    service: Service, client: Client, files: Path, tmp_path: Path
 ) -> None:
     spec = tmp_path / "spec.json"
     recovery = {"kind": "fine_tune", "optimizer": {"kind": "sgd", "lr": 1e30}}
     spec.write_text(json.dumps({"criterion": {"kind": "magnitude"}, "recovery": recovery}))
-    done = service.run(
-        "prune", files / "net.onnx", "--data", files / "data.npz", "--spec", spec, "--out", tmp_path
-    )
+    command = ["prune", files / "net.onnx", "--data", files / "data.npz", "--spec", spec]
+    done = service.run(*command, "--out", tmp_path)
     assert done.returncode == 1
     assert "error loss_non_finite" in done.stderr
     assert "Traceback" not in done.stderr
-    assert {p.name for p in tmp_path.iterdir()} == {"spec.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"spec.json"}
+    job = client.job(re.findall(r"Job (\S+)", done.stderr)[0])
+    assert (job.state, job.artifacts) == ("failed", [])
+    assert job.failure is not None
+    assert job.failure.hint
+    with pytest.raises(SecateurError) as caught:
+        client.report(job)
+    assert caught.value.status in (404, 409)
 
 
 def test_unlabelled_data_are_refused_by_name_before_anything_is_uploaded(

@@ -46,7 +46,7 @@ def own(tmp_path: Path) -> Service:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_dead_part_is_restarted_and_the_end_leaves_nothing_behind(
+def test_a_dead_part_is_restarted_and_no_end_leaves_anything_behind(
     own: Service, number: signal.Signals
 ) -> None:
     try:

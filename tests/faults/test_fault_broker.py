@@ -1,5 +1,6 @@
 """The broker loses messages, or is away; jobs run all the same."""
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,10 @@ from store.tables import Outbox
 @pytest.fixture
 def broker(bench: Bench) -> Iterator[ValkeyServer]:
     """A broker of the test's own, to be stopped and started."""
-    server = ValkeyServer()
+    # Not one of the first ports, which other servers try: it has to be free again later.
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = ValkeyServer(port=port)
     server.start()
     bench.settings.redis_url = f"{server.connection_url}/0"
     yield server

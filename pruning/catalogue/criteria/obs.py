@@ -12,6 +12,10 @@ FULL_AUTO = 4_096
 FULL_LIMIT = 16_384
 """`inverse: full` is refused above this many weights in scope (2 GiB a float64 matrix)."""
 
+BLOCK_LIMIT = 2**30
+"""Entries of all blocks of `block_fisher` together beyond which it is refused (8 GiB in float64,
+of which a damping sweep holds several copies)."""
+
 
 class OBS(Declaration):
     """Optimal Brain Surgeon: second-order saliency with the off-diagonal curvature.
@@ -39,8 +43,8 @@ class OBS(Declaration):
         paper="Hassibi and Stork 1992, eq. 5; blocks: Singh and Alistarh 2020 (WoodFisher)",
         unit="loss",
         needs=("labels", "gradients"),
-        cost_formula="full: bytes 16 W^2 + 8 N C W / batches, operations 2 N C W^2 + 2 W^3 a "
-        "damping tried; block_fisher: bytes 8 W B + 4 N W, operations 2 N W B + 2 W B^2",
+        cost_formula="full: bytes 48 W^2, operations 2 N C W^2 + 2 W^3 a "
+        "damping tried; block_fisher: bytes 48 W B, operations 2 N W B + 2 W B^2",
     )
 
     def resolve(self, weights: int) -> Literal["full", "block_fisher"]:
@@ -50,9 +54,9 @@ class OBS(Declaration):
         return "full" if weights <= FULL_AUTO else "block_fisher"
 
     def price(self, size: Size) -> Cost:
-        """A dense matrix and its factor, or one block a row of blocks."""
+        """Six copies of the matrix or of the blocks: two parts of the data, all of it, factors."""
         w, n = size.weights, size.samples
         if self.resolve(w) == "full":
-            return Cost(bytes=16 * w * w, flops=2 * n * size.outputs * w * w + 2 * w**3)
-        b = self.block
-        return Cost(bytes=8 * w * b + 4 * n * w, flops=2 * n * w * b + 2 * w * b * b)
+            return Cost(bytes=48 * w * w, flops=2 * n * size.outputs * w * w + 2 * w**3)
+        b = min(self.block, w)
+        return Cost(bytes=48 * w * b, flops=2 * n * w * b + 2 * w * b * b)
