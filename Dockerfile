@@ -9,14 +9,16 @@
 FROM python:3.12-slim AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN groupadd --system --gid 10001 secateur \
- && useradd --system --uid 10001 --gid secateur --home-dir /var/lib/secateur --create-home secateur
+ && useradd --system --uid 10001 --gid secateur --home-dir /var/lib/secateur --create-home secateur \
+ && install -d -o secateur -g secateur -m 0700 /var/lib/secateur-slots
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY pruning ./pruning
 COPY store ./store
 COPY secateur ./secateur
-ENV SECATEUR_DATA_DIR=/var/lib/secateur
-VOLUME /var/lib/secateur
+# The data folder is shared by all containers; slots are scratch space of one.
+ENV SECATEUR_DATA_DIR=/var/lib/secateur SECATEUR_SLOTS_DIR=/var/lib/secateur-slots
+VOLUME /var/lib/secateur /var/lib/secateur-slots
 
 FROM base AS api
 COPY api ./api

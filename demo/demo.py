@@ -126,7 +126,7 @@ def check_results(results: list[Result], model: Model, evaluation: Arrays) -> No
 
 def table(results: list[Result]) -> Table:
     """What it cost, as predicted and as measured."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, header_style="bold")
     shown.add_column("criterion")
     shown.add_column("retraining")
     titles = ("dense", "pruned", "recovered", "predicted", "measured", "time")

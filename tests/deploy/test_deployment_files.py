@@ -99,7 +99,8 @@ def test_every_variable_is_a_setting():
         key for n in OURS for key in COMPOSE["services"][n]["environment"]
         if key.startswith("SECATEUR_")
     }  # fmt: skip
-    used |= set(re.findall(r"ENV (SECATEUR_\w+)", DOCKERFILE))
+    for line in re.findall(r"^ENV (.*)$", DOCKERFILE, re.MULTILINE):
+        used |= set(re.findall(r"(SECATEUR_\w+)=", line))
     assert used
     assert used <= known
 
