@@ -40,6 +40,7 @@ def _timed(arguments: list[str], environment: dict[str, str]) -> float:
         [sys.executable, "-m", "secateur", *arguments],
         env=environment,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         check=True,
     )
     return time.perf_counter() - begin

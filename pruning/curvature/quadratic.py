@@ -13,6 +13,7 @@ from torch.func import grad, jvp
 
 from pruning.curvature.losses import Loss, required
 from pruning.curvature.network import Network, Parameters
+from pruning.curvature.per_sample import ACTIVATION_BYTES
 from pruning.data.batches import ArrayData
 
 BATCH = 256
@@ -44,7 +45,7 @@ def gradient(network: Network, data: ArrayData, loss: Loss) -> Tensor:
         return loss.samples(network.outputs(values, inputs), target).sum()
 
     with torch.no_grad():
-        for inputs, target in data.batches(BATCH, device=network.weights.device):
+        for inputs, target in data.batches(_batch(network, data), device=network.weights.device):
             parts = grad(batch_loss)(parameters, inputs, required(target, loss))
             total += torch.cat([part.flatten().double() for part in parts.values()])
     return total / data.samples
@@ -55,10 +56,15 @@ def curvature_term(network: Network, data: ArrayData, loss: Loss, change: Tensor
     parameters, tangent = network.parameters(), network.named(change)
     total = 0.0
     with torch.no_grad():
-        for inputs, _ in data.batches(BATCH, device=network.weights.device):
+        for inputs, _ in data.batches(_batch(network, data), device=network.weights.device):
             result = jvp(lambda p, x=inputs: network.outputs(p, x), (parameters,), (tangent,))
             total += float(loss.project(result[0], result[1]).double().square().sum())
     return total / data.samples
+
+
+def _batch(network: Network, data: ArrayData) -> int:
+    inputs, _ = next(iter(data.batches(1, device=network.weights.device)))
+    return max(1, min(BATCH, ACTIVATION_BYTES // max(1, network.saved_bytes(inputs))))
 
 
 def predict(

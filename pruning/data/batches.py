@@ -80,7 +80,9 @@ class ArrayData:
 
     def same_as(self, other: "ArrayData") -> bool:
         """Whether the other holds the very same samples in the same order."""
-        if (self.target is None) != (other.target is None) or self.inputs.keys() != other.inputs.keys():
+        if (self.target is None) != (
+            other.target is None
+        ) or self.inputs.keys() != other.inputs.keys():
             return False
         pairs = [(tensor, other.inputs[name]) for name, tensor in self.inputs.items()]
         if self.target is not None and other.target is not None:

@@ -71,3 +71,15 @@ def test_flat_weights_read_what_was_written_in_each_dtype():
     assert torch.equal(read[6:15], flat[6:15])
     assert torch.equal(read[:6], flat[:6].float().double())
     assert weights.group.tolist() == [0] * 6 + [1] * 9 + [2] * 6 + [3] * 4
+
+
+def test_a_weight_shared_with_an_embedding_stays():
+    module = nn.ModuleDict({"e": nn.Embedding(4, 3), "body": nn.Linear(3, 3), "h": nn.Linear(3, 4)})
+    module["h"].weight = module["e"].weight
+    assert names(module) == ["body"]
+
+
+def test_a_pattern_that_matches_nothing_is_refused():
+    with pytest.raises(SecateurError) as caught:
+        names(Nested(), exclude=("clasifier.*",))
+    assert (caught.value.code, caught.value.where) == ("spec_invalid", "spec.scope.exclude")

@@ -2,12 +2,15 @@
 
 import copy
 import shutil
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 from pruning import prune
+from pruning.catalogue.criteria.obs import OBS
+from pruning.curvature import compute
 from pruning.curvature.losses import LOSSES
 from pruning.data.batches import ArrayData, Data
 from pruning.errors import SecateurError
@@ -313,3 +316,59 @@ def test_obs_keeps_eight_points_more_than_obd_and_magnitude_on_digits():
         assert report.metrics.dense["accuracy"].value >= 0.96
     assert kept["obs"] >= kept["obd"] + 0.08
     assert kept["obs"] >= kept["magnitude"] + 0.08
+
+
+@pytest.mark.parametrize("criterion", CRITERIA, ids=lambda c: "-".join(map(str, c.values())))
+def test_a_network_that_is_empty_before_the_last_round(criterion):
+    torch.manual_seed(0)
+    data = ArrayData({"x": torch.randn(20, 4)}, torch.randint(2, (20,)))
+    asked = spec(
+        sparsity=0.99,
+        criterion=criterion,
+        schedule={"kind": "rounds", "rounds": 6, "curve": "cubic"},
+    )
+    report = prune(nn.Linear(4, 2), Data(data, data, data), asked).report
+    assert report.sparsity.removed == report.sparsity.total == 8
+    assert [step.removed for step in report.rounds][-1] == 0
+
+
+def test_all_steps_use_the_inverse_that_the_report_names(monkeypatch):
+    """`auto` must not become `full` once enough weights are gone."""
+    case = cases.make("mlp-cross_entropy", samples=20)
+    monkeypatch.setattr(sys.modules[OBS.__module__], "FULL_AUTO", len(case.weights) - 1)
+    used = []
+    monkeypatch.setattr(
+        "pruning.step.compute",
+        lambda request, *rest: used.append(request.kind) or compute(request, *rest),
+    )
+    asked = spec(criterion={"kind": "obs", "damping": 0.1})
+    report = prune(case.module, one_for_all(case), asked).report
+    assert report.curvature.kind == "block_fisher"
+    assert used == ["block_fisher"] * len(report.rounds)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32, torch.bool])
+def test_labels_of_any_integer_type_give_the_same_result(dtype):
+    case = cases.make("mlp-cross_entropy", samples=20)
+    labels = case.data.target % 2
+    results = [
+        prune(case.module, (case.data.inputs["x0"], y), spec(criterion={"kind": "obd"})).report
+        for y in (labels, labels.to(dtype))
+    ]
+    assert results[0].loss == results[1].loss
+    assert results[0].metrics == results[1].metrics
+
+
+def test_squared_loss_of_one_number_a_sample_without_a_second_dimension():
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 6).double(), torch.randn(20).double()
+    module = nn.Sequential(nn.Linear(6, 1), nn.Flatten(0)).double()
+    for criterion in ({"kind": "obd"}, {"kind": "obs", "damping": 0.1}):
+        loss = prune(module, (x, y), spec("mse", criterion=criterion)).report.loss
+        assert loss.predicted_increase == pytest.approx(loss.measured_increase, rel=1e-9)
+
+
+def test_a_float64_loss_beyond_float32_is_finite():
+    module = nn.Linear(2, 1).double()
+    data = ArrayData({"x": torch.ones(3, 2).double()}, torch.full((3, 1), 1e25).double())
+    assert 1e49 < evaluate(module, data, LOSSES["mse"]).loss < 1e51

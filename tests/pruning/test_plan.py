@@ -129,6 +129,14 @@ def test_full_inverse_beyond_its_limit_is_refused_and_auto_takes_blocks():
     assert planned.inverse == "block_fisher"
 
 
+def test_blocks_too_large_for_memory_are_refused():
+    big = model([layer("fc", 2000, 1000)])
+    criterion = {"kind": "obs", "block": 4096}
+    error = refusal({"criterion": criterion}, big)
+    assert (error.code, error.where) == ("curvature_too_large", "spec.criterion.block")
+    assert plan(parse_spec({}), big, {"calibration": dataset()}).inverse == "block_fisher"
+
+
 def test_fixed_batch_is_refused():
     assert refusal(None, model(batch=1)).code == "batch_fixed"
 

@@ -205,3 +205,24 @@ def test_checks_give_facts(inputs, tmp_path):
     assert facts is not None
     assert (facts["samples"], facts["target"]["classes"]) == (400, 10)
     json.dumps(facts)
+
+
+def test_the_held_out_share_is_kept_from_training_where_one_file_is_given_for_both(
+    inputs, tmp_path
+):
+    file = FileRef(path=str(inputs / "calibration.npz"), name="calibration.npz")
+    run(request(inputs, ROUNDS, data={"calibration": file, "training": file}), tmp_path)
+    data = report_of(tmp_path).data
+    assert (data.training.samples, data.training.source) == (720, "calibration")
+    assert (data.evaluation.samples, data.evaluation.source) == (180, "held_out")
+
+
+def test_evaluation_on_the_calibration_samples_is_warned_of(inputs, tmp_path):
+    file = FileRef(path=str(inputs / "calibration.npz"), name="calibration.npz")
+    asked = {"criterion": {"kind": "magnitude"}}
+    for name, data in (("seen", {"calibration": file, "evaluation": file}), ("unseen", None)):
+        more = {} if data is None else {"data": data}
+        run(request(inputs, asked, **more), tmp_path / name)
+    seen = [w.code for w in report_of(tmp_path / "seen").warnings]
+    assert "evaluation_seen" in seen
+    assert not report_of(tmp_path / "unseen").warnings

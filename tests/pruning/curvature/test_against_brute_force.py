@@ -11,6 +11,7 @@ from pruning.curvature import (
     per_sample,
     quadratic,
 )
+from pruning.errors import SecateurError
 from pruning.solvers.obs import inverse_diagonal
 from tests.oracle import brute_force, cases
 
@@ -176,3 +177,28 @@ def test_rows_in_float32_give_a_positive_semidefinite_matrix_close_to_float64():
     assert matrix.dtype == torch.float64
     torch.testing.assert_close(matrix, exact, rtol=1e-4, atol=1e-6)
     assert torch.linalg.eigvalsh(matrix).min() > -1e-15
+
+
+def test_few_weights_on_large_activations_come_in_chunks(monkeypatch):
+    """Rows of 5 weights are small, what the backward passes keep is not."""
+    monkeypatch.setattr(per_sample, "ACTIVATION_BYTES", 3 * 8 * 2 * 4000)
+    conv = torch.nn.Conv1d(1, 1, 5, padding=2, bias=False).double()
+    module = torch.nn.Sequential(conv, torch.nn.Tanh(), torch.nn.AdaptiveAvgPool1d(3))
+    module = module.append(torch.nn.Flatten()).eval()
+    case = cases.make("mlp-cross_entropy", samples=9)
+    case.module = module
+    case.data.inputs["x0"] = torch.randn(9, 1, 4000).double()
+    chunks = list(per_sample.gradients(case.network, case.data, case.loss))
+    assert 3 <= len(chunks) <= 9
+    close(torch.cat(chunks), brute_force.per_sample_gradients(case))
+    matrix = full.compute(case.network, case.data, case.loss, everything(case)).values
+    close(matrix, brute_force.ggn(case))
+
+
+def test_blocks_that_fit_no_memory_are_refused_before_they_are_made():
+    case = cases.make("mlp-cross_entropy")
+    case.module = torch.nn.Sequential(torch.nn.Linear(3000, 1000), torch.nn.Linear(1000, 3))
+    case.module.double().eval()
+    with pytest.raises(SecateurError) as caught:
+        block_fisher.compute(case.network, case.data, case.loss, everything(case), block=4096)
+    assert caught.value.code == "curvature_too_large"

@@ -119,3 +119,26 @@ def test_divergence_is_an_error_that_names_the_learning_rate():
 def test_flat_weights_hold_a_tied_parameter_once():
     module = Tied()
     assert len(FlatWeights(find_prunable(module, Scope(), None))) == 25 + 15
+
+
+@pytest.mark.parametrize(("batch_size", "samples"), [(1, 20), (16, 1)])
+def test_batch_norm_with_batches_of_one_is_refused_and_not_skipped(batch_size, samples):
+    module = build()
+    with pytest.raises(SecateurError) as caught:
+        train(module, FineTune(batch_size=batch_size), masks_of(module), samples=samples)
+    assert (caught.value.code, caught.value.where) == ("spec_conflict", "spec.recovery.batch_size")
+
+
+@pytest.mark.parametrize("labels", [torch.full((8,), 0.7), torch.full((8,), 3)])
+def test_training_labels_are_checked(labels):
+    module = build()
+    with pytest.raises(SecateurError) as caught:
+        recover(
+            module,
+            ArrayData({"x": torch.randn(8, 5)}, labels),
+            LOSSES["cross_entropy"],
+            Masking(masks_of(module)),
+            FineTune(),
+            seed=0,
+        )
+    assert caught.value.code == "target_invalid"

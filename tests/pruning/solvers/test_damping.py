@@ -49,3 +49,13 @@ def test_ties_go_to_the_prediction_that_agrees():
         Trial(1e-1, loss=0.6, predicted=0.5, measured=0.5),
     ]
     assert best(trials) == 1
+
+
+def test_where_damping_makes_no_difference_the_sweep_does_not_wander():
+    trials = sweep(lambda d: Trial(d, loss=0.5, predicted=0.0, measured=0.0))
+    assert len(trials) == len(GRID)
+
+
+def test_a_damping_outside_the_grid_does_not_hold_the_next_step_there():
+    trials = sweep(bowl(0), near=1e-11)
+    assert chosen(trials) == 1.0
