@@ -77,7 +77,8 @@ def _end(**_: Any) -> None:
 def _begin_process(**_: Any) -> None:
     from worker import station
 
-    station.begin_process(get_settings())
+    served = set(app.amqp.queues.consume_from)
+    station.begin_process(get_settings(), only_checks=served == {queue_of("check")})
 
 
 @signals.worker_process_shutdown.connect

@@ -1,17 +1,20 @@
-"""The child: imports torch, waits for one job on stdin, runs it, says what happens, exits.
+"""The child: imports ahead, waits for one job on stdin, runs it, says what happens, exits.
 
-`python -m worker.child EVENTS_FD`. One line on stdin is the path of job.json (a
-`pruning.request.RunRequest`), in the slot folder; end of file without a line means that there is
-no job after all. Events leave as JSON lines on EVENTS_FD; stdout and stderr are a log.
+`python -m worker.child [checks] EVENTS_FD`; `checks`: imports ahead what intake checks need alone.
+One line on stdin is the path of job.json (a `pruning.request.RunRequest`), in the slot folder; end
+of file without a line means that there is no job after all. Events leave as JSON lines on
+EVENTS_FD; stdout and stderr are a log.
 """
 
 import importlib
 import math
 import os
+import select
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,14 +31,14 @@ from pruning.events import (
 from pruning.request import RunRequest, RunResult
 
 # What a run imports late; a child that waits for its job has the time to do it now.
+_CHECKS_AHEAD = ("pruning.run", "onnx", "torch", "pruning.formats.onnx")
 _AHEAD = (
-    "torch",
+    *_CHECKS_AHEAD,
     "torch.func",
-    "onnx",
     "onnxruntime",
     "matplotlib.figure",
     "matplotlib.backends.backend_svg",
-    "pruning.run",
+    "pruning.prune_files",
 )
 _PROGRESS_SECONDS = 1.0
 _LINE_LIMIT = 1 << 20
@@ -101,6 +104,14 @@ def failure(error: BaseException) -> SecateurError:
     return SecateurError("internal_error", f"{type(error).__name__}: {str(error)[:2000]}")
 
 
+def import_ahead(names: Sequence[str]) -> None:
+    """Imports until a job has come, which then imports what it needs and no more."""
+    for name in names:
+        if select.select([0], [], [], 0)[0]:
+            return
+        importlib.import_module(name)
+
+
 def wait_for_job() -> Path | None:
     """The path of job.json, or None when there will be no job. Leaves stdin at /dev/null."""
     line = sys.stdin.buffer.readline()
@@ -111,12 +122,9 @@ def wait_for_job() -> Path | None:
 
 
 def _run(job: Path, voice: Voice) -> None:
-    import torch
-
     from pruning.run import run
 
     request = RunRequest.model_validate_json(job.read_bytes())
-    torch.set_num_threads(request.threads)
     result: RunResult = run(request, job.parent, voice.say)
     voice.say(
         DoneEvent(
@@ -128,9 +136,8 @@ def _run(job: Path, voice: Voice) -> None:
 
 def main() -> NoReturn:
     """Serve one job."""
-    voice = Voice(int(sys.argv[1]))
-    for name in _AHEAD:
-        importlib.import_module(name)
+    voice = Voice(int(sys.argv[-1]))
+    import_ahead(_CHECKS_AHEAD if sys.argv[1] == "checks" else _AHEAD)
     job = wait_for_job()
     code = 0
     if job is not None:

@@ -14,11 +14,11 @@ from pathlib import Path
 from store import logs
 from store.settings import Settings
 from worker.slots import House, wipe_leftovers
-from worker.workplace import PROGRAM, Workplace, open_workplace
+from worker.workplace import CHECKS_PROGRAM, PROGRAM, Workplace, open_workplace
 
 log = logging.getLogger(__name__)
 
-program: Sequence[str] = PROGRAM  # what children run
+program: Sequence[str] | None = None  # what children run, if not our own
 _main: House | None = None
 _place: Workplace | None = None
 
@@ -45,12 +45,18 @@ def end() -> None:
         _main = None
 
 
-def begin_process(settings: Settings) -> None:
-    """In a pool process: open its workplace and start a child ahead."""
+def begin_process(settings: Settings, *, only_checks: bool = False) -> None:
+    """In a pool process: open its workplace and start a child ahead.
+
+    Args:
+        settings: The service's settings.
+        only_checks: Whether the pool serves intake checks and nothing else.
+    """
     global _place
     assert _main is not None, "the worker's main process was not set up"
     _pick_gpu()
-    _place = open_workplace(settings, _drain_file(_main), name=_name(), program=program)
+    own = CHECKS_PROGRAM if only_checks else PROGRAM
+    _place = open_workplace(settings, _drain_file(_main), name=_name(), program=program or own)
     _place.prepare()
 
 

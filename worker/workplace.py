@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 # -P: what lies in the slot folder, the child's working directory, is never imported.
 PROGRAM = (sys.executable, "-P", "-m", "worker.child")
+CHECKS_PROGRAM = (*PROGRAM, "checks")  # where no other jobs come
 _BYTES_PER_OUTPUT = 64 << 30
 
 
