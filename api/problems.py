@@ -138,7 +138,7 @@ def http_error(error: HTTPException, scope: Scope) -> SecateurError:
 def internal_error(scope: Scope, error: BaseException) -> SecateurError:
     """Logs what happened under the request's id and returns an error that tells none of it."""
     log.error(
-        "unhandled error request_id=%s %s %s",
+        "unhandled error request_id=%s %s %r",
         scope.get(REQUEST_ID),
         scope.get("method"),
         scope.get("path"),

@@ -1,9 +1,10 @@
 """What the API takes and gives as JSON: pydantic models with examples, shown in /openapi.json."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from pruning.facts import DatasetFacts, ModelFacts
 
@@ -15,6 +16,15 @@ _MODEL_ID = "mdl_06f3k2m5q7a2c4e6g7i2k4m6o7"
 _DATASET_ID = "ds_06f3k2n5q7a2c4e6g7i2k4m6o7"
 _JOB_ID = "job_06f3k2p5q7a2c4e6g7i2k4m6o7"
 _SPEC: dict[str, JsonValue] = {"criterion": {"kind": "obs"}, "target": {"sparsity": 0.85}}
+
+
+_DEEPEST_SPEC = 20
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 class _Request(BaseModel):
@@ -169,6 +179,17 @@ class PlanRequest(_Request):
     model: str
     data: JobData
     spec: dict[str, Any] | None = Field(None, description="The spec; every field has a default.")
+
+    @field_validator("spec")
+    @classmethod
+    def _is_flat(cls, spec: dict[str, Any] | None) -> dict[str, Any] | None:
+        # Validators and serialisers recurse; what is deeper than any spec does not reach them.
+        level: list[Any] = [spec]
+        for _ in range(_DEEPEST_SPEC):
+            level = [inner for outer in level for inner in _inside(outer)]
+        if level:
+            raise ValueError(f"A spec is not nested more than {_DEEPEST_SPEC} deep")
+        return spec
 
 
 class JobRequest(PlanRequest):

@@ -74,7 +74,7 @@ class Calls:
 
     def delete(self, kind: type[R], id: str) -> Flow[None]:
         """Removes one resource; gone already counts when an earlier attempt may have done it."""
-        yield from request(Call("DELETE", path_of(KINDS[kind], id)), self.url)
+        yield from request(Call("DELETE", path_of(KINDS[kind], id)), self.url, done_before=404)
 
     def pages(self, kind: type[R], page: int = 100, **filters: Any) -> Flow[None]:
         """Emits all resources of a kind, page after page."""
@@ -178,9 +178,8 @@ class Calls:
                         yield Emit(event)
                         if event.final:
                             return
-                if not (yield from self._ended(job_id, last)):
-                    continue
-                return
+                if (yield from self._ended(job_id, last)):
+                    return
             except httpx.TransportError:
                 pass
             except SecateurError as error:

@@ -22,6 +22,7 @@ ATTEMPTS = 5
 """Times a call is sent before its failure is the caller's."""
 
 _REPEATABLE_STATUS = frozenset({429, 502, 503, 504})
+_NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
 _LONGEST_PAUSE = 10.0
 
 
@@ -125,13 +126,20 @@ def backoff(attempt: int) -> float:
     return float(min(0.15 * 2 ** (attempt - 1), _LONGEST_PAUSE) * random.uniform(0.7, 1.3))
 
 
-def request(call: Call, url: str) -> Flow[Reply]:
+def request(call: Call, url: str, done_before: int | None = None) -> Flow[Reply]:
     """Sends the call, again where that is safe, and returns the reply of status < 400.
+
+    Args:
+        call: What to send.
+        url: What errors name.
+        done_before: A status that is a success too, once an earlier attempt may have had its
+            effect without its answer coming back.
 
     Raises:
         SecateurError: What the service says, or `connection_failed`.
     """
     attempt = 0
+    unanswered = False
     while True:
         attempt += 1
         try:
@@ -139,9 +147,10 @@ def request(call: Call, url: str) -> Flow[Reply]:
         except httpx.TransportError as error:
             if attempt >= ATTEMPTS or not _may_repeat_after(call, error):
                 raise connection_failed(url, error) from None
+            unanswered = unanswered or not isinstance(error, _NOT_CONNECTED)
             yield Sleep(backoff(attempt))
             continue
-        if reply.status < 400:
+        if reply.status < 400 or (unanswered and reply.status == done_before):
             return reply
         if (
             attempt >= ATTEMPTS
@@ -169,6 +178,4 @@ def _may_repeat_after(call: Call, error: httpx.TransportError) -> bool:
     if isinstance(error, httpx.UnsupportedProtocol):
         return False
     # Where no connection was made nothing was asked for yet, and no byte of the body was taken.
-    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) or (
-        call.repeatable and replayable(call)
-    )
+    return isinstance(error, _NOT_CONNECTED) or (call.repeatable and replayable(call))

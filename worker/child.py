@@ -7,6 +7,7 @@ EVENTS_FD; stdout and stderr are a log.
 """
 
 import importlib
+import json
 import math
 import os
 import select
@@ -16,7 +17,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pruning.errors import SecateurError
 from pruning.events import (
@@ -42,6 +43,8 @@ _AHEAD = (
 )
 _PROGRESS_SECONDS = 1.0
 _LINE_LIMIT = 1 << 20
+_ERROR_LIMIT = 1 << 16
+_TEXT_LIMIT = 2000
 _ALLOCATION_FAILED = ("can't allocate memory", "out of memory", "bad allocation", "bad_alloc")
 
 
@@ -101,7 +104,17 @@ def failure(error: BaseException) -> SecateurError:
             "The job asked for more memory than it may have.",
             hint="Use a smaller block, fewer calibration samples or a smaller model.",
         )
-    return SecateurError("internal_error", f"{type(error).__name__}: {str(error)[:2000]}")
+    return SecateurError("internal_error", f"{type(error).__name__}: {str(error)[:_TEXT_LIMIT]}")
+
+
+def told(error: SecateurError) -> dict[str, Any]:
+    """The error as an event holds it: short enough for a line, without details if need be."""
+    fields = error.as_dict()
+    if len(json.dumps(fields)) <= _ERROR_LIMIT:
+        return fields
+    place, advice = (text and text[:_TEXT_LIMIT] for text in (error.where, error.hint))
+    short = SecateurError(error.code, error.message[:_TEXT_LIMIT], where=place, hint=advice)
+    return short.as_dict()
 
 
 def import_ahead(names: Sequence[str]) -> None:
@@ -145,7 +158,7 @@ def main() -> NoReturn:
             _run(job, voice)
         except Exception as error:
             traceback.print_exc()
-            voice.say(FailedEvent(error=failure(error).as_dict()))
+            voice.say(FailedEvent(error=told(failure(error))))
             code = 1
     sys.stdout.flush()
     sys.stderr.flush()

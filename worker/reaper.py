@@ -50,6 +50,11 @@ class Reaper:
 
     def _sweep(self) -> None:
         grace = timedelta(seconds=self._settings.blob_grace_seconds)
-        swept = sweep(self._db, self._blobs, utcnow() - grace)
+        try:
+            swept = sweep(self._db, self._blobs, utcnow() - grace)
+        except OSError as error:
+            # A disk in trouble must not end the process that rings for jobs.
+            log.warning("the sweep of blobs stopped: %s", error)
+            return
         if swept.files or swept.leftovers:
             log.info("swept %d blobs and %d unfinished files", swept.files, swept.leftovers)

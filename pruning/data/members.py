@@ -1,5 +1,6 @@
 """The arrays of an archive, known and priced from their headers before any is unpacked."""
 
+import io
 import math
 import zipfile
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ _HEADERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 SAVE = "Write it with numpy.savez(path, <input name>=array, ..., target=labels)."
+# NumPy refuses headers over 10,000 bytes, but only once it has read all that they announce.
+_HEADER_BYTES = 16 * 1024
 _RATIO_FREE = 16 * 1024 * 1024  # members that unpack to less may be as compressible as they like
 
 
@@ -102,18 +105,19 @@ def _array_name(info: zipfile.ZipInfo) -> str:
 
 def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, limits: Limits) -> Member:
     with archive.open(info) as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = _HEADERS.get(version)
-            shape, fortran, dtype = read(file) if read else ((), False, np.dtype("O"))
-        except Exception as error:  # NumPy's header parser fails in a dozen ways on noise
-            raise SecateurError(
-                "data_unreadable",
-                f"The header of the array {name!r} can't be read ({plain(error)}).",
-                where=name,
-                hint=SAVE,
-            ) from None
-        start = file.tell()
+        head = io.BytesIO(file.read(_HEADER_BYTES))
+    try:
+        version = np.lib.format.read_magic(head)
+        read = _HEADERS.get(version)
+        shape, fortran, dtype = read(head) if read else ((), False, np.dtype("O"))
+    except Exception as error:  # NumPy's header parser fails in a dozen ways on noise
+        raise SecateurError(
+            "data_unreadable",
+            f"The header of the array {name!r} can't be read ({plain(error)}).",
+            where=name,
+            hint=SAVE,
+        ) from None
+    start = head.tell()
     if read is None:
         raise SecateurError(
             "data_unreadable",

@@ -133,6 +133,7 @@ def test_data_that_do_not_fit_the_model_are_refused(
         ({"name": "x" * 201}, "name"),
         ({"name": "\ud800"}, "name"),
         ({"spec": []}, "spec"),
+        ({"spec": {"criterion": json.loads("[" * 300 + "]" * 300)}}, "spec"),
     ],
 )
 def test_a_malformed_request_is_refused_with_its_field(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from api.problems import internal_error
 from tests.api.conftest import Caller, assert_problem
 
 
@@ -75,3 +76,10 @@ def test_a_very_long_place_is_cut(caller: Caller) -> None:
     assert len(problem["where"]) <= 200
     assert len(problem["errors"]) <= 50
     assert len(problem["detail"]) < 1000
+
+
+def test_a_path_makes_no_lines_of_its_own_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    scope = {"method": "GET", "path": "/v1/jobs/x\n2026 ERROR secateur.api: forged"}
+    internal_error(scope, RuntimeError("boom"))
+    (record,) = caplog.records
+    assert "\n" not in record.getMessage()

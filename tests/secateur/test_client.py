@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from secateur import AsyncClient, Client, SecateurError
+from secateur._flow import ATTEMPTS
 from secateur.resources import Artifact, OtherEvent
 from tests.secateur.conftest import Script, cut, hang_up, reply
 
@@ -211,3 +212,26 @@ def test_both_clients_offer_the_same_methods() -> None:
         return {name for name in vars(kind) if not name.startswith("_")}
 
     assert public(Client) == public(AsyncClient)
+
+
+def test_a_deletion_whose_answer_was_lost_is_done(script: Script, client: Client) -> None:
+    script.answers = [hang_up, reply(404, problem("not_found"))]
+    client.delete_model("mdl_1")
+    assert len(script.requests) == 2
+    with pytest.raises(SecateurError) as caught:
+        client.delete_model("mdl_1")
+    assert caught.value.code == "not_found"
+
+
+def test_streams_that_end_at_once_are_given_up_for_the_list(
+    script: Script, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("secateur.client.time.sleep", pauses.append)
+    empty = reply(200, b"", Content_Type=SSE)
+    nothing = reply(200, {"data": [], "next_after": 0, "ended": False})
+    last = reply(200, {"data": [QUEUED, DONE], "next_after": 4, "ended": True})
+    script.answers = [*[empty, nothing] * ATTEMPTS, last]
+    assert [e.seq for e in client.events("job_1")] == [1, 4]
+    assert len(script.requests) == 2 * ATTEMPTS + 1
+    assert len(pauses) == ATTEMPTS

@@ -161,11 +161,16 @@ class Bench:
     def control(self) -> subprocess.Popen[bytes]:
         return self.start("worker.control")
 
-    def worker(self, app: str = "bench_app", concurrency: int = 1) -> subprocess.Popen[bytes]:
+    def worker(
+        self,
+        app: str = "bench_app",
+        concurrency: int = 1,
+        queues: str = "secateur.check,secateur.cpu",
+        **env: str,
+    ) -> subprocess.Popen[bytes]:
         options = ["--pool", "prefork", "--concurrency", str(concurrency), "--loglevel", "INFO"]
         options += ["--without-mingle", "--without-gossip", "--without-heartbeat"]
-        queues = ["-Q", "secateur.check,secateur.cpu"]
-        return self.start("celery", "-A", app, "worker", *options, *queues)
+        return self.start("celery", "-A", app, "worker", *options, "-Q", queues, **env)
 
     def log(self) -> str:
         logs = sorted(self.folder.glob("*.log"))

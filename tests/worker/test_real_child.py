@@ -5,20 +5,22 @@ import json
 import math
 import os
 import select
+import subprocess
+import sys
 import time
 
 import numpy as np
 import onnx
 import pytest
-from bench import Bench
+from bench import ROOT, Bench
 from onnx import TensorProto, helper, numpy_helper
 
 from pruning.errors import SecateurError
-from pruning.events import MetricEvent, PhaseEvent, ProgressEvent
+from pruning.events import FailedEvent, MetricEvent, PhaseEvent, ProgressEvent
 from store.queries import datasets, models
 from store.tables import Artifact, Dataset, Model
 from worker.answer import answer
-from worker.child import Voice, failure
+from worker.child import Voice, failure, told
 from worker.workplace import PROGRAM
 
 SPEC = {"criterion": {"kind": "magnitude"}, "compensation": {"kind": "none"}}
@@ -130,3 +132,45 @@ def test_a_metric_that_is_not_finite_is_a_warning(voice):
     voice[0].say(MetricEvent(name="loss", stage="pruned", value=math.nan))
     (event,) = voice[1]()
     assert (event["type"], event["code"]) == ("warning", "loss_non_finite")
+
+
+AHEAD = """
+import sys
+from worker import child
+child.import_ahead(child._CHECKS_AHEAD if sys.argv[1:] else child._AHEAD)
+heavy = {"torch", "onnxruntime", "matplotlib.figure", "pruning.prune_files"}
+print(*sorted(heavy & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "job", "imported"),
+    [
+        ([], False, "matplotlib.figure onnxruntime pruning.prune_files torch"),
+        (["checks"], False, "torch"),
+        ([], True, ""),
+    ],
+)
+def test_a_child_imports_ahead_until_its_job_comes(arguments: list[str], job: bool, imported: str):
+    command = [sys.executable, "-c", AHEAD, *arguments]
+    child = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    if job:
+        child.stdin.write("job.json\n")
+        child.stdin.flush()
+    assert child.stdout.read().strip() == imported
+    child.stdin.close()
+    assert child.wait(10) == 0
+
+
+def test_an_error_of_any_length_fits_an_event(voice):
+    error = SecateurError("operator_unsupported", "x" * (2 << 20), where="w" * 5000, why=["y"] * 9)
+    voice[0].say(FailedEvent(error=told(error)))
+    (event,) = voice[1]()
+    assert event["error"]["code"] == "operator_unsupported"
+    assert len(event["error"]["message"]) == len(event["error"]["where"]) == 2000
+    short = SecateurError("scope_empty", "Nothing.", hint="h", layers=["a"])
+    assert told(short) == short.as_dict()

@@ -69,6 +69,7 @@ class Builder:
         self.steps: list[Step] = []
         self.bindings: dict[str, Binding] = {}
         self.fused: set[str] = set()
+        self._paths = naming.Paths(self.module)
         self._shared: dict[str, nn.Parameter | torch.Tensor] = {}
         self._as_values: set[str] = set()
 
@@ -97,7 +98,7 @@ class Builder:
         """Registers a layer under a path that follows the names of its weight, bias and node."""
         weight, bias, node = names
         found = naming.candidates(weight, bias, node.proto.name)
-        return naming.place(self.module, layer, found, fallback)
+        return self._paths.place(layer, found, fallback)
 
     def bind(
         self, node: Node, path: str, constant: Constant, layout: Layout, *, prunable: bool = False

@@ -39,7 +39,7 @@ class Graph:
 
     `nodes` are those that a graph output depends on, without constants and the Identity and
     Transpose nodes that only rename or turn them. `derived` maps a value computed from constants
-    alone to the node that computes it.
+    alone to the node that computes it, `readers` a value to the first node that reads it.
     """
 
     proto: ModelProto
@@ -48,6 +48,7 @@ class Graph:
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, Constant] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
+    readers: dict[str, NodeProto] = field(default_factory=dict)
     derived: dict[str, str] = field(default_factory=dict)
 
 
@@ -79,6 +80,8 @@ def read_graph(proto: ModelProto) -> Graph:
     for name in [*(n for node in nodes for n in node.input), *outputs]:
         graph.uses[name] = graph.uses.get(name, 0) + 1
     for node in nodes:
+        for name in node.input:
+            graph.readers.setdefault(name, node)
         known = [name in constants or name in graph.derived for name in node.input if name]
         if known and all(known):
             graph.derived.update(dict.fromkeys(node.output, label(node)))

@@ -99,7 +99,8 @@ def _run_at_meta(module: OnnxModule, inputs: list[TensorFact], sizes: Sizes) -> 
         f"module.{name}": torch.empty_like(value, device="meta")
         for name, value in [*module.named_parameters(), *module.named_buffers()]
     }
-    with torch.no_grad():
+    # The default device is where tensors are made of constants.
+    with torch.no_grad(), torch.device("meta"):
         functional_call(
             _Observed(module, sizes), state, tuple(_samples(inputs, sizes.batch, "meta"))
         )

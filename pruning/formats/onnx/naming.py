@@ -27,21 +27,39 @@ def candidates(weight: str, bias: str | None, node: str) -> list[str]:
     return [*found, weight, node]
 
 
-def place(root: nn.Module, layer: nn.Module, suggestions: Iterable[str], fallback: str) -> str:
-    """Registers `layer` in `root` and returns its path.
+class Paths:
+    """Registers layers in a module, each under a path of its own.
 
-    The first usable suggestion is taken; a path already taken by another layer gets a number.
+    Args:
+        root: The module.
     """
-    for path in [*suggestions, fallback]:
-        if not _is_safe(path):
-            continue
-        for attempt in (path, *(f"{path}_{i}" for i in range(2, 100))):
-            if _register(root, layer, attempt):
+
+    def __init__(self, root: nn.Module) -> None:
+        self._root = root
+        self._next: dict[str, int] = {}
+
+    def place(self, layer: nn.Module, suggestions: Iterable[str], fallback: str) -> str:
+        """Registers `layer` and returns its path.
+
+        The first usable suggestion is taken; a path taken by another layer gets a number up to 99,
+        the fallback any number.
+        """
+        for path in suggestions:
+            if _is_safe(path) and (found := self._numbered(layer, path, 99)):
+                return found
+        found = self._numbered(layer, fallback, None)
+        assert found is not None
+        return found
+
+    def _numbered(self, layer: nn.Module, path: str, most: int | None) -> str | None:
+        # A number that was refused stays so: the search goes on where the last one ended.
+        while most is None or self._next.get(path, 1) <= most:
+            number = self._next.get(path, 1)
+            self._next[path] = number + 1
+            attempt = path if number == 1 else f"{path}_{number}"
+            if _register(self._root, layer, attempt):
                 return attempt
-    number = 1
-    while not _register(root, layer, f"{fallback}_{number}"):
-        number += 1
-    return f"{fallback}_{number}"
+        return None
 
 
 def _is_safe(path: str) -> bool:

@@ -18,6 +18,7 @@ from pruning.formats.recognise import ACCEPTED_MODELS, recognise, walk_model_fie
 OLDEST_OPSET = 13
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
 _DEFAULT_DOMAINS = ("", "ai.onnx")
+_MOST_NAMED = 20
 _EXPORT = "Export the model again and upload the whole file."
 
 
@@ -126,11 +127,13 @@ def _check_size(proto: ModelProto, limits: Limits) -> None:
     count = numbers = 0
     for tensor, name in tensors(proto):
         count += 1
-        elements = 1
+        if min(tensor.dims, default=0) < 0:
+            raise SecateurError("model_invalid", "A tensor has a negative size.", where=name)
+        elements = 0 if 0 in tensor.dims else 1
         for size in tensor.dims:
-            if size < 0:
-                raise SecateurError("model_invalid", "A tensor has a negative size.", where=name)
             elements *= size
+            if elements > limits.parameters:
+                break  # thousands of sizes would make a product of megabytes
         numbers += elements
         if numbers > limits.parameters:
             raise SecateurError(
@@ -179,12 +182,14 @@ def _check_vocabulary(proto: ModelProto) -> None:
     if proto.graph.sparse_initializer:
         foreign["sparse_initializer"] = len(proto.graph.sparse_initializer)
     if foreign:
+        named = sorted(foreign)[:_MOST_NAMED]
+        more = f" and {len(foreign) - len(named)} more" if len(foreign) > len(named) else ""
         raise SecateurError(
             "operator_unsupported",
-            "The graph goes beyond ONNX's own dense operators: " + ", ".join(sorted(foreign)) + ".",
-            where=min(foreign),
+            f"The graph goes beyond ONNX's own dense operators: {', '.join(named)}{more}.",
+            where=named[0],
             hint="Export with standard ONNX operators only, and without graph optimisation.",
-            operators=sorted(foreign),
+            operators=named,
         )
     version = opset(proto)
     if not OLDEST_OPSET <= version <= NEWEST_OPSET:

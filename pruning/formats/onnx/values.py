@@ -5,6 +5,9 @@ stays one, so that no size ever has to be read back from a tensor. That keeps a 
 `torch.func.vmap`, on the meta device and without synchronising a GPU.
 """
 
+import math
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +16,24 @@ from pruning.errors import SecateurError
 
 Host = np.ndarray
 Value = Tensor | Host
+
+LARGEST = 1 << 24
+"""Numbers of a computed host array: those are made while a graph is priced, also on meta."""
+
+
+def affordable(shape: Iterable[int], what: str) -> tuple[int, ...]:
+    """The shape of a host array about to be computed.
+
+    Raises:
+        SecateurError: `model_too_large` over `LARGEST` numbers, of which a few bytes of graph could
+            otherwise ask for any amount.
+    """
+    sizes = tuple(shape)
+    if math.prod(sizes) > LARGEST:
+        raise SecateurError(
+            "model_too_large", f"{what} makes a constant of shape {list(sizes)[:16]}."
+        )
+    return sizes
 
 
 def is_host(*values: Value | None) -> bool:
@@ -28,8 +49,8 @@ def tensor(value: Value, device: torch.device) -> Tensor:
 
 
 def tensors(*values: Value) -> tuple[Tensor, ...]:
-    """All values as tensors on the device of the first that is one (the CPU where none is)."""
-    device = next((v.device for v in values if isinstance(v, Tensor)), torch.device("cpu"))
+    """All values as tensors on the device of the first that is one (the default where none is)."""
+    device = next((v.device for v in values if isinstance(v, Tensor)), torch.get_default_device())
     return tuple(tensor(value, device) for value in values)
 
 

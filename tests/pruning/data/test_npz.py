@@ -248,6 +248,17 @@ def test_a_decompression_bomb_is_refused_with_flat_memory(path):
     assert peak(lambda: refused(lambda: read_npz(path), "data_too_large", "bomb")) < 2e6
 
 
+def test_a_header_that_says_it_is_huge_is_not_read_to_its_end(path):
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("x.npy", "w") as file,
+    ):
+        file.write(b"\x93NUMPY\x02\x00" + struct.pack("<I", 32 << 20))
+        for _ in range(32):
+            file.write(b" " * (1 << 20))
+    assert peak(lambda: refused(lambda: read_npz(path), "data_unreadable", "header")) < 2e6
+
+
 def test_a_member_that_unpacks_to_more_than_it_says(path):
     """The size in the directory lies; what the header promises is all that is read."""
     raw(path, ("x.npy", npy(X) + bytes(1 << 20)), compression=zipfile.ZIP_DEFLATED)

@@ -1,3 +1,6 @@
+import time
+import tracemalloc
+
 import numpy as np
 import onnx
 import pytest
@@ -185,3 +188,96 @@ def test_types_that_onnx_does_not_have():
 def test_names_that_are_not_text():
     data = mlp().SerializeToString()
     refused(data.replace(b"fc1.weight", b"fc1.\xff\xfeight"), "model_unreadable", "UTF-8")
+
+
+def test_thousands_of_foreign_operators_make_a_short_error():
+    model = mlp()
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    for i in range(5000):
+        kind = f"Own{i:04}" + "x" * 100
+        model.graph.node.append(helper.make_node(kind, ["x"], [f"y{i}"], domain="own"))
+    error = refused(model, "operator_unsupported", "and 4980 more")
+    assert len(str(error.as_dict())) < 10_000
+    assert len(error.details["operators"]) == 20
+
+
+def test_thousands_of_sizes_are_not_multiplied_out():
+    model = mlp()
+    model.graph.initializer[0].dims.extend([2**62] * 60_000)
+    began = time.process_time()
+    refused(model, "model_too_large", "numbers")
+    assert time.process_time() - began < 2.0  # the product has 3.7 million bits; it took 9 s
+
+
+def hidden_size(net: Net, size: int) -> str:
+    """A size that shape inference does not see, from the graph's own four columns."""
+    net.const("root", np.array([float(size) ** 0.5 / 4], np.float32))
+    net.op("Shape", ["x"], "sizes", start=1)
+    net.op("Cast", ["sizes"], "real", to=TensorProto.FLOAT)
+    net.op("Mul", ["real", "root"], "scaled")
+    net.op("Mul", ["scaled", "scaled"], "squared")
+    return net.op("Cast", ["squared"], "size", to=TensorProto.INT64)
+
+
+def outer(net: Net, kind: str) -> None:
+    net.op("ConstantOfShape", [hidden_size(net, 1 << 14)], "fill")
+    net.const("down", ints(-1, 1))
+    net.const("across", ints(1, -1))
+    net.op("Reshape", ["fill", "down"], "column")
+    net.op("Reshape", ["fill", "across"], "row")
+    net.op(kind, ["column", "row"], "big")
+
+
+def repeated(net: Net, kind: str) -> None:
+    net.op("ConstantOfShape", [hidden_size(net, 1 << 22)], "fill")
+    net.op(kind, ["fill"] * 64, "big", axis=0)
+
+
+def broadcast(net: Net, kind: str) -> None:
+    net.const("one", np.ones(1, np.int64))
+    net.op(kind, ["one", hidden_size(net, 1 << 28)], "big")
+
+
+def picked(net: Net, kind: str) -> None:
+    net.const("wide", np.zeros((1, 1 << 14), np.int64))
+    net.const("zero", np.zeros(1, np.int64))
+    net.op("Expand", ["zero", hidden_size(net, 1 << 14)], "indices")
+    net.op(kind, ["wide", "indices"], "big")
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (outer, "Add"),
+        (outer, "MatMul"),
+        (repeated, "Concat"),
+        (broadcast, "Expand"),
+        (picked, "Gather"),
+    ],
+)
+def test_constants_computed_in_the_graph_are_priced_before_they_are_made(make, kind):
+    net = Net()
+    make(net, kind)
+    net.op("ReduceSum", ["big"], "sum", keepdims=0)
+    net.op("Cast", ["sum"], "number", to=TensorProto.FLOAT)
+    net.op("Add", ["x", "number"], "y")
+    limits = Limits(activation_bytes=1 << 28)
+    tracemalloc.start()
+    refused(net.model({"x": ["n", 4]}, ["y"]), "model_too_large", f"({kind})", limits)
+    assert tracemalloc.get_traced_memory()[1] < 200e6
+    tracemalloc.stop()
+
+
+def test_a_long_chain_of_layers_of_one_name_is_read_in_linear_time():
+    net = Net()
+    net.weight("w", 4, 4)
+    value = "x"
+    for i in range(3000):
+        net.op("MatMul", [value, "w"], f"m{i}")
+        value = net.op("Tanh", [f"m{i}"], f"t{i}")
+    net.op("Relu", [value], "y")
+    data = net.model({"x": ["n", 4]}, ["y"]).SerializeToString()
+    began = time.process_time()
+    layers = read_onnx(data).facts.layers
+    assert time.process_time() - began < 10.0  # it took 30 s when names were tried from the start
+    assert len({layer.name for layer in layers}) == 3000

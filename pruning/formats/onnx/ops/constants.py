@@ -1,6 +1,5 @@
 """Operators that pass a value on or make one from a shape or a type."""
 
-import math
 from functools import partial
 
 import numpy as np
@@ -10,10 +9,7 @@ from onnx import helper
 from pruning.errors import SecateurError
 from pruning.formats.onnx.binding import computing_dtype
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.values import Host, Value, ints, is_host
-
-# Larger fills would let a few bytes of graph take any amount of memory before it is priced.
-LARGEST_FILL = 1 << 24
+from pruning.formats.onnx.values import LARGEST, Host, Value, affordable, ints, is_host
 
 
 def _identity(node: Node, builder: Builder) -> None:
@@ -66,9 +62,9 @@ def _constant_of_shape(node: Node, builder: Builder) -> None:
 def constant_of_shape(shape: Value, fill: Host) -> Host:
     """A host array of that shape, filled with one number."""
     sizes = ints(shape, "ConstantOfShape's shape")
-    if any(s < 0 for s in sizes) or math.prod(sizes) > LARGEST_FILL:
-        raise SecateurError("model_too_large", f"ConstantOfShape makes an array of shape {sizes}.")
-    return np.full(sizes, fill.reshape(-1)[0], fill.dtype)
+    if any(s < 0 for s in sizes):
+        raise SecateurError("model_invalid", f"ConstantOfShape of shape {sizes}.")
+    return np.full(affordable(sizes, "ConstantOfShape"), fill.reshape(-1)[0], fill.dtype)
 
 
 def _range(node: Node, builder: Builder) -> None:
@@ -79,7 +75,7 @@ def _range(node: Node, builder: Builder) -> None:
 def arange(start: Value, limit: Value, delta: Value) -> Host:
     """start, start + delta, ... below limit, on the host."""
     (first,), (stop,), (step,) = (ints(v, "Range's bounds") for v in (start, limit, delta))
-    if step == 0 or abs((stop - first) / step) > LARGEST_FILL:
+    if step == 0 or abs((stop - first) / step) > LARGEST:
         raise SecateurError("model_too_large", f"Range({first}, {stop}, {step}) is too long.")
     return np.arange(first, stop, step, dtype=np.asarray(start).dtype)
 

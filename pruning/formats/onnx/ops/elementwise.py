@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.values import Host, Value, is_host, tensors
+from pruning.formats.onnx.values import Host, Value, affordable, is_host, tensors
 
 
 def apply(on_host: Callable[..., Any], on_tensors: Callable[..., Any], *values: Value) -> Value:
     """The function's host form where every value is a host array, else its tensor form."""
     if not is_host(*values):
         return on_tensors(*tensors(*values))
+    affordable(np.broadcast_shapes(*(np.shape(value) for value in values)), "An operation")
     with np.errstate(all="ignore"):
         result = np.asarray(on_host(*values))
     # NumPy promotes int64 sizes to float64 in places where ONNX keeps the type of the inputs.

@@ -88,18 +88,15 @@ def _added_bias(
     """The vector that the only reader of `product` adds to it, and the sum's name."""
     if builder.graph.uses.get(product) != 1:
         return None, None
-    for reader in builder.graph.nodes:
-        if product not in reader.input:
-            continue
-        if reader.op_type != "Add":
-            return None, None
-        other = reader.input[1] if reader.input[0] == product else reader.input[0]
-        bias = builder.constant(other)
-        if bias is None or bias.value.shape != (units,):
-            return None, None
-        builder.fused.add(reader.output[0])
-        return bias, reader.output[0]
-    return None, None
+    reader = builder.graph.readers.get(product)
+    if reader is None or reader.op_type != "Add":
+        return None, None
+    other = reader.input[1] if reader.input[0] == product else reader.input[0]
+    bias = builder.constant(other)
+    if bias is None or bias.value.shape != (units,):
+        return None, None
+    builder.fused.add(reader.output[0])
+    return bias, reader.output[0]
 
 
 def _is_vector(offset: Constant | None, units: int) -> bool:

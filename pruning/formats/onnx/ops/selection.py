@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.values import Value, axis_of, ints, is_host, tensors
+from pruning.formats.onnx.values import Value, affordable, axis_of, ints, is_host, tensors
 
 
 def _gather(node: Node, builder: Builder) -> None:
@@ -23,6 +23,7 @@ def gather(x: Value, indices: Value, axis: int) -> Value:
     if is_host(indices) and ((indices >= count) | (indices < -count)).any():
         raise SecateurError("model_invalid", f"Gather takes indices outside {count} slices.")
     if is_host(x, indices):
+        affordable((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), "Gather")
         return np.take(x, indices, axis=axis)
     if is_host(indices) and indices.ndim == 0 and isinstance(x, Tensor):
         return x.select(axis, int(indices) % count)
@@ -95,6 +96,7 @@ def _where(node: Node, builder: Builder) -> None:
 def where(condition: Value, x: Value, y: Value) -> Value:
     """X where the condition holds, y elsewhere."""
     if is_host(condition, x, y):
+        affordable(np.broadcast_shapes(condition.shape, x.shape, y.shape), "Where")
         return np.where(condition, x, y)
     mask, first, second = tensors(condition, x, y)
     return torch.where(mask, first, second)

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.values import Host, Value, axis_of, ints, is_host, number, tensors
+from pruning.formats.onnx.values import (
+    Host,
+    Value,
+    affordable,
+    axis_of,
+    ints,
+    is_host,
+    number,
+    tensors,
+)
 
 
 def shape_of(x: Value) -> list[int]:
@@ -100,6 +109,7 @@ def _concat(node: Node, builder: Builder) -> None:
 def concat(axis: int, *values: Value) -> Value:
     """The values one after the other along an axis."""
     if is_host(*values):
+        affordable([sum(math.prod(shape_of(v)) for v in values)], "Concat")
         return np.concatenate(values, axis=axis)
     return torch.cat(tensors(*values), dim=axis)
 
@@ -132,7 +142,7 @@ def expand(x: Value, shape: Value) -> Value:
     wanted = ints(shape, "Expand's shape")
     if isinstance(x, Tensor):
         return x.expand(np.broadcast_shapes(x.shape, tuple(wanted)))
-    return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(wanted)))
+    return np.broadcast_to(x, affordable(np.broadcast_shapes(x.shape, tuple(wanted)), "Expand"))
 
 
 def _pad(node: Node, builder: Builder) -> None:
