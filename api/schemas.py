@@ -27,6 +27,9 @@ def _inside(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
+UploadState = Literal["checking", "ready", "rejected"]
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -89,7 +92,7 @@ class Page(BaseModel, Generic[T]):
 class _Upload(BaseModel):
     id: str
     name: str
-    state: Literal["checking", "ready", "rejected"]
+    state: UploadState
     bytes: int
     sha256: str
     error: Failure | None = None

@@ -30,8 +30,6 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    page_size: int = Field(default=50, ge=1)
-    page_size_limit: int = Field(default=200, ge=1)
     model_bytes_limit: int = Field(default=2 * GIB, ge=1)
     dataset_bytes_limit: int = Field(default=4 * GIB, ge=1)
     upload_idle_seconds: float = Field(default=60.0, gt=0)

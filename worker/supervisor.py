@@ -29,7 +29,7 @@ _TURN_SECONDS = 0.1
 _POLL_SECONDS = 0.5
 _FLUSH_SECONDS = 0.5
 _EXIT_SECONDS = 5.0  # how long a child that is done may take to exit
-_LOG_IN_ERROR = 4000
+_LOG_SHOWN = 4000
 
 
 class Attempt:
@@ -248,12 +248,12 @@ class Attempt:
 
     def _crash(self, child: Child, message: str) -> SecateurError:
         child.end(0.0)  # so that the log is complete
-        log.warning("job %s: %s\n%s", self._claim.job_id, message, child.log[-_LOG_IN_ERROR:])
+        log.warning("job %s: %s\n%s", self._claim.job_id, message, child.log[-_LOG_SHOWN:])
         return SecateurError(
             "child_crashed",
             message,
+            hint="What the process printed is in the worker's log, beside the job's id.",
             exit_code=child.returncode,
-            log=child.log[-_LOG_IN_ERROR:],
         )
 
     def _log(self, became: str) -> str:

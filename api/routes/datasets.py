@@ -6,7 +6,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
 from api.dependencies import Caller, Db, Paged, Parts
-from api.schemas import Dataset, Page
+from api.schemas import Dataset, Page, UploadState
 from api.uploads import BODY, display_name, receive
 from api.views import dataset_view
 from store.queries import datasets
@@ -52,10 +52,14 @@ async def create_dataset(
 
 
 @router.get("")
-def list_datasets(database: Db, caller: Caller, page: Paged) -> Page[Dataset]:
+def list_datasets(
+    database: Db, caller: Caller, page: Paged, state: UploadState | None = None
+) -> Page[Dataset]:
     """The project's datasets, newest first."""
     with database.read() as session:
-        found = datasets.list_page(session, caller.project_id, limit=page.limit, cursor=page.cursor)
+        found = datasets.list_page(
+            session, caller.project_id, state=state, limit=page.limit, cursor=page.cursor
+        )
         return Page(data=[dataset_view(row) for row in found.items], next_cursor=found.next_cursor)
 
 

@@ -261,6 +261,16 @@ def test_lists_are_cursor_pages(caller: Caller, stranger: Caller) -> None:
     assert seen == ids[::-1]
 
 
+@pytest.mark.parametrize("kind", ["models", "datasets"])
+def test_uploads_can_be_listed_by_state(caller: Caller, kind: str) -> None:
+    checking = caller.http.post(f"/v1/{kind}", content=b"not looked at yet").json()["id"]
+    for state, found in (("checking", [checking]), ("ready", []), ("rejected", [])):
+        page = caller.http.get(f"/v1/{kind}", params={"state": state}).json()
+        assert [item["id"] for item in page["data"]] == found
+    response = caller.http.get(f"/v1/{kind}", params={"state": "unknown"})
+    assert_problem(response, 422, "invalid_request")
+
+
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/datasets", "/v1/jobs", "/v1/keys"])
 def test_bad_pages_are_refused(caller: Caller, path: str) -> None:
     for limit in ("0", "201", "-1", "many", "1" * 30):

@@ -99,12 +99,15 @@ def test_a_child_that_dies_or_misbehaves_is_tried_again(bench: Bench, do: str, s
     assert len(bench.rows(Blob)) == 2
 
 
-def test_the_end_of_the_log_is_in_the_error(bench: Bench):
+def test_the_end_of_the_output_is_logged_and_not_shown_to_the_user(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+):
     _, job = bench.attempt("noise")
-    details = bench.events(job.id)[-1]["error"]["details"]
-    assert details["exit_code"] == 4
-    assert details["log"].endswith("the end\n")
-    assert len(details["log"]) <= 4000
+    error = bench.events(job.id)[-1]["error"]
+    assert error["details"] == {"exit_code": 4}
+    logged = next(r.getMessage() for r in caplog.records if job.id in r.getMessage())
+    assert logged.endswith("the end\n")
+    assert len(logged) <= 4200
 
 
 def test_a_job_that_always_crashes_fails_after_three_attempts(bench: Bench):
