@@ -1,5 +1,5 @@
 # The only thing needed on the machine is Python 3.11+ and make.
-#   make demo    install into .venv, then one pruning job end to end (about a minute)
+#   make demo    install into .venv, then six pruning jobs end to end (one to two minutes)
 #   make test    install into .venv, then the whole test suite
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
