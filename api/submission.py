@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from api.schemas import PlanRequest
 from pruning.facts import DatasetFacts, ModelFacts
 from pruning.plan import Plan, plan
-from pruning.spec import Spec, parse_spec
+from pruning.spec import Spec, default_spec, parse_spec
 from store.queries import datasets, models
 
 
@@ -35,6 +35,9 @@ def check(session: Session, project_id: str, request: PlanRequest) -> Submission
         for role, dataset_id in request.data.roles().items()
     }
     facts = {role: DatasetFacts.model_validate(row.facts) for role, row in data.items()}
+    if not request.spec:
+        labelled = facts["calibration"].target is not None
+        spec = parse_spec(default_spec(labelled, data["calibration"].name))
     return Submission(spec, plan(spec, ModelFacts.model_validate(model.facts), facts))
 
 

@@ -60,10 +60,8 @@ async def _store(
     writer = await anyio.to_thread.run_sync(blobs.writer)
     size = 0
     try:
-        async for batch in _batches(chunks):
+        async for batch in _batches(_bounded(chunks, limit)):
             size += len(batch)
-            if size > limit:
-                raise too_large(limit)
             await anyio.to_thread.run_sync(writer.write, batch)
         if size == 0:
             raise SecateurError(
@@ -103,6 +101,16 @@ async def _steady(chunks: AsyncIterator[bytes], idle_seconds: float) -> AsyncIte
                 where="body",
                 hint="Send the file again.",
             ) from None
+        yield chunk
+
+
+async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    """The chunks up to the limit: over it before anything that may be wrong with the rest."""
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > limit:
+            raise too_large(limit)
         yield chunk
 
 

@@ -96,17 +96,25 @@ def prune(
     spec = {"criterion": {"kind": criterion}, "target": {"sparsity": SPARSITY}, "seed": SEED}
     how = "with retraining" if retrained else "one shot"
     job = client.submit(model, data, spec | (RETRAINING if retrained else {}), name=how)
-    console.print(f"[cyan]{job.id}[/cyan] {criterion}, {how}")
-    with JobDisplay(console) as display:
-        for event in client.events(job):
-            display.handle(event.event)
-    job = client.job(job.id)
+    if console.is_terminal:
+        with JobDisplay(console, job.spec) as display:
+            display.say(f"{criterion}, {how}")
+            for event in client.events(job):
+                display.handle(event.event)
+    job = client.wait(job)
     if job.failure is not None:
         raise job.failure
     check(job.state == "succeeded", f"job {job.id} ended {job.state}")
     folder = OUT / f"{criterion}-{'retrained' if retrained else 'one-shot'}"
     client.download(job, folder)
-    return Result(criterion, retrained, folder, client.report(job), time.monotonic() - began)
+    result = Result(criterion, retrained, folder, client.report(job), time.monotonic() - began)
+    dense = result.report["metrics"]["dense"]["accuracy"]["value"]
+    console.print(
+        f"  {criterion + ', ' + how:<27} accuracy {dense:.2%} -> "
+        f"{delivered_accuracy(result.report):.2%} in {result.seconds:.1f} s",
+        soft_wrap=True,
+    )
+    return result
 
 
 def check_results(results: list[Result], model: Model, evaluation: Arrays) -> None:
@@ -161,17 +169,21 @@ def main() -> None:
             "calibration": client.wait_ready(client.upload_dataset(calibration_file)),
             "evaluation": client.wait_ready(client.upload_dataset(evaluation_file)),
         }
+        console.print(f"Pruning {SPARSITY:.0%} of the weights, six jobs")
         results = [
             prune(client, model, data, criterion, retrained)
             for retrained in (False, True)
             for criterion in ("magnitude", "obd", "obs")
         ]
     check_results(results, model, evaluation)
-    console.print(f"\n[bold]{SPARSITY:.0%} of the weights removed[/bold]")
+    console.print(
+        f"\n[bold]{SPARSITY:.0%} of the weights removed[/bold]; predicted and measured: increase "
+        "of the calibration loss"
+    )
     console.print(table(results))
     sizes = results[2].report["sizes"]
     console.print(
-        f"predicted, measured: loss increase, summed over the steps. Zeros alone do not make an "
+        f"Zeros alone do not make an "
         f"ONNX file smaller: uploaded {size(sizes['uploaded_bytes'])}, pruned "
         f"{size(sizes['pruned_bytes'])} (gzip {size(sizes['pruned_gzip_bytes'])}), all weights "
         f"bitmask-coded {size(sizes['bitmask_bytes'])}."

@@ -60,11 +60,10 @@ class WarningEvent(_Event):
 
 
 class CheckpointEvent(_Event):
-    """A file in the job folder from which a later attempt can go on."""
+    """A file in the job's folder of checkpoints, from which a later attempt can go on."""
 
     type: Literal["checkpoint"] = "checkpoint"
     name: str
-    path: str
     bytes: int
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pruning.curvature.losses import LOSSES, Loss
 from pruning.curvature.network import Network, first_output
-from pruning.data.batches import ArrayData, Data
+from pruning.data.batches import ArrayData, Data, as_arrays
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
 from pruning.layers import FlatWeights, Prunable, find_prunable, prunable_layers
@@ -129,10 +129,8 @@ def prepare(
             `weights_non_finite`, `labels_missing`, `target_invalid`.
     """
     spec = spec if isinstance(spec, Spec) else parse_spec(spec)
-    if isinstance(data, tuple):
-        data = ArrayData({"input": data[0]}, data[1])
-    if isinstance(data, ArrayData):
-        data = Data.from_calibration(data, spec.seed)
+    if not isinstance(data, Data):
+        data = Data.from_calibration(as_arrays(data), spec.seed)
     module = (deepcopy(module) if copy else module).eval()
     heads = None if facts is None else {f.name for f in facts.layers if f.is_output}
     weights = FlatWeights(find_prunable(module, spec.scope, heads))

@@ -33,7 +33,10 @@ class Narrator:
         self.timings: dict[str, float] = {}
 
     def phase(self, phase: Phase | None) -> None:
-        """A phase begins; None ends the running one."""
+        """A phase begins; None ends the running one.
+
+        The running phase again says nothing and brings `timings` up to date.
+        """
         now = time.monotonic()
         if self._phase is not None:
             spent = self.timings.get(self._phase, 0.0) + now - self._since
@@ -61,4 +64,4 @@ class Narrator:
 
     def checkpoint(self, path: Path) -> None:
         """A file from which a later attempt can go on."""
-        self._emit(CheckpointEvent(name=path.name, path=str(path), bytes=path.stat().st_size))
+        self._emit(CheckpointEvent(name=path.name, bytes=path.stat().st_size))

@@ -44,11 +44,10 @@ def prune_files(
     narrator.phase("loading")
     uploaded = folder / request.model.path
     imported = read_onnx(uploaded, request.limits)
-    narrator.phase("checking")
+    # The plan comes before the arrays, so that what can't run is refused early.
     planned = _plan(spec, imported, request, folder)
     for warning in planned.warnings:
         narrator.warning(warning.code, warning.message, warning.where)
-    narrator.phase("loading")
     data = _data(spec, imported, request, folder)
     imported.module.to(device)
     for warning in _seen(data):
@@ -209,10 +208,9 @@ def _describe(report: Report, written: Written) -> None:
 
 
 def _write_reports(report: Report, narrator: Narrator, out: Path) -> list[ArtifactEntry]:
-    narrator.phase(None)
+    narrator.phase("exporting")
     for phase, seconds in narrator.timings.items():
         report.timings[phase] = round(report.timings.get(phase, 0.0) + seconds, 6)
-    narrator.phase("exporting")
     page, values = out / "report.html", out / "report.json"
     values.write_bytes(report_json(report))
     page.write_text(report_html(report), encoding="utf-8")

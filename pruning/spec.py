@@ -4,9 +4,11 @@ Wherever there is a choice, the field is a union told apart by `kind`; criteria 
 come from `pruning.catalogue`, so a new one appears here without a change to this file.
 """
 
+import re
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -189,6 +191,39 @@ class Spec(_Part):
         return self
 
 
+def default_spec(labelled: bool, data: str = "The calibration data") -> dict[str, Any]:
+    """The spec of a job that names none, by whether its calibration data have labels.
+
+    Args:
+        labelled: Whether there are labels.
+        data: What to call the data in the refusal.
+
+    Raises:
+        SecateurError: `not_available`: without labels the sensible thing is layer-wise, which this
+            version lacks.
+    """
+    if labelled:
+        return {}
+    spec = {
+        "compensation": {"kind": "layerwise"},
+        "recovery": {"kind": "none"},
+        "target": {"sparsity": 0.5},
+    }
+    try:
+        parse_spec(spec)
+    except SecateurError as error:
+        if error.code != "not_available":
+            raise
+        raise SecateurError(
+            "not_available",
+            f"{data} has no labels (an array named target). Without labels Secateur prunes "
+            "layer by layer (compensation layerwise), which this version does not have yet.",
+            where="spec.compensation",
+            hint="Add the labels to the file as an array named target.",
+        ) from None
+    return spec
+
+
 def parse_spec(data: Any) -> Spec:
     """The spec that JSON or YAML values describe.
 
@@ -215,7 +250,7 @@ def _refuse_planned(data: dict[str, Any]) -> None:
         part = data.get(field)
         if not isinstance(part, dict):
             continue
-        named = set(part) if field == "target" else {part.get("kind")}
+        named = list(part) if field == "target" else [part.get("kind")]
         for kind in kinds:
             if kind in named:
                 raise SecateurError(
@@ -240,23 +275,103 @@ def _place(loc: tuple[int | str, ...]) -> str:
     return ".".join(parts)
 
 
-def _field_names(schema: dict[str, Any]) -> set[str]:
-    """Every field name that occurs anywhere in a spec."""
-    parts = [schema, *schema.get("$defs", {}).values()]
-    return {name for part in parts for name in part.get("properties", {})}
+@cache
+def _parts() -> dict[str, dict[str, type[BaseModel]]]:
+    """Every mapping of a spec by its place, told apart by kind where that decides."""
+
+    def by_kind(*declarations: type[BaseModel]) -> dict[str, type[BaseModel]]:
+        return {d.model_fields["kind"].default: d for d in declarations}
+
+    return {
+        "spec": {"": Spec},
+        "spec.objective": {"": Objective},
+        "spec.criterion": dict(catalogue.criteria()),
+        "spec.compensation": dict(catalogue.compensations()),
+        "spec.pattern": by_kind(Unstructured),
+        "spec.target": {"": Target},
+        "spec.allocation": by_kind(GlobalAllocation, UniformAllocation),
+        "spec.scope": {"": Scope},
+        "spec.schedule": by_kind(OneShot, Rounds),
+        "spec.recovery": by_kind(NoRecovery, FineTune),
+        "spec.recovery.optimizer": by_kind(SGD, Adam, AdamW),
+        "spec.gates": {"": Gates},
+    }
+
+
+_BOUNDS = {
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+}
 
 
 def _explain(error: Any, place: str) -> str:
-    if error["type"] != "extra_forbidden":
-        return str(error["msg"]).removeprefix("Value error, ")
-    name = place.rsplit(".", 1)[-1]
-    near = get_close_matches(name, _field_names(Spec.model_json_schema()), n=1)
-    return f"There is no field {name!r} here." + (f" Did you mean {near[0]!r}?" if near else "")
+    """What is wrong, in plain words and with the value that is."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _stray_field(place, error["loc"])
+    if kind in _BOUNDS:
+        key, words = _BOUNDS[kind]
+        bound = context[key]
+        shown = f"{bound:g}" if isinstance(bound, float) else str(bound)
+        return f"{_shown(error['input'])} is not {words} {shown}."
+    if kind == "literal_error":
+        return f"{_shown(error['input'])} is not {context['expected']}." + _did_you_mean(
+            error["input"], re.findall(r"'([^']*)'", context["expected"])
+        )
+    if kind.startswith("union_tag") or (kind == "model_attributes_type" and place in _parts()):
+        return _wrong_kind(place, error["input"])
+    if kind == "model_type":
+        return f"{place.rsplit('.', 1)[-1]} is a mapping, not {_shown(error['input'])}."
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _wrong_kind(place: str, given: Any) -> str:
+    what, kinds = place.rsplit(".", 1)[-1], list(_parts().get(place, {}))
+    listed = f" The kinds are {', '.join(kinds)}."
+    if not isinstance(given, dict):
+        if given in kinds:
+            return f"{what} is a mapping: write {{kind: {given}}}."
+        return f"{what} is a mapping with a kind, not {_shown(given)}.{listed}"
+    if "kind" not in given:
+        return f"{what} needs a kind.{listed}"
+    kind = given["kind"]
+    return f"There is no {what} of kind {_shown(kind)}.{_did_you_mean(kind, kinds)}{listed}"
+
+
+def _stray_field(place: str, loc: tuple[int | str, ...]) -> str:
+    parent, name = place.rsplit(".", 1)
+    variants = _parts().get(parent, {})
+    tag = str(loc[-2]) if len(loc) > 1 else ""
+    here = variants.get(tag) or next(iter(variants.values()), None)
+    nothing = f"There is no field {name!r} here."
+    kinds = [kind for kind, part in variants.items() if name in part.model_fields]
+    if kinds:
+        return f"The field {name!r} belongs to kind: {' or '.join(kinds)}, not to kind: {tag}."
+    if here is not None and (near := get_close_matches(name, here.model_fields, n=1)):
+        return f"{nothing} Did you mean {near[0]!r}?"
+    others: dict[str, str] = {}
+    for where, found in _parts().items():
+        for part in found.values():
+            for field in part.model_fields.keys() - {"kind"}:
+                others.setdefault(field, f"{where}.{field}".removeprefix("spec."))
+    return nothing + _did_you_mean(name, others, others)
+
+
+def _did_you_mean(given: Any, known: Iterable[str], shown: dict[str, str] | None = None) -> str:
+    near = get_close_matches(given, list(known), n=1) if isinstance(given, str) else []
+    return f" Did you mean {(shown or {}).get(near[0], near[0])!r}?" if near else ""
+
+
+def _shown(value: Any) -> str:
+    """A given value, cut where it is long."""
+    return reprlib.repr(value)
 
 
 def _refusal(error: ValidationError) -> SecateurError:
     messages: dict[str, list[str]] = {}
-    found = error.errors(include_url=False, include_input=False, include_context=False)
+    found = error.errors(include_url=False)
     for e in found:
         place = _place(e["loc"])
         messages.setdefault(place, []).append(_explain(e, place))

@@ -207,12 +207,31 @@ def _outputs(
     session = _session(path, threads)
     output = session.get_outputs()[0].name
     types = {fact.name: fact.dtype for fact in model.facts.inputs}
-    for batch, _ in data.batches(_BATCH):
+    fixed = _declared_batch(model)
+    for batch, _ in data.batches(fixed or _BATCH):
+        count = len(batch[0])
         feed = {
-            name: part.numpy().astype(types[name])
+            name: _filled(part.numpy(), fixed or count).astype(types[name])
             for name, part in zip(data.inputs, batch, strict=True)
         }
-        yield session.run([output], feed)[0]
+        found = session.run([output], feed)[0]
+        yield found[:count] if fixed else found
+
+
+def _declared_batch(model: ImportedModel) -> int | None:
+    """The batch size that the file declares, to which onnxruntime keeps; None where it is free.
+
+    torch runs such a graph at any size where nothing in it depends on the declared one.
+    """
+    sizes = [fact.shape[0] for fact in model.facts.inputs if fact.shape]
+    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
+
+
+def _filled(part: np.ndarray, size: int) -> np.ndarray:
+    """A last, smaller batch filled up to `size` with its last sample."""
+    if len(part) == size:
+        return part
+    return np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
 
 
 def _runtime(written: Written, expected: Expected, data: ArrayData, threads: int) -> list[Check]:

@@ -14,6 +14,8 @@ import httpx
 from secateur._files import Reporter, Source, file_sha256, safe_name, upload_body
 from secateur._flow import (
     ATTEMPTS,
+    NOT_CONNECTED,
+    PATIENCE,
     Call,
     Emit,
     Flow,
@@ -47,9 +49,9 @@ class Calls:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def values(self, call: Call) -> Flow[Any]:
+    def values(self, call: Call, patience: float = 0.0) -> Flow[Any]:
         """The JSON answer to a call."""
-        reply = yield from request(call, self.url)
+        reply = yield from request(call, self.url, patience=patience)
         return reply.json() if reply.content else None
 
     def upload(
@@ -141,7 +143,8 @@ class Calls:
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = 0.1
         while True:
-            job: Job = yield from self.get(Job, job_id)
+            call = Call("GET", path_of("jobs", job_id))
+            job = Job.model_validate((yield from self.values(call, PATIENCE)))
             if job.finished:
                 return job
             if deadline is not None and time.monotonic() > deadline:
@@ -155,7 +158,11 @@ class Calls:
         """Emits the job's events from `after` on, until the final one or, if not `follow`, so far.
 
         Streams while that works; a stream that breaks is taken up after the last event seen, and
-        where streams do not get through at all, the list is polled.
+        where streams do not get through at all, the list is polled. A service that does not answer
+        is waited for.
+
+        Raises:
+            SecateurError: `connection_failed` once `PATIENCE` is used up.
         """
         last = after
         failures = 0 if follow else ATTEMPTS
@@ -180,10 +187,11 @@ class Calls:
                             return
                 if (yield from self._ended(job_id, last)):
                     return
-            except httpx.TransportError:
-                pass
+            except httpx.TransportError as error:
+                if isinstance(error, NOT_CONNECTED):  # nobody is there: until somebody answers
+                    yield from self._ended(job_id, last)
             except SecateurError as error:
-                if error.status != 503:
+                if error.code != "unavailable":
                     raise
             failures = 0 if last > before else failures + 1
             yield Sleep(backoff(failures + 1))
@@ -200,13 +208,15 @@ class Calls:
     def _ended(self, job_id: str, last: int) -> Flow[bool]:
         """Whether a stream ended because nothing can follow, not because something cut it."""
         path = path_of("jobs", job_id, "events")
-        answer = yield from self.values(Call("GET", path, params={"after": last, "limit": 1}))
+        call = Call("GET", path, params={"after": last, "limit": 1})
+        answer = yield from self.values(call, PATIENCE)
         return bool(answer["ended"]) and not answer["data"]
 
     def _polled(self, job_id: str, last: int, follow: bool) -> Flow[None]:
         path = path_of("jobs", job_id, "events")
         while True:
-            answer = yield from self.values(Call("GET", path, params={"after": last, "limit": 200}))
+            call = Call("GET", path, params={"after": last, "limit": 200})
+            answer = yield from self.values(call, PATIENCE if follow else 0.0)
             for values in answer["data"]:
                 event = JobEvent.parse(values)
                 last = event.seq
@@ -242,29 +252,33 @@ class Calls:
         artifact: Artifact,
         folder: str | os.PathLike[str],
         progress: Reporter | None,
+        name: str | None = None,
     ) -> Flow[Path]:
         """One artifact: beside its place first, checked, then renamed into it.
 
-        What an interrupted download left is taken up where it ended.
+        What an interrupted download left is taken up where it ended, and a service that does not
+        answer is waited for.
 
         Raises:
             SecateurError: `digest_mismatch` where the bytes are not those that were announced.
         """
-        target = Path(folder) / safe_name(artifact.name)
+        target = Path(folder) / safe_name(artifact.name if name is None else name)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{artifact.sha256[:16]}.part")
         path = path_of("jobs", job_id, "artifacts", artifact.name)
-        failures = 0
+        failures, waited = 0, 0.0
         while not (part.exists() and part.stat().st_size >= artifact.bytes):
             have = part.stat().st_size if part.exists() else 0
             try:
                 yield from self._take(path, artifact, part, have, progress)
             except httpx.TransportError as error:
                 now = part.stat().st_size if part.exists() else 0
-                failures = 0 if now > have else failures + 1
-                if failures >= ATTEMPTS:
+                failures, waited = (0, 0.0) if now > have else (failures + 1, waited)
+                if failures >= ATTEMPTS and waited >= PATIENCE:
                     raise connection_failed(self.url, error) from None
-                yield Sleep(backoff(failures + 1))
+                pause = backoff(failures + 1)
+                waited += pause
+                yield Sleep(pause)
         if file_sha256(part) != artifact.sha256:
             part.unlink()
             raise SecateurError(

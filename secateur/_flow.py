@@ -21,8 +21,11 @@ T = TypeVar("T")
 ATTEMPTS = 5
 """Times a call is sent before its failure is the caller's."""
 
+PATIENCE = 90.0
+"""Seconds of pauses that following a job outlasts, as while its service restarts."""
+
 _REPEATABLE_STATUS = frozenset({429, 502, 503, 504})
-_NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
+NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
 _LONGEST_PAUSE = 10.0
 
 
@@ -126,7 +129,9 @@ def backoff(attempt: int) -> float:
     return float(min(0.15 * 2 ** (attempt - 1), _LONGEST_PAUSE) * random.uniform(0.7, 1.3))
 
 
-def request(call: Call, url: str, done_before: int | None = None) -> Flow[Reply]:
+def request(
+    call: Call, url: str, done_before: int | None = None, patience: float = 0.0
+) -> Flow[Reply]:
     """Sends the call, again where that is safe, and returns the reply of status < 400.
 
     Args:
@@ -134,31 +139,38 @@ def request(call: Call, url: str, done_before: int | None = None) -> Flow[Reply]
         url: What errors name.
         done_before: A status that is a success too, once an earlier attempt may have had its
             effect without its answer coming back.
+        patience: Seconds of pauses to go through before giving up, however many attempts.
 
     Raises:
         SecateurError: What the service says, or `connection_failed`.
     """
     attempt = 0
+    waited = 0.0
     unanswered = False
     while True:
         attempt += 1
+        over = attempt >= ATTEMPTS and waited >= patience
         try:
             reply: Reply = yield Send(call)
         except httpx.TransportError as error:
-            if attempt >= ATTEMPTS or not _may_repeat_after(call, error):
+            if over or not _may_repeat_after(call, error):
                 raise connection_failed(url, error) from None
-            unanswered = unanswered or not isinstance(error, _NOT_CONNECTED)
-            yield Sleep(backoff(attempt))
+            unanswered = unanswered or not isinstance(error, NOT_CONNECTED)
+            pause = backoff(attempt)
+            waited += pause
+            yield Sleep(pause)
             continue
         if reply.status < 400 or (unanswered and reply.status == done_before):
             return reply
         if (
-            attempt >= ATTEMPTS
+            over
             or reply.status not in _REPEATABLE_STATUS
             or not (call.repeatable and replayable(call))
         ):
             raise from_problem(reply.status, reply.content)
-        yield Sleep(max(backoff(attempt), retry_after(reply)))
+        pause = max(backoff(attempt), retry_after(reply))
+        waited += pause
+        yield Sleep(pause)
 
 
 def retry_after(reply: Reply) -> float:
@@ -178,4 +190,4 @@ def _may_repeat_after(call: Call, error: httpx.TransportError) -> bool:
     if isinstance(error, httpx.UnsupportedProtocol):
         return False
     # Where no connection was made nothing was asked for yet, and no byte of the body was taken.
-    return isinstance(error, _NOT_CONNECTED) or (call.repeatable and replayable(call))
+    return isinstance(error, NOT_CONNECTED) or (call.repeatable and replayable(call))

@@ -228,10 +228,11 @@ class AsyncClient:
         artifact: Artifact,
         folder: str | os.PathLike[str],
         *,
+        name: str | None = None,
         progress: Reporter | None = None,
     ) -> Path:
-        """One artifact."""
-        return await self._run(self._calls.fetch(ident(job), artifact, folder, progress))
+        """One artifact, under its own name or another."""
+        return await self._run(self._calls.fetch(ident(job), artifact, folder, progress, name))
 
     async def get(self, path: str) -> Any:
         """The JSON answer to GET under the service's URL (`/v1/criteria`, `/v1/limits`, ...)."""

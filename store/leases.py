@@ -97,6 +97,7 @@ def report(
     now: datetime,
     *,
     checkpoints: Mapping[str, StoredBlob] | None = None,
+    received: Sequence[datetime] | None = None,
 ) -> bool:
     """Stores what the child said, and the phase, progress and checkpoints that follow from it.
 
@@ -106,15 +107,18 @@ def report(
         session: A write transaction.
         claim: The claim.
         said: Events of the child, in order.
-        now: When they were received.
+        now: The time of the write.
         checkpoints: Blobs of checkpoint files by their name; one with a new name shows that the
             job gets on, so attempts lost before it are forgotten.
+        received: When each event arrived; `now` for all where left out.
     """
     job = _held(session, claim, now)
     if job is None:
         return False
-    kept = [e for e in said if not isinstance(e, DoneEvent | FailedEvent | StateEvent)]
-    for event in kept:
+    left_out = DoneEvent | FailedEvent | StateEvent
+    times = received or [now] * len(said)
+    kept = [(e, at) for e, at in zip(said, times, strict=True) if not isinstance(e, left_out)]
+    for event, _ in kept:
         if isinstance(event, PhaseEvent):
             job.phase, job.progress = event.phase, None
         elif isinstance(event, ProgressEvent):
@@ -123,7 +127,7 @@ def report(
     if checkpoints:
         _save_checkpoints(session, job, checkpoints, now)
     if kept:
-        events.append(session, job.id, kept, now)
+        events.append(session, job.id, [e for e, _ in kept], now, [at for _, at in kept])
     session.flush()
     return True
 

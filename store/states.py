@@ -75,8 +75,9 @@ def transition(
         job.started_at = job.started_at or now
     else:
         job.worker_id = job.lease_until = None
-    if to == "queued":
+    if to != "running":
         job.phase = job.progress = None
+    if to == "queued":
         job.queued_at = now
         _ring(session, job, now)
     if to in FINAL_STATES:

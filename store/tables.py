@@ -86,12 +86,13 @@ class Upload:
     updated_at: Mapped[datetime]
 
 
-def _one_of_each_digest(table: str) -> sa.Index:
+def _one_of_each_file(table: str) -> sa.Index:
     accepted = sa.text("state != 'rejected'")
     return sa.Index(
-        f"uq_{table}_project_id_sha256",
+        f"uq_{table}_project_id_sha256_name",
         "project_id",
         "sha256",
+        "name",
         unique=True,
         sqlite_where=accepted,
         postgresql_where=accepted,
@@ -102,22 +103,23 @@ class Model(Upload, Base):
     """An uploaded network."""
 
     __tablename__ = "model"
-    __table_args__ = (_one_of_each_digest("model"),)
+    __table_args__ = (_one_of_each_file("model"),)
 
 
 class Dataset(Upload, Base):
     """Uploaded arrays."""
 
     __tablename__ = "dataset"
-    __table_args__ = (_one_of_each_digest("dataset"),)
+    __table_args__ = (_one_of_each_file("dataset"),)
 
 
 class Job(Base):
     """One run of a spec on a model, or one intake check of an upload (`subject_id`).
 
     `token` is the fencing token: it grows at each claim, and whoever holds an older one writes
-    nothing. `attempts_without_checkpoint` counts attempts lost in a row. Models and datasets may
-    be deleted once no unfinished job needs them, hence no foreign keys to them.
+    nothing. `attempts_without_checkpoint` counts attempts lost in a row. There are no foreign keys
+    to models and datasets, because a running check may outlive its upload; deleting an upload is
+    refused while a pruning refers to it.
     """
 
     __tablename__ = "job"

@@ -7,6 +7,7 @@ fencing token. Whatever happens, the child and its group are gone before the out
 import logging
 import os
 import time
+from datetime import datetime
 
 from pruning.errors import SecateurError
 from pruning.events import CheckpointEvent, DoneEvent, Event, FailedEvent, ProgressEvent
@@ -48,7 +49,7 @@ class Attempt:
         self._started = self._progress_at = time.monotonic()
         self._looked = self._flushed = 0.0
         self._last_progress: tuple[str, float] | None = None
-        self._pending: list[Event] = []
+        self._pending: list[tuple[Event, datetime]] = []
         self._child: Child | None = None
 
     def run(self) -> str:
@@ -128,27 +129,33 @@ class Attempt:
             if told == self._last_progress:
                 return
             self._last_progress = told
-            if self._pending and isinstance(self._pending[-1], ProgressEvent):
+            if self._pending and isinstance(self._pending[-1][0], ProgressEvent):
                 self._pending.pop()
-            self._pending.append(event)
+            self._pending.append((event, utcnow()))
         elif isinstance(event, CheckpointEvent):
-            # The path is not followed: a checkpoint lies in its folder under its name or nowhere.
+            # A checkpoint lies in its folder under its name, or nowhere.
+            at = utcnow()
             saved = self._keep(CHECKPOINTS, event.name)
-            self._flush([event.model_copy(update={"bytes": saved.bytes})], {event.name: saved})
+            self._pending.append((event.model_copy(update={"bytes": saved.bytes}), at))
+            self._flush({event.name: saved})
         else:
-            self._pending.append(event)
+            self._pending.append((event, utcnow()))
         self._progress_at = time.monotonic()
 
-    def _flush(
-        self, more: list[Event] | None = None, checkpoints: dict[str, StoredBlob] | None = None
-    ) -> None:
+    def _flush(self, checkpoints: dict[str, StoredBlob] | None = None) -> None:
         self._flushed = time.monotonic()
-        events, self._pending = self._pending + (more or []), []
-        if not events:
+        pending, self._pending = self._pending, []
+        if not pending:
             return
+        events, received = [event for event, _ in pending], [at for _, at in pending]
         if not self._hold.write(
             lambda session: leases.report(
-                session, self._claim, events, utcnow(), checkpoints=checkpoints
+                session,
+                self._claim,
+                events,
+                utcnow(),
+                checkpoints=checkpoints,
+                received=received,
             )
         ):
             raise Stale("another worker has the job")

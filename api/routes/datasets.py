@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
     "",
     status_code=201,
     openapi_extra={"requestBody": BODY},
-    responses={200: {"model": Dataset, "description": "These bytes were already here."}},
+    responses={200: {"model": Dataset, "description": "Bytes and name were already here."}},
 )
 async def create_dataset(
     request: Request,
@@ -32,7 +32,8 @@ async def create_dataset(
     """Upload arrays (.npz) as the raw body, or as the part `file` of a multipart body.
 
     The answer's state is `checking`; read the dataset until it is `ready` or `rejected`.
-    `X-Content-SHA256` is checked if sent.
+    The same bytes under the same name answer with the row they made before; under another name
+    they are a new one. `X-Content-SHA256` is checked if sent.
     """
     settings = parts.settings
     upload = await receive(
@@ -72,6 +73,6 @@ def get_dataset(dataset_id: str, database: Db, caller: Caller) -> Dataset:
 
 @router.delete("/{dataset_id}", status_code=204)
 def delete_dataset(dataset_id: str, database: Db, caller: Caller) -> None:
-    """Delete a dataset that no unfinished job needs."""
+    """Delete a dataset that no job refers to, not even one that is over."""
     with database.write() as session:
         datasets.delete(session, caller.project_id, dataset_id)

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
     "",
     status_code=201,
     openapi_extra={"requestBody": BODY},
-    responses={200: {"model": Model, "description": "These bytes were already here."}},
+    responses={200: {"model": Model, "description": "Bytes and name were already here."}},
 )
 async def create_model(
     request: Request,
@@ -32,7 +32,8 @@ async def create_model(
     """Upload a network as the raw body, or as the part `file` of a multipart body.
 
     The answer's state is `checking`; read the model until it is `ready` or `rejected`.
-    `X-Content-SHA256` is checked if sent.
+    The same bytes under the same name answer with the row they made before; under another name
+    they are a new one. `X-Content-SHA256` is checked if sent.
     """
     settings = parts.settings
     upload = await receive(
@@ -72,6 +73,6 @@ def get_model(model_id: str, database: Db, caller: Caller) -> Model:
 
 @router.delete("/{model_id}", status_code=204)
 def delete_model(model_id: str, database: Db, caller: Caller) -> None:
-    """Delete a model that no unfinished job needs."""
+    """Delete a model that no job refers to, not even one that is over."""
     with database.write() as session:
         models.delete(session, caller.project_id, model_id)

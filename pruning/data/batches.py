@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -122,6 +123,46 @@ class ArrayData:
                 inputs = tuple(tensor.to(device) for tensor in inputs)
                 target = None if target is None else target.to(device)
             yield inputs, target
+
+
+def as_arrays(data: Any) -> ArrayData:
+    """Samples as a caller of `pruning.prune` gives them: `ArrayData`, or (inputs, labels).
+
+    Raises:
+        SecateurError: `labels_missing` for inputs alone, `data_unreadable` for anything else that
+            is no pair, `data_dtype` where a part is no tensor, `data_shape` where counts differ.
+    """
+    if isinstance(data, ArrayData):
+        return data
+    if isinstance(data, Tensor) or (isinstance(data, tuple | list) and len(data) == 1):
+        raise SecateurError(
+            "labels_missing",
+            "The data hold inputs and no labels.",
+            where="data",
+            hint="Pass them as the pair (inputs, labels).",
+        )
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        found = f"{type(data).__name__}"
+        if isinstance(data, tuple | list):
+            found += f" of {len(data)}"
+        raise SecateurError(
+            "data_unreadable",
+            f"The data are {found}, not a pair (inputs, labels).",
+            where="data",
+            hint="Pass (inputs, labels); for several inputs ArrayData({name: tensor, ...}, labels) "
+            "from pruning.data.batches.",
+        )
+    inputs, target = data
+    for name, part in (("input", inputs), ("target", target)):
+        if not isinstance(part, Tensor) and not (name == "target" and part is None):
+            raise SecateurError(
+                "data_dtype",
+                f"The {'labels' if name == 'target' else 'inputs'} are {type(part).__name__}, "
+                "not a torch.Tensor.",
+                where=name,
+                hint="Convert them, for example with torch.as_tensor.",
+            )
+    return ArrayData({"input": inputs}, target)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """How far uploads, downloads and jobs are, on stderr: bars in a terminal, plain lines elsewhere."""
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -24,7 +26,9 @@ from pruning.events import (
     StateEvent,
     WarningEvent,
 )
+from pruning.spec import OneShot, Rounds, parse_spec
 from secateur._files import Reporter
+from secateur.errors import SecateurError
 from secateur.resources import OtherEvent
 
 _DESCRIPTIONS = {
@@ -75,10 +79,15 @@ class JobDisplay:
 
     In a terminal there is one live line, the running phase, and every warning stays above it.
     Elsewhere each phase (once), warning and state is a line of its own.
+
+    Args:
+        console: Where.
+        spec: The job's, which tells how many steps there will be.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, spec: Mapping[str, Any] | None = None) -> None:
         self._console = console
+        self._step = _steps(spec)
         self._live = console.is_terminal
         self._progress = Progress(
             SpinnerColumn(finished_text=" "),
@@ -146,9 +155,10 @@ class JobDisplay:
     def _metric(self, event: MetricEvent) -> None:
         if event.stage != self._stage:
             self._flush()
-            self._stage, self._metrics = event.stage, f"{event.stage}:"
+            self._stage, self._metrics = event.stage, f"{self._counted(event.stage)}:"
         comma = "" if self._metrics.endswith(":") else ","
         self._metrics += f"{comma} {event.name} {_value(event.name, event.value)}"
+        self._metrics += " (calibration)" if event.name == "loss" else " (evaluation)"
         self._unprinted = True
         if self._live and self._task is not None:
             self._progress.update(self._task, note=self._metrics)
@@ -163,8 +173,12 @@ class JobDisplay:
         if self._task is None or not self._live:
             return
         total = event.total if event.total > 0 else None
-        note = " ".join(filter(None, [event.message, self._metrics]))
+        note = " ".join(filter(None, [self._counted(event.message), self._metrics]))
         self._progress.update(self._task, completed=event.done, total=total, note=note)
+
+    def _counted(self, label: str) -> str:
+        """The job counts in rounds, whatever the schedule calls them."""
+        return re.sub(r"^round (\d+)", self._step, label)
 
     def _warn(self, event: WarningEvent) -> None:
         text = f"{event.where}: {event.message}" if event.where else event.message
@@ -177,6 +191,19 @@ class JobDisplay:
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(text, total=None, note=note or self._metrics)
+
+
+def _steps(spec: Mapping[str, Any] | None) -> str:
+    """What `round N` is replaced by, as a template of `re`."""
+    try:
+        schedule = None if spec is None else parse_spec(dict(spec)).schedule
+    except SecateurError:  # of a newer service
+        schedule = None
+    if isinstance(schedule, OneShot):
+        return rf"step \1 of {schedule.recomputations}"
+    if isinstance(schedule, Rounds):
+        return rf"round \1 of {schedule.rounds}"
+    return r"round \1"
 
 
 def _value(name: str, value: float) -> str:

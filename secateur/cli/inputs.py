@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def labelled(data: Path) -> bool:
     try:
         with zipfile.ZipFile(data) as archive:
             return "target.npy" in archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
         return True
 
 
@@ -121,9 +122,6 @@ def check_target(inputs: Inputs, out: Path, force: bool) -> None:
     Raises:
         typer.BadParameter: Exit code 2.
     """
-    if out.exists() and not out.is_dir():
-        raise typer.BadParameter(f"{out} is a file", param_hint="--out")
-    given = {path.resolve() for path in (inputs.model, *inputs.data.values())}
     names = (
         inputs.model.name,
         f"{inputs.model.stem}.masks.safetensors",
@@ -131,6 +129,18 @@ def check_target(inputs: Inputs, out: Path, force: bool) -> None:
         "report.json",
         "report.html",
     )
+    check_names(inputs, out, names, force)
+
+
+def check_names(inputs: Inputs, out: Path, names: Iterable[str], force: bool) -> None:
+    """Refuses, as `check_target` does, for these files.
+
+    Raises:
+        typer.BadParameter: Exit code 2.
+    """
+    if out.exists() and not out.is_dir():
+        raise typer.BadParameter(f"{out} is a file", param_hint="--out")
+    given = {path.resolve() for path in (inputs.model, *inputs.data.values())}
     for path in (out / name for name in names):
         if path.resolve() in given:
             raise typer.BadParameter(

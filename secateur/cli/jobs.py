@@ -18,7 +18,7 @@ from secateur.cli.output import (
     stdout,
 )
 from secateur.cli.remote import download as fetch_all
-from secateur.cli.remote import follow
+from secateur.cli.remote import follow, under_name
 from secateur.cli.result import print_result
 from secateur.resources import Job
 
@@ -65,18 +65,25 @@ def list_(
     if json:
         print_json(jobs)
         return
+    columns = ["id", "state", "criterion", "sparsity", "created", "name"]
     rows = [
-        [
-            job.id,
-            job.state,
-            (job.spec.get("criterion") or {}).get("kind"),
-            (job.spec.get("target") or {}).get("sparsity"),
-            job.created_at,
-            job.name,
-        ]
+        [job.id, job.state, *_method(job), job.created_at, "" if job.name is None else job.name]
         for job in jobs
     ]
-    print_table(["id", "state", "criterion", "sparsity", "created", "name"], rows, "No jobs yet.")
+    if stdout().is_terminal:
+        # One column for both, so that a line of 80 has room for a name.
+        columns[2:4] = ["criterion"]
+        for row in rows:
+            kind, sparsity = row[2:4]
+            share = f"{sparsity:.4g}" if isinstance(sparsity, float | int) else ""
+            row[2:4] = [f"{kind or ''} {share}".strip()]
+    print_table(columns, rows, "No jobs yet.")
+
+
+def _method(job: Job) -> tuple[Any, Any]:
+    """Criterion and sparsity."""
+    spec = job.spec
+    return (spec.get("criterion") or {}).get("kind"), (spec.get("target") or {}).get("sparsity")
 
 
 @app.command()
@@ -102,7 +109,7 @@ def wait(id: str, json: Json = False) -> None:
         if json:
             print_json(job)
         elif job.state in ("succeeded", "rejected"):
-            print_result(service.report(job))
+            print_result(service.report(job), gates=job.failure is None)
     if job.failure is not None:
         print_error(job.failure)
     raise typer.Exit(EXIT_OF_STATE[job.state])
@@ -145,7 +152,7 @@ def events(
                 line = {"seq": event.seq, "at": event.at} | event.event.model_dump()
                 print(_line(line), flush=True)
             return
-        with JobDisplay(stderr()) as display:
+        with JobDisplay(stderr(), service.job(id).spec) as display:
             for event in stream:
                 display.handle(event.event)
 
@@ -181,7 +188,7 @@ def download(
                 raise typer.BadParameter(
                     f"{out / artifact.name} exists; --force overwrites it", param_hint="--out"
                 )
-        for path in fetch_all(service, job, out, stderr()):
+        for path in fetch_all(service, job, under_name(job.artifacts, None), out, stderr()):
             stdout().print(str(path), soft_wrap=True)
 
 
@@ -191,3 +198,4 @@ def delete(ids: list[str]) -> None:
     with client() as service:
         for id in ids:
             service.delete_job(id)
+            stdout().print(f"Deleted job {id}.", soft_wrap=True)

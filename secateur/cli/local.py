@@ -10,13 +10,13 @@ from rich.console import Console
 from pruning.events import Event
 from secateur._files import file_sha256
 from secateur.cli.follow import JobDisplay
-from secateur.cli.inputs import Inputs
-from secateur.cli.remote import delivery_order
+from secateur.cli.inputs import Inputs, check_names
+from secateur.cli.remote import under_name
 from secateur.errors import SecateurError, from_fields, require
 
 
 def run_local(
-    inputs: Inputs, out: Path, console: Console
+    inputs: Inputs, out: Path, force: bool, console: Console
 ) -> tuple[list[Path], SecateurError | None]:
     """Runs the job and puts its files into `out`.
 
@@ -24,7 +24,7 @@ def run_local(
         The files, and the gate that was missed, if one was.
     """
     require("pruning", "torch", "numpy", "onnx", "onnxruntime", "safetensors", "matplotlib")
-    with JobDisplay(console) as display:
+    with JobDisplay(console, inputs.spec) as display:
         display.say("Starting")
         from pruning.request import FileRef, RunRequest
         from pruning.run import run
@@ -47,11 +47,13 @@ def run_local(
         folder = Path(tempfile.mkdtemp(prefix=".secateur-", dir=out.parent))
         try:
             result = run(request, folder, emit)
+            names = under_name(result.artifacts, inputs.model)
+            check_names(inputs, out, [name for _, name in names], force)
             out.mkdir(exist_ok=True)
             written = []
-            for artifact in sorted(result.artifacts, key=delivery_order):
-                os.replace(folder / "out" / artifact.name, out / artifact.name)
-                written.append(out / artifact.name)
+            for artifact, name in names:
+                os.replace(folder / "out" / artifact.name, out / name)
+                written.append(out / name)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     missed = from_fields(result.rejected.model_dump()) if result.rejected else None

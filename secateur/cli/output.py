@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from secateur.client import Client
+from secateur.config import credentials_path
 from secateur.errors import SecateurError
 
 SUCCEEDED, FAILED, USAGE, REJECTED, CANCELLED = 0, 1, 2, 3, 130
@@ -72,10 +73,19 @@ def print_error(error: SecateurError) -> None:
             _indented(console, f"- {item.get('where')}: {item.get('message')}")
     elif error.where and error.where not in error.message:
         _indented(console, f"where: {error.where}")
-    if error.hint:
-        _indented(console, f"hint:  {error.hint}", "cyan")
+    hint = error.hint if error.code != "unauthenticated" else _key_hint()
+    if hint:
+        _indented(console, f"hint:  {hint}", "cyan")
     if error.details.get("log"):
         _indented(console, error.details["log"], "dim")
+
+
+def _key_hint() -> str:
+    """The service speaks of headers; who types commands has a file and a variable."""
+    return (
+        f"`secateur up` writes a key for its own service to {credentials_path()}, where "
+        "`secateur` finds it; for another service set SECATEUR_URL and SECATEUR_API_KEY."
+    )
 
 
 def _indented(console: Console, text: str, style: str = "") -> None:
@@ -98,27 +108,36 @@ def print_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
     """A list of resources; ids are never cut, and tabs separate the columns outside a terminal."""
     console = stdout()
-    rows = [[_cell(value) for value in row] for row in rows]
+    cells = [[_cell(value) for value in row] for row in rows]
     if not console.is_terminal:
         print("\t".join(columns))
-        for row in rows:
+        for row in cells:
             print("\t".join(cell.plain for cell in row))
         return
-    if not rows:
+    if not cells:
         console.print(empty, style="dim")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    widest = [
+        max(len(name), *(row[index].cell_len for row in cells))
+        for index, name in enumerate(columns)
+    ]
+    if "created" in columns and sum(widest) + 2 * len(widest) > console.width:
+        # The year goes first.
+        index = columns.index("created")
+        for row in cells:
+            row[index] = row[index][5:]
+        widest[index] = max(len("created"), *(row[index].cell_len for row in cells))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for index, name in enumerate(columns):
-        widest = max(len(name), *(row[index].cell_len for row in rows))
         table.add_column(
             name,
             justify="right" if name == "size" else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            # Only names give way where the terminal is narrow.
-            min_width=min(widest, 8) if name == "name" else widest,
+            # Only names give way where the terminal is narrow, and none is cut.
+            no_wrap=name != "name",
+            overflow="fold",
+            min_width=min(widest[index], 8) if name == "name" else widest[index],
         )
-    for row in rows:
+    for row in cells:
         table.add_row(*row)
     console.print(table)
 
@@ -157,6 +176,17 @@ def print_pairs(console: Console, pairs: dict[str, Any]) -> None:
         for index, line in enumerate(lines):
             label = name if index == 0 else ""
             console.print(Text(f"{label:<{width}}  {line}"), soft_wrap=True)
+
+
+def operations(count: float | None) -> str:
+    """Floating-point operations for people."""
+    if not count:
+        return ""
+    value, units = float(count), ["", "k", "M", "G", "T", "P"]
+    while value >= 1000 and len(units) > 1:
+        value /= 1000
+        units.pop(0)
+    return f"{value:.3g} {units[0]}FLOP"
 
 
 def size(count: int | None) -> str:

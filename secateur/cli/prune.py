@@ -9,19 +9,21 @@ import typer
 from rich.text import Text
 
 from secateur.cli import inputs as inputs_
+from secateur.cli.interrupt import leave_at_the_next
 from secateur.cli.local import run_local
 from secateur.cli.output import (
     CANCELLED,
     EXIT_OF_STATE,
     REJECTED,
     client,
+    operations,
     print_error,
     print_fields,
     print_json,
     size,
     stderr,
 )
-from secateur.cli.remote import download, follow_or_cancel, upload
+from secateur.cli.remote import download, follow_or_cancel, under_name, upload
 from secateur.cli.result import print_result
 from secateur.errors import SecateurError
 
@@ -74,12 +76,15 @@ def prune(
     missed: SecateurError | None
     if local:
         try:
-            written, missed = run_local(given, target, console)
+            written, missed = run_local(given, target, force, console)
         except KeyboardInterrupt:
+            leave_at_the_next()
+            console.print("Interrupted.")
             raise typer.Exit(CANCELLED) from None
     else:
-        written, missed = _on_service(given, target, name)
-    print_result(json_.loads((target / "report.json").read_text("utf-8")), written)
+        written, missed = _on_service(given, target, force, name)
+    report = json_.loads((target / "report.json").read_text("utf-8"))
+    print_result(report, written, gates=missed is None)
     if open_:
         webbrowser.open((target / "report.html").resolve().as_uri())
     if missed is not None:
@@ -88,7 +93,7 @@ def prune(
 
 
 def _on_service(
-    given: inputs_.Inputs, target: Path, name: str | None
+    given: inputs_.Inputs, target: Path, force: bool, name: str | None
 ) -> tuple[list[Path], SecateurError | None]:
     console = stderr()
     try:
@@ -105,8 +110,15 @@ def _on_service(
             missed = None
             if job.state == "rejected":
                 missed = job.failure or SecateurError("gate_missed", "The result misses a gate.")
-            return download(service, job, target, console), missed
+            names = under_name(job.artifacts, given.model)
+            try:
+                inputs_.check_names(given, target, [name for _, name in names], force)
+            except typer.BadParameter as error:
+                error.message += f" (`secateur jobs download {job.id}` has the result)"
+                raise
+            return download(service, job, names, target, console), missed
     except KeyboardInterrupt:
+        leave_at_the_next()
         raise typer.Exit(CANCELLED) from None
 
 
@@ -134,11 +146,18 @@ def plan(
             "removed": f"{found['remove']:,} weights",
             "inverse": found.get("inverse"),
             "memory": size(cost.get("bytes")),
-            "operations": f"{cost['flops']:.3g}" if cost.get("flops") else None,
+            "operations": operations(cost.get("flops")),
             "evaluation": (found.get("evaluation") or "").replace("_", " "),
         }
     )
     for warning in found.get("warnings", []):
         console = stderr()
-        text = Text.assemble(("warning ", "yellow"), str(warning.get("message", warning)))
+        message = str(warning.get("message", warning))
+        if warning.get("code") == "nothing_removed":
+            asked = (given.spec.get("target") or {}).get("sparsity", 0)
+            message = (
+                f"Nothing would be removed: a sparsity of {asked:g} is less than one of the "
+                f"{found['weights_in_scope']:,} weights."
+            )
+        text = Text.assemble(("warning ", "yellow"), message)
         console.print(text, soft_wrap=not console.is_terminal)

@@ -1,6 +1,9 @@
 """A job on the service, followed to its end: what `prune` and `jobs wait` have in common."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.text import Text
@@ -9,19 +12,43 @@ from pruning.report.schema import ArtifactEntry
 from pruning.request import Role
 from secateur.cli.follow import JobDisplay, Uploading
 from secateur.cli.inputs import Inputs
+from secateur.cli.interrupt import leave_at_the_next
+from secateur.cli.output import size
 from secateur.client import Client
 from secateur.errors import SecateurError
 from secateur.resources import Artifact, Dataset, Job, Model
+
+A = TypeVar("A", Artifact, ArtifactEntry)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Around an upload: says which file the service found too large."""
+    try:
+        yield
+    except SecateurError as error:
+        if error.code != "too_large":
+            raise
+        limit = error.details.get("limit")
+        taken = f"the {size(limit)} that" if isinstance(limit, int) else "what"
+        raise SecateurError(
+            "too_large",
+            f"{path} has {size(path.stat().st_size)}, more than {taken} the service takes.",
+            where=str(path),
+            hint="Who runs the service can raise SECATEUR_MODEL_BYTES_LIMIT or "
+            "SECATEUR_DATASET_BYTES_LIMIT; `prune --local` has no limit.",
+        ) from None
 
 
 def upload(service: Client, inputs: Inputs, console: Console) -> tuple[Model, dict[Role, Dataset]]:
     """Uploads what the service does not have yet and waits until intake has read it."""
     with Uploading(console) as shown:
-        model = service.upload_model(inputs.model, progress=shown.reporter(inputs.model))
-        data = {
-            role: service.upload_dataset(path, progress=shown.reporter(path))
-            for role, path in inputs.data.items()
-        }
+        with naming(inputs.model):
+            model = service.upload_model(inputs.model, progress=shown.reporter(inputs.model))
+        data = {}
+        for role, path in inputs.data.items():
+            with naming(path):
+                data[role] = service.upload_dataset(path, progress=shown.reporter(path))
     with JobDisplay(console) as display:
         display.say("Checking the uploads")
         model = service.wait_ready(model)
@@ -29,11 +56,26 @@ def upload(service: Client, inputs: Inputs, console: Console) -> tuple[Model, di
 
 
 def follow(service: Client, job: Job, console: Console) -> Job:
-    """Shows the job until it is over."""
-    with JobDisplay(console) as display:
-        for event in service.events(job):
-            display.handle(event.event)
-    return service.job(job.id)
+    """Shows the job until it is over.
+
+    Raises:
+        SecateurError: Where the service stays away: the job goes on, and how to follow it.
+    """
+    try:
+        with JobDisplay(console, job.spec) as display:
+            for event in service.events(job):
+                display.handle(event.event)
+        return service.wait(job)
+    except SecateurError as error:
+        if error.code not in ("connection_failed", "unavailable"):
+            raise
+        raise SecateurError(
+            error.code,
+            f"{error.message} The job goes on.",
+            where=error.where,
+            hint=f"`secateur jobs wait {job.id}` follows it, once the service answers again.",
+            **error.details,
+        ) from None
 
 
 def follow_or_cancel(service: Client, job: Job, console: Console) -> Job:
@@ -41,6 +83,7 @@ def follow_or_cancel(service: Client, job: Job, console: Console) -> Job:
     try:
         return follow(service, job, console)
     except KeyboardInterrupt:
+        leave_at_the_next()
         console.print(
             Text.assemble(("Cancelling", "yellow"), f" {job.id} (Ctrl-C again leaves at once)"),
             soft_wrap=True,
@@ -58,10 +101,33 @@ def delivery_order(artifact: Artifact | ArtifactEntry) -> tuple[bool, str]:
     return artifact.format.startswith("report"), artifact.name if artifact.format != "onnx" else ""
 
 
-def download(service: Client, job: Job, out: Path, console: Console) -> list[Path]:
-    """The job's artifacts, into `out`."""
+def under_name(artifacts: Iterable[A], model: Path | None) -> list[tuple[A, str]]:
+    """Artifacts in the order of delivery, each with the name of the file to write.
+
+    The model gets the name of `model`, and what is named after it follows, whatever the service
+    knows the model as.
+    """
+    ordered = sorted(artifacts, key=delivery_order)
+    theirs = next((Path(a.name).stem for a in ordered if a.format == "onnx"), None)
+
+    def named(artifact: A) -> str:
+        if model is None:
+            return artifact.name
+        if artifact.format == "onnx":
+            return model.name
+        if theirs is not None and artifact.name.startswith(f"{theirs}."):
+            return model.stem + artifact.name.removeprefix(theirs)
+        return artifact.name
+
+    return [(artifact, named(artifact)) for artifact in ordered]
+
+
+def download(
+    service: Client, job: Job, names: Iterable[tuple[Artifact, str]], out: Path, console: Console
+) -> list[Path]:
+    """The artifacts, under these names, into `out`."""
     with Uploading(console, "Downloading") as shown:
         return [
-            service.fetch(job, artifact, out, progress=shown.reporter(artifact.name))
-            for artifact in sorted(job.artifacts, key=delivery_order)
+            service.fetch(job, artifact, out, name=name, progress=shown.reporter(name))
+            for artifact, name in names
         ]

@@ -5,15 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pruning.report.words import is_gate
 from secateur.cli.output import print_pairs, size, stdout
 
 
-def print_result(report: dict[str, Any], files: Iterable[Path] = ()) -> None:
-    """Sparsity, metrics and losses at each stage, sizes, and the files written."""
+def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: bool = True) -> None:
+    """Sparsity, metrics and losses at each stage, sizes, and the files written.
+
+    Args:
+        report: report.json.
+        files: What was written.
+        gates: Whether to say why a gate was missed; not where an error says so already.
+    """
     console = stdout()
     sparsity = report["sparsity"]
     console.print(
@@ -25,16 +31,15 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = ()) -> None:
     )
     if console.is_terminal:
         console.print(_stages(report))
-    else:
-        _plain_stages(console, report)
     loss = report["loss"]
-    pairs: dict[str, str] = {
+    pairs = {} if console.is_terminal else _plain_stages(report)
+    pairs |= {
         "loss increase": f"predicted {_number(loss['predicted_increase'])}, "
         f"measured {_number(loss['measured_increase'])}",
         "sizes": _sizes(report.get("sizes") or {}),
-        "checks": _checks(report.get("checks") or []),
+        "checks": _checks(report.get("checks") or [], gates),
+        "written": "\n".join(str(path) for path in files),
     }
-    pairs["written"] = "\n".join(str(path) for path in files)
     print_pairs(console, {name: value for name, value in pairs.items() if value})
 
 
@@ -61,30 +66,34 @@ def _stages(report: dict[str, Any]) -> Table:
     return table
 
 
-def _plain_stages(console: Console, report: dict[str, Any]) -> None:
+def _plain_stages(report: dict[str, Any]) -> dict[str, str]:
+    lines = {}
     for what, values in stages(report):
         named = zip(("dense", "pruned", "recovered"), values, strict=True)
-        text = ", ".join(f"{name} {value}" for name, value in named if value)
-        console.print(Text(f"{what:<14}{text}"), soft_wrap=True)
+        lines[what] = ", ".join(f"{name} {value}" for name, value in named if value)
+    return lines
 
 
 def _sizes(sizes: dict[str, Any]) -> str:
-    labels = {
-        "uploaded_bytes": "uploaded",
-        "pruned_bytes": "pruned",
-        "pruned_gzip_bytes": "pruned, gzip",
-        "bitmask_bytes": "bitmask",
-        "masks_bytes": "masks",
-    }
-    return " · ".join(f"{label} {size(sizes[k])}" for k, label in labels.items() if sizes.get(k))
+    lines = (
+        {"uploaded_bytes": "uploaded", "pruned_bytes": "pruned", "pruned_gzip_bytes": "gzipped"},
+        {"bitmask_bytes": "bitmask-coded", "masks_bytes": "masks"},
+    )
+    shown = (
+        ", ".join(f"{label} {size(sizes[k])}" for k, label in line.items() if sizes.get(k))
+        for line in lines
+    )
+    return "\n".join(filter(None, shown))
 
 
-def _checks(checks: list[dict[str, Any]]) -> str:
+def _checks(checks: list[dict[str, Any]], gates: bool) -> str:
     if not checks:
         return ""
-    bad = [f"{c['name']} {c['status']}: {c['message']}" for c in checks if c["status"] != "pass"]
+    bad = [c for c in checks if c["status"] != "pass"]
     passed = len(checks) - len(bad)
-    return "; ".join([f"{passed} of {len(checks)} passed", *bad])
+    said = [c for c in bad if gates or not is_gate(c["name"])]
+    lines = [f"{c['name']} {c['status']}: {c['message']}" for c in said]
+    return "\n".join([f"{passed} of {len(checks)} passed", *lines])
 
 
 def _number(value: float | None) -> str:

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from secateur.cli.follow import Uploading
-from secateur.cli.output import client, print_fields, print_json, print_table, size, stderr
+from secateur.cli.output import (
+    client,
+    print_fields,
+    print_json,
+    print_table,
+    size,
+    stderr,
+    stdout,
+)
+from secateur.cli.remote import naming
 from secateur.client import Client
 from secateur.resources import Dataset, Model
 
@@ -89,7 +98,7 @@ def _app(kind: type[Model] | type[Dataset], noun: str) -> typer.Typer:
         name: Annotated[str | None, typer.Option(help="Shown instead of the file name.")] = None,
         json: Json = False,
     ) -> None:
-        with client() as service, Uploading(stderr()) as shown:
+        with client() as service, Uploading(stderr()) as shown, naming(file):
             report = shown.reporter(file)
             item: Model | Dataset
             if kind is Model:
@@ -106,6 +115,7 @@ def _app(kind: type[Model] | type[Dataset], noun: str) -> typer.Typer:
         with client() as service:
             for id in ids:
                 (service.delete_model if kind is Model else service.delete_dataset)(id)
+                stdout().print(f"Deleted {noun} {id}.", soft_wrap=True)
 
     return app
 

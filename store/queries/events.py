@@ -25,9 +25,13 @@ class EventPage:
 
 
 def append(
-    session: Session, job_id: str, events: Sequence[Event], now: datetime | None = None
+    session: Session,
+    job_id: str,
+    events: Sequence[Event],
+    now: datetime | None = None,
+    times: Sequence[datetime] | None = None,
 ) -> int:
-    """Adds events to a job; the number of the last one.
+    """Adds events to a job, all at `now` or each at its own time; the number of the last one.
 
     The job's row stays locked until the transaction ends, so numbers have neither gaps nor twins.
     """
@@ -39,7 +43,7 @@ def append(
         .returning(Job.last_seq, Job.project_id)
         .execution_options(synchronize_session=False)
     ).one()
-    at = now or utcnow()
+    times = times or [now or utcnow()] * len(events)
     session.add_all(
         JobEvent(
             job_id=job_id,
@@ -48,7 +52,7 @@ def append(
             at=at,
             body=event.model_dump(mode="json"),
         )
-        for i, event in enumerate(events, 1)
+        for i, (event, at) in enumerate(zip(events, times, strict=True), 1)
     )
     session.flush()
     return int(last)

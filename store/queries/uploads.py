@@ -17,7 +17,7 @@ from store.queries import blobs
 from store.tables import Dataset, Job, JobInput, Model
 
 Row = TypeVar("Row", Model, Dataset)
-UNFINISHED = ("queued", "running")
+_NAMED = 10  # at most so many jobs are named when an upload can't be deleted
 
 
 class Uploads(Generic[Row]):
@@ -43,14 +43,16 @@ class Uploads(Generic[Row]):
     ) -> tuple[Row, bool]:
         """Records an upload as `checking` and queues its check.
 
-        Bytes that the project already has, and that were not rejected, are not recorded again.
+        Bytes that the project already has under this name, and that were not rejected, are not
+        recorded again. Under another name they are an upload of their own, which shares the blob:
+        results are called after the name.
 
         Returns:
             The row, and whether it is new.
         """
         at = now or utcnow()
         blobs.record(session, [blob], at)
-        existing = self._same_bytes(session, project_id, blob)
+        existing = self._same(session, project_id, name, blob)
         if existing is not None:
             return existing, False
         row = self._table(
@@ -67,8 +69,8 @@ class Uploads(Generic[Row]):
             with session.begin_nested():
                 session.add(row)
         except IntegrityError:
-            # Somebody else has just recorded the same bytes.
-            existing = self._same_bytes(session, project_id, blob)
+            # Somebody else has just recorded the same file.
+            existing = self._same(session, project_id, name, blob)
             if existing is None:
                 raise
             return existing, False
@@ -153,7 +155,8 @@ class Uploads(Generic[Row]):
         """Removes an upload; a check that runs is told to end.
 
         Raises:
-            SecateurError: `not_found`, or `in_use` while an unfinished job needs it.
+            SecateurError: `not_found`, or `in_use` while a job, also one that is over, refers to
+                it: a retry of that job would need it.
         """
         # Checks before uploads, in the order in which the end of a check locks them.
         checks = session.scalars(
@@ -165,14 +168,7 @@ class Uploads(Generic[Row]):
         row = self._found(
             session.scalars(self._owned(project_id, row_id).with_for_update()).first(), row_id, None
         )
-        users = session.scalars(self._unfinished_users(row_id).limit(1)).first()
-        if users is not None:
-            raise SecateurError(
-                "in_use",
-                f"Job {users} still needs {self._kind} {row_id}.",
-                where=self._kind,
-                hint=f"Wait for the job to end, or cancel it: POST /v1/jobs/{users}/cancel.",
-            )
+        self._refuse_used(session, row_id)
         for check in checks:
             if check.state == "running":
                 check.cancel_requested = True
@@ -182,11 +178,28 @@ class Uploads(Generic[Row]):
         session.delete(row)
         session.flush()
 
-    def _unfinished_users(self, row_id: str) -> sa.Select[str]:
-        query = sa.select(Job.id).where(Job.state.in_(UNFINISHED), Job.kind == "prune")
+    def _refuse_used(self, session: Session, row_id: str) -> None:
+        query = sa.select(Job.id).where(Job.kind == "prune")
         if self._table is Model:
-            return query.where(Job.model_id == row_id)
-        return query.join(JobInput, JobInput.job_id == Job.id).where(JobInput.dataset_id == row_id)
+            query = query.where(Job.model_id == row_id)
+        else:
+            inputs = sa.select(JobInput.job_id).where(JobInput.dataset_id == row_id)
+            query = query.where(Job.id.in_(inputs))
+        count = session.scalar(sa.select(sa.func.count()).select_from(query.subquery())) or 0
+        if count == 0:
+            return
+        named = list(session.scalars(query.order_by(Job.id.desc()).limit(_NAMED)))
+        shown = ", ".join(named) + (", ..." if count > len(named) else "")
+        raise SecateurError(
+            "in_use",
+            f"{count} {'job refers' if count == 1 else 'jobs refer'} to {self._kind} {row_id}: "
+            f"{shown}.",
+            where=self._kind,
+            hint=f"Delete {'that job' if count == 1 else 'those jobs'} first "
+            "(DELETE /v1/jobs/{id}, after a cancel if it has not ended): a retry of a job that is "
+            "over needs its inputs.",
+            jobs=count,
+        )
 
     def _owned(self, project_id: str, row_id: str) -> sa.Select[Row]:
         return sa.select(self._table).where(
@@ -200,11 +213,12 @@ class Uploads(Generic[Row]):
             )
         return row
 
-    def _same_bytes(self, session: Session, project_id: str, blob: StoredBlob) -> Row | None:
+    def _same(self, session: Session, project_id: str, name: str, blob: StoredBlob) -> Row | None:
         return session.scalars(
             sa.select(self._table).where(
                 self._table.project_id == project_id,
                 self._table.sha256 == blob.sha256,
+                self._table.name == name,
                 self._table.state != "rejected",
             )
         ).first()

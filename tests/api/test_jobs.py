@@ -55,6 +55,7 @@ def test_a_job_shows_phase_and_progress_and_at_last_its_end(caller: Caller) -> N
     assert failed["state"] == "failed"
     assert failed["error"]["code"] == "out_of_memory"
     assert failed["error"]["hint"] == "Use fewer samples."
+    assert (failed["phase"], failed["progress"]) == (None, None)
     assert failed["artifacts"] == []
     assert failed["finished_at"]
 
@@ -106,7 +107,6 @@ def renamed(name: str = "x", shape: tuple[int, ...] = (100, 64), **changes: Any)
     [
         (renamed("pixels"), "data_names", "data.calibration"),
         (renamed(shape=(100, 63)), "data_shape", "data.calibration.x"),
-        (renamed(target=None), "labels_missing", "data.calibration"),
     ],
 )
 def test_data_that_do_not_fit_the_model_are_refused(
@@ -118,6 +118,24 @@ def test_data_that_do_not_fit_the_model_are_refused(
     }
     problem = assert_problem(caller.http.post("/v1/jobs", json=body), 422, code)
     assert problem["where"] == where
+    assert problem["hint"]
+    assert jobs_of(caller) == []
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/plans"])
+def test_data_without_labels_are_refused_as_by_the_command_line(caller: Caller, path: str) -> None:
+    body = {
+        "model": caller.upload("models", b"m" + caller.project_id.encode(), MODEL_FACTS),
+        "data": {"calibration": caller.upload("datasets", b"d", renamed(target=None))},
+    }
+    for spec in ({}, {"spec": None}, {"spec": {}}):
+        problem = assert_problem(caller.http.post(path, json=body | spec), 422, "not_available")
+        assert problem["where"] == "spec.compensation"
+        assert "layerwise" in problem["detail"]
+        assert "labels" in problem["hint"]
+    body["spec"] = {"criterion": {"kind": "obs"}}
+    problem = assert_problem(caller.http.post(path, json=body), 422, "labels_missing")
+    assert problem["where"] == "data.calibration"
     assert problem["hint"]
     assert jobs_of(caller) == []
 
@@ -189,11 +207,9 @@ def test_an_idempotency_key_makes_one_job(caller: Caller) -> None:
     assert problem["where"] == "Idempotency-Key"
     assert submit(body, "k-2").json()["id"] != first.json()["id"]
     assert_problem(submit(body, "k" * 256), 422, "invalid_request")
-    # The answer to a repetition holds when what the job was made from has gone.
+    # The answer to a repetition holds when the job is over.
     job = first.json()["id"]
-    for each in jobs_of(caller):
-        caller.http.post(f"/v1/jobs/{each['id']}/cancel")
-    assert caller.http.delete(f"/v1/models/{body['model']}").status_code == 204
+    caller.http.post(f"/v1/jobs/{job}/cancel")
     assert submit(body).json()["id"] == job
 
 
@@ -235,8 +251,11 @@ def test_a_job_that_is_over_can_be_retried_and_deleted(caller: Caller) -> None:
     path = f"/v1/jobs/{job['id']}"
     assert_problem(caller.http.post(f"{path}/retry"), 409, "conflict")
     assert_problem(caller.http.delete(path), 409, "conflict")
-    assert_problem(caller.http.delete(f"/v1/models/{job['model']}"), 409, "in_use")
     caller.http.post(f"{path}/cancel")
+    for used in (f"models/{job['model']}", f"datasets/{job['data']['calibration']}"):
+        problem = assert_problem(caller.http.delete(f"/v1/{used}"), 409, "in_use")
+        assert "1 job refers" in problem["detail"]
+        assert "Delete that job first" in problem["hint"]
     response = caller.http.post(f"{path}/retry")
     assert response.status_code == 202
     again = response.json()

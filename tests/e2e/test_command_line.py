@@ -71,6 +71,7 @@ def test_a_missed_gate_exits_with_3_and_local_writes_the_same_files(
     for done in (remote, local):
         assert done.returncode == 3, done.stderr
         assert "error gate_missed" in done.stderr
+        assert (done.stdout + done.stderr).count("a drop of") == 1
     written = {path.name for path in (tmp_path / "remote").iterdir()}
     assert {path.name for path in (tmp_path / "local").iterdir()} == written
     for name in ("net.onnx", "net.masks.safetensors", "net.bitmask.safetensors"):
@@ -113,6 +114,49 @@ def test_unlabelled_data_are_refused_by_name_before_anything_is_uploaded(
     assert "target" in done.stderr
 
 
+def test_the_same_model_under_another_name_is_written_under_that_name(
+    service: Service, files: Path, pruned: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.onnx"
+    other.write_bytes((files / "net.onnx").read_bytes())
+    (tmp_path / "out").mkdir()
+    kept = tmp_path / "out" / "net.onnx"
+    kept.write_bytes(b"mine")
+    command = ["prune", other, "--data", files / "data.npz", *FAST, "--out", tmp_path / "out"]
+    assert service.run(*command).returncode == 0
+    assert kept.read_bytes() == b"mine"
+    assert (tmp_path / "out" / "other.onnx").exists()
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_interrupts_end_with_130(
+    service: Service, files: Path, tmp_path: Path, local: bool
+) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "criterion: {kind: magnitude}\nschedule: {kind: rounds, rounds: 100}\n"
+        "recovery: {kind: fine_tune, epochs: 1000}\n"
+    )
+    command = ["prune", str(files / "net.onnx"), "--data", str(files / "data.npz")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "secateur", *command, "--spec", str(spec), "--out", str(tmp_path)]
+        + (["--local"] if local else []),
+        env=service.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith(("Recovering", "Cancelling")):
+            process.send_signal(signal.SIGINT)
+    assert process.wait(40) == 130
+    assert not any("Traceback" in line for line in said)
+    assert local == ("Interrupted.\n" in said)
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
+
+
 def test_interrupting_prune_cancels_the_job(service: Service, files: Path, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(
@@ -153,6 +197,13 @@ def test_jobs_can_be_listed_shown_and_downloaded(service: Service, pruned: Path)
     plain = service.run("jobs", "list")
     assert plain.stdout.splitlines()[0].split("\t")[0] == "id"
     assert "\x1b" not in plain.stdout
+
+
+def test_what_was_deleted_is_said(service: Service, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.npz").write_bytes((files / "unlabelled.npz").read_bytes())
+    sent = json.loads(service.run("datasets", "upload", tmp_path / "own.npz", "--json").stdout)
+    done = service.run("datasets", "delete", sent["id"])
+    assert done.stdout == f"Deleted dataset {sent['id']}.\n"
 
 
 def test_unpack_restores_the_weights_of_the_pruned_file(

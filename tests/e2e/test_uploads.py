@@ -17,7 +17,7 @@ def test_a_raw_upload_is_checked_and_becomes_ready(model: Model) -> None:
 
 def test_the_same_bytes_as_multipart_are_the_same_model(service: Service, model: Model) -> None:
     with service.http() as http:
-        answer = http.post("/v1/models", files={"file": ("again.onnx", network())})
+        answer = http.post("/v1/models", files={"file": (model.name, network())})
     assert answer.status_code == 200
     assert answer.json()["id"] == model.id
 

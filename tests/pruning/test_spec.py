@@ -6,7 +6,7 @@ import pytest
 from pruning import catalogue
 from pruning.catalogue import Size
 from pruning.errors import CODES, SecateurError
-from pruning.spec import Spec, parse_spec
+from pruning.spec import Spec, default_spec, parse_spec
 
 REFUSED = [
     ({"sparsty": 0.5}, "spec_invalid", "spec.sparsty"),
@@ -57,6 +57,46 @@ def test_every_wrong_field_is_listed_and_the_near_name_offered():
     errors = {e["where"]: e["message"] for e in caught.value.details["errors"]}
     assert errors.keys() == {"spec.targett", "spec.seed"}
     assert "'target'" in errors["spec.targett"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"schedule": {"kind": "one_shot", "rounds": 3}},
+         "The field 'rounds' belongs to kind: rounds, not to kind: one_shot."),
+        ({"recovery": {"kind": "fine_tune", "optimizer": {"kind": "adam", "momentum": 0.5}}},
+         "The field 'momentum' belongs to kind: sgd, not to kind: adam."),
+        ({"sparsity": 0.5}, "There is no field 'sparsity' here. Did you mean 'target.sparsity'?"),
+        ({"criterion": {"kind": "obss"}},
+         "There is no criterion of kind 'obss'. Did you mean 'obs'? "
+         "The kinds are magnitude, obd, obs."),
+        ({"schedule": {"kind": "xyz"}},
+         "There is no schedule of kind 'xyz'. The kinds are one_shot, rounds."),
+        ({"schedule": {"kind": ["x"]}},
+         "There is no schedule of kind ['x']. The kinds are one_shot, rounds."),
+        ({"criterion": {}}, "criterion needs a kind. The kinds are magnitude, obd, obs."),
+        ({"criterion": "obs"}, "criterion is a mapping: write {kind: obs}."),
+        ({"target": 0.5}, "target is a mapping, not 0.5."),
+        ({"target": {"sparsity": 1.5}}, "1.5 is not less than 1."),
+        ({"seed": -1}, "-1 is not at least 0."),
+        ({"objective": {"loss": "msee"}},
+         "'msee' is not 'cross_entropy' or 'mse'. Did you mean 'mse'?"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_plain_words_with_the_value(data: object, message: str):
+    with pytest.raises(SecateurError) as caught:
+        parse_spec(data)
+    assert caught.value.message == message
+
+
+def test_without_labels_the_default_is_layerwise_which_is_refused_by_name():
+    assert default_spec(True) == {}
+    with pytest.raises(SecateurError) as caught:
+        default_spec(False, "digits.npz")
+    assert (caught.value.code, caught.value.where) == ("not_available", "spec.compensation")
+    assert "layerwise" in caught.value.message
+    assert "digits.npz" in caught.value.message
+    assert "labels" in caught.value.hint
 
 
 def test_a_completed_spec_reads_back_the_same():

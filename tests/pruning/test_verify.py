@@ -26,7 +26,10 @@ Job = tuple[Written, Expected, ArrayData]
 
 @pytest.fixture
 def job(digits_files: Path, tmp_path: Path) -> Job:
-    uploaded = digits_files / "digits.onnx"
+    return pruned(digits_files / "digits.onnx", digits_files, tmp_path)
+
+
+def pruned(uploaded: Path, digits_files: Path, tmp_path: Path) -> Job:
     imported = read_onnx(uploaded)
     data = load(digits_files / "evaluation.npz", imported.facts)
     outcome = prune(
@@ -63,6 +66,26 @@ def tamper(path: Path, change: Callable[[onnx.ModelProto, dict[str, np.ndarray]]
 def test_what_was_written_passes(job):
     assert set(check(job).values()) == {"pass"}
     assert len(check(job)) == 7
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_a_declared_batch_is_kept_to_in_onnxruntime(digits_files: Path, tmp_path: Path, size: int):
+    """torch runs the graph at any size; onnxruntime refuses all but the declared one."""
+    model = onnx.load(digits_files / "digits.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = size
+    del model.graph.value_info[:]
+    uploaded = tmp_path / "fixed.onnx"
+    onnx.save(model, uploaded)
+    fixed = pruned(uploaded, digits_files, tmp_path)
+    assert fixed[1].imported.facts.inputs[0].shape[0] == size
+    assert fixed[2].samples % 7
+    assert set(check(fixed).values()) == {"pass"}
+    assert len(check(fixed)) == 7
+    tamper(fixed[0].model, bias_moved)
+    with pytest.raises(SecateurError) as failed:
+        check((replace(fixed[0], bitmask=None), *fixed[1:]))
+    assert failed.value.where == "onnxruntime_outputs"
 
 
 def one_weight_back(_: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> None:

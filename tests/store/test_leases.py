@@ -12,6 +12,7 @@ from pruning.events import (
 from store import leases
 from store.claims import NewArtifact, Outcome
 from store.queries import datasets, jobs, keys
+from store.queries import events as event_rows
 from store.tables import Artifact, Attempt, Checkpoint, Job, JobEvent, Outbox
 
 CRASH = {"code": "child_crashed", "message": "Killed by signal 9."}
@@ -200,7 +201,7 @@ def test_a_new_checkpoint_is_handed_on_and_forgives_lost_attempts(world) -> None
         claim = world.claimed(at=number)
         assert [c.name for c in claim.checkpoints] == [f"round-{i}" for i in range(number)]
         name = f"round-{number}"
-        said = [CheckpointEvent(name=name, path=f"checkpoints/{name}", bytes=2)]
+        said = [CheckpointEvent(name=name, bytes=2)]
         with world.database.write() as session:
             saved = {name: world.blob(name)}
             assert leases.report(session, claim, said, world.at(number), checkpoints=saved)
@@ -220,3 +221,18 @@ def test_the_same_checkpoint_again_is_no_progress(world) -> None:
     assert world.job(job_id).attempts_without_checkpoint == 2
     [row] = world.rows(Checkpoint, job_id=job_id)
     assert row.sha256 == world.blob("two").sha256
+
+
+def test_events_bear_the_time_at_which_they_were_received(world) -> None:
+    job_id = world.submit()
+    claim = world.claimed()
+    said = [PhaseEvent(phase="loading"), DoneEvent(), PhaseEvent(phase="checking")]
+    received = [world.at(3), world.at(4), world.at(5)]
+    with world.database.write() as session:
+        assert leases.report(session, claim, said, world.at(9), received=received)
+    with world.database.read() as session:
+        found = event_rows.after(session, world.project, job_id, seq=2).items
+        assert [(e.body["phase"], e.at) for e in found] == [
+            ("loading", world.at(3)),
+            ("checking", world.at(5)),
+        ]

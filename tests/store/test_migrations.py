@@ -7,13 +7,15 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.command import downgrade
+from alembic.command import upgrade as upgrade_to
 from alembic.migration import MigrationContext
 
+from store.clock import utcnow
 from store.db import Database
 from store.migrate import config, is_current, upgrade
 from store.queries import keys
 from store.settings import Settings
-from store.tables import Base
+from store.tables import Base, Job, JobEvent, Project
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -54,7 +56,7 @@ def test_partial_indexes_and_cascades_are_in_the_migrations(settings, database) 
     inspector = sa.inspect(database.engine)
     for table in ("model", "dataset"):
         [index] = [i for i in inspector.get_indexes(table) if i["unique"]]
-        assert index["column_names"] == ["project_id", "sha256"]
+        assert index["column_names"] == ["project_id", "sha256", "name"]
         where = index["dialect_options"]
         assert "rejected" in str(where.get("sqlite_where", where.get("postgresql_where")))
     for name, table in Base.metadata.tables.items():
@@ -81,6 +83,29 @@ def test_upgrading_again_changes_nothing(settings, database) -> None:
     assert is_current(database)
     with database.read() as session:
         assert keys.first_project(session).name == "kept"
+
+
+def test_paths_in_stored_checkpoint_events_are_removed(settings, database) -> None:
+    told = {"type": "checkpoint", "name": "round-1", "path": "/srv/slot/round-1", "bytes": 3}
+    kept = {"type": "metric", "name": "loss", "stage": "dense", "value": 1.0}
+    job = {"id": "job_1", "project_id": "p", "kind": "prune", "klass": "cpu", "name": "n"}
+    job |= {"spec": {}, "state": "queued", "priority": 0, "cancel_requested": False}
+    counts = ("attempt", "attempts_without_checkpoint", "token", "last_seq")
+    at = utcnow()
+    times = dict.fromkeys(("created_at", "updated_at", "queued_at"), at)
+    with database.engine.begin() as connection:
+        alembic = config()
+        alembic.attributes["connection"] = connection
+        upgrade_to(alembic, "0001")
+        connection.execute(sa.insert(Project).values(id="p", name="p", created_at=at))
+        connection.execute(sa.insert(Job).values(**job, **times, **dict.fromkeys(counts, 0)))
+        for seq, body in enumerate((told, kept), 1):
+            event = {"job_id": "job_1", "seq": seq, "project_id": "p", "at": at, "body": body}
+            connection.execute(sa.insert(JobEvent).values(**event))
+    upgrade(settings)
+    with database.read() as session:
+        bodies = session.scalars(sa.select(JobEvent.body).order_by(JobEvent.seq)).all()
+    assert bodies == [{"type": "checkpoint", "name": "round-1", "bytes": 3}, kept]
 
 
 def test_down_to_nothing_and_up_again(settings, database) -> None:

@@ -49,10 +49,12 @@ def test_blobs_go_when_nothing_references_them(world, blobs) -> None:
     world.finish(claim, artifacts=(NewArtifact("a", "onnx", world.blob("pruned")),), at=0)
     assert kept() == {"net", "data", "pruned"}
     with world.database.write() as session:
-        models.delete(session, world.project, world.model)
-    assert kept() == {"data", "pruned"}
-    with world.database.write() as session:
         jobs.delete(session, world.project, job_id)
+    assert kept() == {"net", "data"}
+    with world.database.write() as session:
+        models.delete(session, world.project, world.model)
+    assert kept() == {"data"}
+    with world.database.write() as session:
         datasets.delete(session, world.project, world.data["calibration"])
     assert kept() == set()
 

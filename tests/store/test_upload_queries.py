@@ -11,10 +11,10 @@ KINDS = pytest.mark.parametrize(
 )
 
 
-def create(world, queries, content: str, project: str | None = None):
+def create(world, queries, content: str, project: str | None = None, name: str | None = None):
     with world.database.write() as session:
         blob = world.blob(content)
-        return queries.create(session, project or world.project, content, blob, world.at(0))
+        return queries.create(session, project or world.project, name or content, blob, world.at(0))
 
 
 def refused(world, query, *args, **rest) -> SecateurError:
@@ -41,6 +41,22 @@ def test_the_same_bytes_are_one_upload_within_a_project(world, queries, table, k
     assert created
     assert theirs.id != row.id
     assert len(world.rows(Job, subject_id=row.id)) == 1
+
+
+@KINDS
+def test_the_same_bytes_under_another_name_are_an_upload_of_their_own(
+    world, queries, table, kind
+) -> None:
+    row, _ = create(world, queries, "same", name="first.onnx")
+    other, created = create(world, queries, "same", name="second.onnx")
+    assert created
+    assert (other.name, other.sha256) == ("second.onnx", row.sha256)
+    assert len(world.rows(Job, subject_id=other.id)) == 1
+    again, created = create(world, queries, "same", name="first.onnx")
+    assert (again.id, created) == (row.id, False)
+    with world.database.write() as session:
+        queries.delete(session, world.project, row.id)
+    assert world.rows(table, id=other.id)[0].sha256 == row.sha256
 
 
 @KINDS
@@ -98,22 +114,27 @@ def test_pages_of_uploads(world, queries, table, kind) -> None:
 
 
 @KINDS
-def test_an_upload_is_kept_while_an_unfinished_job_needs_it(world, queries, table, kind) -> None:
+def test_an_upload_is_kept_while_a_job_refers_to_it(world, queries, table, kind) -> None:
     row_id = world.model if kind == "model" else world.data["calibration"]
-    job_id = world.submit()
+    first, second = world.submit(), world.submit()
     error = refused(world, queries.delete, world.project, row_id)
     assert error.code == "in_use"
-    assert job_id in error.message
-    claim = world.claimed()
-    assert refused(world, queries.delete, world.project, row_id).code == "in_use"
-    world.finish(claim)
+    assert error.message.startswith("2 jobs refer")
+    assert first in error.message
+    assert "Delete those jobs first" in error.hint
+    for _ in range(2):
+        world.finish(world.claimed())
+    assert refused(world, queries.delete, world.project, row_id).details == {"jobs": 2}
     with world.database.write() as session:
+        again = jobs.retry(session, world.project, first)
+        jobs.request_cancel(session, world.project, again.id)
+        for job_id in (first, again.id):
+            jobs.delete(session, world.project, job_id)
+    assert refused(world, queries.delete, world.project, row_id).message.startswith("1 job refers")
+    with world.database.write() as session:
+        jobs.delete(session, world.project, second)
         queries.delete(session, world.project, row_id)
     assert world.rows(table, id=row_id) == []
-    with world.database.read() as session:
-        job = jobs.get(session, world.project, job_id)
-    assert (job.model_id, job.data) == (world.model, world.data)
-    assert refused(world, jobs.retry, world.project, job_id).code == "not_found"
 
 
 @KINDS

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from pruning.data.batches import ArrayData, Data
+from pruning.data.batches import ArrayData, Data, as_arrays
 from pruning.errors import SecateurError
+from pruning.loop import prune
 
 
 def data(samples=10):
@@ -55,3 +56,34 @@ def test_data_that_do_not_fit_are_refused(build, code):
     with pytest.raises(SecateurError) as caught:
         build()
     assert caught.value.code == code
+
+
+X, Y = torch.zeros(10, 2), torch.zeros(10, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ((X,), "labels_missing"),
+        (X, "labels_missing"),
+        ((X, X, Y), "data_unreadable"),
+        ((), "data_unreadable"),
+        ({"x": X}, "data_unreadable"),
+        ((X, Y.tolist()), "data_dtype"),
+        ((None, Y), "data_dtype"),
+        ((X, Y[:7]), "data_shape"),
+        ((torch.tensor(1.0), Y), "data_empty"),
+    ],
+)
+def test_samples_that_are_no_pair_of_tensors_are_refused_with_a_hint(given, code):
+    with pytest.raises(SecateurError) as caught:
+        as_arrays(given)
+    assert caught.value.code == code
+    assert caught.value.hint
+    with pytest.raises(SecateurError) as caught:
+        prune(torch.nn.Linear(2, 3), given)
+    assert caught.value.code == code
+
+
+def test_a_pair_may_be_a_list():
+    assert as_arrays([X, Y]).samples == 10
