@@ -5,6 +5,12 @@ import signal
 import threading
 
 
+def be_deaf() -> None:
+    """From here on, Ctrl-C does nothing."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def leave_at_the_next() -> None:
     """From here on, Ctrl-C ends the process with 130 at once, wherever it is."""
     if threading.current_thread() is threading.main_thread():

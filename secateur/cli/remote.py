@@ -12,7 +12,7 @@ from pruning.report.schema import ArtifactEntry
 from pruning.request import Role
 from secateur.cli.follow import JobDisplay, Uploading
 from secateur.cli.inputs import Inputs
-from secateur.cli.interrupt import leave_at_the_next
+from secateur.cli.interrupt import be_deaf, leave_at_the_next
 from secateur.cli.output import size
 from secateur.client import Client
 from secateur.errors import SecateurError
@@ -83,16 +83,18 @@ def follow_or_cancel(service: Client, job: Job, console: Console) -> Job:
     try:
         return follow(service, job, console)
     except KeyboardInterrupt:
-        leave_at_the_next()
-        console.print(
-            Text.assemble(("Cancelling", "yellow"), f" {job.id} (Ctrl-C again leaves at once)"),
-            soft_wrap=True,
-        )
+        be_deaf()  # until the service knows: else an eager second Ctrl-C would leave the job running
         try:
             service.cancel(job)
         except SecateurError as error:
             if error.status != 409:  # it has just ended by itself
                 raise
+        finally:
+            leave_at_the_next()
+        console.print(
+            Text.assemble(("Cancelling", "yellow"), f" {job.id} (Ctrl-C again leaves at once)"),
+            soft_wrap=True,
+        )
         return service.wait(job, timeout=30)
 
 

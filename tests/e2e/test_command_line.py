@@ -155,6 +155,9 @@ def test_interrupts_end_with_130(
     assert not any("Traceback" in line for line in said)
     assert local == ("Interrupted.\n" in said)
     assert [path.name for path in tmp_path.iterdir()] == ["spec.yaml"]
+    if not local:  # the service was asked before the second Ctrl-C could be heard
+        job = next(line.split()[1] for line in said if line.startswith("Job "))
+        assert json.loads(service.run("jobs", "wait", job, "--json").stdout)["state"] == "cancelled"
 
 
 def test_interrupting_prune_cancels_the_job(service: Service, files: Path, tmp_path: Path) -> None:
