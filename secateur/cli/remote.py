@@ -83,7 +83,7 @@ def follow_or_cancel(service: Client, job: Job, console: Console) -> Job:
     try:
         return follow(service, job, console)
     except KeyboardInterrupt:
-        be_deaf()  # until the service knows: else an eager second Ctrl-C would leave the job running
+        be_deaf()  # until the service knows: a second Ctrl-C would leave the job running
         try:
             service.cancel(job)
         except SecateurError as error:
