@@ -57,7 +57,7 @@ class Calls:
     def upload(
         self, kind: type[R], source: Source, name: str | None, progress: Reporter | None
     ) -> Flow[R]:
-        """Streams a file; the same bytes again answer with the resource they made before."""
+        """Streams a file; the same bytes and name answer with the resource made before."""
         body, shown, sha256 = upload_body(source, name, progress)
         headers = {"Content-Type": "application/octet-stream"}
         if sha256 is not None:

@@ -109,7 +109,7 @@ class AsyncClient:
     ) -> Model:
         """Uploads a network (a path, bytes or a binary file); `wait_ready` tells when it is read.
 
-        The same bytes uploaded again answer with the model that they already made.
+        The same bytes under the same name answer with the model that they already made.
         """
         return await self._run(self._calls.upload(Model, source, name, progress))
 

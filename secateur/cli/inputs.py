@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from pruning.request import Role
-from pruning.spec import parse_spec
+from pruning.spec import default_spec, parse_spec
 from secateur.errors import SecateurError
 
 
@@ -55,8 +55,8 @@ def inputs(
             spec.pop("compensation", None)
     if sparsity is not None:
         spec["target"] = {"sparsity": sparsity}
-    if spec_file is None and criterion is None and not labelled(calibration):
-        _refuse_unlabelled(spec, calibration)
+    if spec_file is None and criterion is None:
+        spec = default_spec(labelled(calibration), calibration.name) | spec
     parse_spec(spec)
     return Inputs(model, data, spec)
 
@@ -96,24 +96,6 @@ def labelled(data: Path) -> bool:
             return "target.npy" in archive.namelist()
     except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
         return True
-
-
-def _refuse_unlabelled(spec: dict[str, Any], data: Path) -> None:
-    """Without labels the sensible thing is layer-wise; says so where this version lacks it."""
-    spec.update({"compensation": {"kind": "layerwise"}, "recovery": {"kind": "none"}})
-    spec.setdefault("target", {"sparsity": 0.5})
-    try:
-        parse_spec(spec)
-    except SecateurError as error:
-        if error.code != "not_available":
-            raise
-        raise SecateurError(
-            "not_available",
-            f"{data.name} has no labels (an array named target). Without labels Secateur prunes "
-            "layer by layer (compensation layerwise), which this version does not have yet.",
-            where="spec.compensation",
-            hint="Add the labels to the file as an array named target.",
-        ) from None
 
 
 def check_target(inputs: Inputs, out: Path, force: bool) -> None:
