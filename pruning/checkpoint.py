@@ -21,6 +21,7 @@ from pruning.data.batches import ArrayData
 from pruning.job import Job, State
 from pruning.metrics import Evaluation
 from pruning.report.schema import DampingTrial, Round
+from pruning.report.trust import Check, Trust
 
 KEY = "secateur"
 _NAME = re.compile(r"round-(\d+)\.safetensors")
@@ -94,6 +95,8 @@ def _state_values(state: State) -> dict[str, Any]:
         "sweep": [t.model_dump() for t in state.sweep],
         "pruned_metrics": state.pruned_metrics,
         "recovered_metrics": state.recovered_metrics,
+        "trust": None if state.trust is None else state.trust.model_dump(mode="json"),
+        "trust_checks": [c.model_dump(mode="json") for c in state.trust_checks],
     }
 
 
@@ -108,6 +111,8 @@ def _state(values: dict[str, Any], kept: Tensor, saliency: Tensor) -> State:
         sweep=[DampingTrial.model_validate(t) for t in values["sweep"]],
         pruned_metrics=values["pruned_metrics"],
         recovered_metrics=values["recovered_metrics"],
+        trust=None if values["trust"] is None else Trust.model_validate(values["trust"]),
+        trust_checks=[Check.model_validate(c) for c in values["trust_checks"]],
     )
 
 

@@ -61,11 +61,15 @@ class ModelFacts(_Facts):
 
 
 class TargetFact(_Facts):
-    """Labels: `classes` is max + 1 for integer labels, None for real-valued targets."""
+    """Labels: `classes` is max + 1 for integer labels, None for real-valued targets.
+
+    `ignored`: some integer labels are -100, positions that do not count.
+    """
 
     dtype: str
     shape: list[int]
     classes: int | None = None
+    ignored: bool = False
 
 
 class DatasetFacts(_Facts):

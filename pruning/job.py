@@ -8,17 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.curvature.losses import LOSSES, Loss
+from pruning.combinations import check_combination
+from pruning.curvature.losses import Loss, loss_of
 from pruning.curvature.network import Network, first_output
 from pruning.data.batches import ArrayData, Data, as_arrays
+from pruning.dense_targets import with_dense_targets
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
 from pruning.layers import FlatWeights, Prunable, find_prunable, prunable_layers
-from pruning.metrics import APPLIES, Evaluation
+from pruning.metrics import Evaluation
 from pruning.progress import Narrator
 from pruning.recovery.masking import Masking
 from pruning.registry import method
 from pruning.report.schema import DampingTrial, ReportWarning, Round
+from pruning.report.trust import Check, Trust
 from pruning.schedule.step import Step, removal_count
 from pruning.solvers.damping import HELD_OUT
 from pruning.spec import Spec, parse_spec
@@ -45,13 +48,12 @@ class Job:
     @property
     def loss(self) -> Loss:
         """The loss of the objective."""
-        return LOSSES[self.spec.objective.loss]
+        return loss_of(self.spec.objective)
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics that have a meaning for this objective."""
-        applies = APPLIES[self.spec.objective.loss]
-        return tuple(m for m in self.spec.objective.metrics if m in applies)
+        return self.spec.objective.measured
 
     @property
     def target(self) -> int:
@@ -101,6 +103,8 @@ class State:
     sweep: list[DampingTrial] = field(default_factory=list)
     pruned_metrics: dict[str, float] = field(default_factory=dict)
     recovered_metrics: dict[str, float] | None = None
+    trust: Trust | None = None
+    trust_checks: list[Check] = field(default_factory=list)
 
     @property
     def loss(self) -> float:
@@ -132,9 +136,12 @@ def prepare(
     if not isinstance(data, Data):
         data = Data.from_calibration(as_arrays(data), spec.seed)
     module = (deepcopy(module) if copy else module).eval()
+    if not spec.objective.needs_labels:
+        data = with_dense_targets(module, data)
     heads = None if facts is None else {f.name for f in facts.layers if f.is_output}
     weights = FlatWeights(find_prunable(module, spec.scope, heads))
     job = Job(module, data, spec, facts, narrator, prunable_layers(module), weights)
+    check_combination(spec, len(weights))
     for layer in weights.layers:
         if not bool(torch.isfinite(layer.weight).all()):
             raise SecateurError(

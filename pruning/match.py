@@ -12,7 +12,7 @@ def match(dataset: DatasetFacts, model: ModelFacts, loss: str, where: str) -> No
     Args:
         dataset: Facts of the dataset.
         model: Facts of the model.
-        loss: `cross_entropy` or `mse`.
+        loss: As `objective.loss` has it.
         where: Place of the dataset, as in `data.calibration`; the array's name is put behind it.
 
     Raises:
@@ -30,16 +30,24 @@ def match(dataset: DatasetFacts, model: ModelFacts, loss: str, where: str) -> No
         )
     for tensor in model.inputs:
         _match_input(arrays[tensor.name], tensor, f"{where}.{tensor.name}")
+    if loss == "match_dense":
+        return
     if dataset.target is None:
         raise SecateurError(
             "labels_missing",
             f"The loss {loss} needs labels, and the data have no array called target.",
             where=where,
-            hint="Add an array target with one label a sample.",
+            hint="Add an array target with one label a sample, or set objective.loss to "
+            "match_dense, which needs none.",
+        )
+    if dataset.target.ignored and loss != "causal_lm":
+        _refuse(
+            f"Labels of -100 have no meaning for the loss {loss}.",
+            f"{where}.target",
+            "Leave these samples out.",
         )
     if model.outputs:
-        check = _match_classes if loss == "cross_entropy" else _match_values
-        check(dataset.target, model.outputs[0], f"{where}.target")
+        _CHECKS[loss](dataset.target, model.outputs[0], f"{where}.target")
 
 
 def _kind(dtype: str) -> str:
@@ -131,3 +139,57 @@ def _match_values(target: TargetFact, output: TensorFact, where: str) -> None:
             where,
             "mse compares them number by number, so the shapes must agree.",
         )
+
+
+def _match_binary(target: TargetFact, output: TensorFact, where: str) -> None:
+    if not _fits(list(target.shape), output.shape):
+        _refuse(
+            f"The target is {_shape(list(target.shape))}, the output is {_shape(output.shape)}.",
+            where,
+            "bce compares them number by number, so the shapes must agree.",
+        )
+    if target.classes is not None and target.classes > 2:
+        _refuse(
+            f"bce needs targets between 0 and 1; the largest is {target.classes - 1}.",
+            where,
+            "Give 0, 1 or a probability for each output.",
+        )
+
+
+def _match_tokens(target: TargetFact, output: TensorFact, where: str) -> None:
+    if len(output.shape) != 3:
+        raise SecateurError(
+            "target_invalid",
+            "causal_lm needs an output of shape [samples, positions, vocabulary]; "
+            f"{output.name!r} is {_shape(output.shape)}.",
+            where="spec.objective.loss",
+            hint="Use a model that puts out one score a token at every position.",
+        )
+    if target.classes is None:
+        _refuse(
+            f"causal_lm needs integer labels, the target is {target.dtype}.",
+            where,
+            "Save the tokens as int64, and -100 where they shall not count.",
+        )
+    if not _fits(list(target.shape), output.shape[:2]):
+        _refuse(
+            f"causal_lm needs one label a position, the target is {_shape(list(target.shape))}, "
+            f"the output {_shape(output.shape)}.",
+            where,
+            "Give the tokens themselves: the shift by one position happens inside.",
+        )
+    vocabulary = output.shape[2]
+    if isinstance(vocabulary, int) and target.classes > vocabulary:
+        _refuse(
+            f"The largest label is {target.classes - 1}, the model knows {vocabulary} tokens.",
+            where,
+            "Labels count from 0.",
+        )
+
+
+_CHECKS = {
+    "cross_entropy": _match_classes,
+    "mse": _match_values,
+    "bce": _match_binary,
+    "causal_lm": _match_tokens,
+}

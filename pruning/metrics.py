@@ -46,7 +46,7 @@ def evaluate(
         target = required(target, loss)
         total += float(loss.samples(outputs, target).double().sum())
         for name in metrics:
-            sums[name] += float(METRICS[name](outputs, target))
+            sums[name] += float(METRICS[name](loss, outputs, target))
     mean = total / data.samples
     if not math.isfinite(mean):
         raise SecateurError(
@@ -57,13 +57,10 @@ def evaluate(
     return Evaluation(mean, {k: v / data.samples for k, v in sums.items()}, data.samples)
 
 
-def accuracy(outputs: Tensor, target: Tensor) -> Tensor:
-    """How many samples have their label's output as the largest (the first of equal ones)."""
-    return (outputs.argmax(1) == target.long()).sum()
+def accuracy(loss: Loss, outputs: Tensor, target: Tensor) -> Tensor:
+    """Sum over the samples of the share of right decisions in each."""
+    return loss.correct(outputs.double(), target).sum()
 
 
 METRICS = {"accuracy": accuracy}
 """Sums over a batch, by name."""
-
-APPLIES = {"cross_entropy": ("accuracy",), "mse": ()}
-"""Which metrics have a meaning for the targets of which loss."""

@@ -11,13 +11,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pruning.catalogue.about import Size
-from pruning.catalogue.criteria.obs import BLOCK_LIMIT, FULL_LIMIT, OBS
+from pruning.catalogue.criteria.obs import BLOCK_LIMIT, OBS, Inverse
+from pruning.combinations import check_combination, check_sizes
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts
 from pruning.match import match
+from pruning.registry import method
 from pruning.report.schema import ReportWarning, Substitution
 from pruning.schedule.step import removal_count
-from pruning.spec import FineTune, Rounds, Scope, Spec
+from pruning.spec import FineTune, Scope, Spec
 
 ROLES = ("calibration", "training", "evaluation")
 
@@ -52,7 +54,7 @@ class Plan(BaseModel):
     layers: list[str]
     weights_in_scope: int
     remove: int
-    inverse: Literal["full", "block_fisher"] | None
+    inverse: Inverse | None
     cost: PlanCost
     evaluation: Literal["given", "held_out"]
     calibration_samples: int
@@ -135,6 +137,10 @@ def plan(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) -> Plan:
     layers = layers_in_scope(model.layers, spec.scope)
     _check_data(spec, model, data)
     weights = sum(layer.parameters for layer in layers)
+    remove = removal_count(spec.target.sparsity, weights)
+    steps = len(method("schedule", spec.schedule.kind).steps(spec.schedule, weights, remove))
+    check_combination(spec, weights)
+    check_sizes(spec, {layer.name: layer.parameters for layer in layers}, steps)
     inverse = _inverse(spec, weights)
     given = "evaluation" in data
     total = data["calibration"].samples
@@ -149,9 +155,9 @@ def plan(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) -> Plan:
     planned = Plan(
         layers=[layer.name for layer in layers],
         weights_in_scope=weights,
-        remove=removal_count(spec.target.sparsity, weights),
+        remove=remove,
         inverse=inverse,
-        cost=_cost(spec, size),
+        cost=_cost(spec, size, steps),
         evaluation="given" if given else "held_out",
         calibration_samples=total - held,
         evaluation_samples=data["evaluation"].samples if given else held,
@@ -196,7 +202,7 @@ def _check_data(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) ->
                 where=f"data.{role}",
                 hint="Give more samples" + (", or evaluation data of their own." if split else "."),
             )
-    if spec.objective.loss != "cross_entropy" and spec.gates.max_drop:
+    if not spec.objective.measured and spec.gates.max_drop:
         raise SecateurError(
             "spec_conflict",
             f"A gate on accuracy needs class labels; the objective is {spec.objective.loss}.",
@@ -205,20 +211,11 @@ def _check_data(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) ->
         )
 
 
-def _inverse(spec: Spec, weights: int) -> Literal["full", "block_fisher"] | None:
+def _inverse(spec: Spec, weights: int) -> Inverse | None:
     criterion: Any = spec.criterion
     if not isinstance(criterion, OBS):
         return None
     inverse = criterion.resolve(weights)
-    if inverse == "full" and weights > FULL_LIMIT:
-        gib = 8 * weights * weights / 2**30
-        raise SecateurError(
-            "curvature_too_large",
-            f"inverse: full needs a {weights} x {weights} matrix ({gib:.1f} GiB); "
-            f"the limit is {FULL_LIMIT} weights in scope.",
-            where="spec.criterion.inverse",
-            hint="Set it to block_fisher or auto, or exclude layers with scope.exclude.",
-        )
     entries = weights * min(criterion.block, weights)
     if inverse == "block_fisher" and entries > BLOCK_LIMIT:
         raise SecateurError(
@@ -236,10 +233,7 @@ def _outputs(model: ModelFacts) -> int:
     return max(1, math.prod(sizes))
 
 
-def _cost(spec: Spec, size: Size) -> PlanCost:
-    steps = (
-        spec.schedule.rounds if isinstance(spec.schedule, Rounds) else spec.schedule.recomputations
-    )
+def _cost(spec: Spec, size: Size, steps: int) -> PlanCost:
     methods: list[Any] = [spec.criterion, spec.compensation]
     parts = [method.price(size) for method in methods]
     return PlanCost(
@@ -257,7 +251,7 @@ def _annotate(planned: Plan, spec: Spec) -> None:
             f"{spec.target.sparsity} of {planned.weights_in_scope} weights rounds to none.",
             "spec.target.sparsity",
         )
-    classes = spec.objective.loss == "cross_entropy"
+    classes = bool(spec.objective.measured)
     if classes and planned.evaluation == "held_out" and planned.evaluation_samples < 100:
         warn(
             "few_evaluation_samples",

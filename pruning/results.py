@@ -29,7 +29,7 @@ from pruning.report.schema import (
 )
 
 # The report's name of each curvature module.
-KINDS = {"full": "ggn_full"}
+KINDS = {"full": "ggn_full", "hessian": "hessian_full", "fisher": "empirical_fisher_full"}
 
 
 def make_report(job: Job, state: State) -> Report:
@@ -55,7 +55,8 @@ def make_report(job: Job, state: State) -> Report:
         curvature=_curvature(job, state),
         substitutions=_substitutions(job, state),
         warnings=job.warnings,
-        checks=_gates(job, state),
+        checks=[*_gates(job, state), *state.trust_checks],
+        trust=state.trust,
         timings=dict(job.narrator.timings),
         environment=_environment(job),
     )
@@ -206,6 +207,7 @@ def _gates(job: Job, state: State) -> list[Check]:
             checks.append(
                 Check(
                     name=f"max_drop.{name}",
+                    group="gate",
                     status="fail",
                     threshold=allowed,
                     message=f"{name} has no meaning for loss {job.spec.objective.loss}.",
@@ -218,6 +220,7 @@ def _gates(job: Job, state: State) -> list[Check]:
         checks.append(
             Check(
                 name=f"max_drop.{name}",
+                group="gate",
                 status="pass" if passed else "fail",
                 value=drop,
                 threshold=allowed,

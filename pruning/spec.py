@@ -41,10 +41,33 @@ else:
 
 
 class Objective(_Part):
-    """The loss that curvature and predictions refer to, and the metrics that are measured."""
+    """The loss that curvature and predictions refer to, and the metrics that are measured.
 
-    loss: Literal["cross_entropy", "mse"] = "cross_entropy"
+    `loss`: `cross_entropy` of class scores, `mse`, `bce` (binary cross-entropy of scores, one an
+    output), `causal_lm` (next-token cross-entropy, label -100 for positions that do not count), or
+    `match_dense`, which needs no labels: the distance to the dense model's own outputs, squared or
+    the Kullback-Leibler divergence of their softmax.
+    """
+
+    loss: Literal["cross_entropy", "mse", "bce", "causal_lm", "match_dense"] = "cross_entropy"
+    distance: Literal["squared", "kl"] = "squared"
     metrics: tuple[Literal["accuracy"], ...] = ("accuracy",)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the loss is defined by labels."""
+        return self.loss != "match_dense"
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The metrics that have a meaning for the loss."""
+        return self.metrics if self.loss in ("cross_entropy", "bce", "causal_lm") else ()
+
+    @model_validator(mode="after")
+    def _distance_is_of_match_dense(self) -> "Objective":
+        if self.distance != "squared" and self.loss != "match_dense":
+            raise ValueError("objective.distance belongs to loss match_dense alone")
+        return self
 
 
 class Unstructured(_Part):
@@ -99,6 +122,17 @@ class Rounds(_Part):
     curve: Literal["cubic", "linear", "geometric"] = "cubic"
 
 
+class OneByOne(_Part):
+    """One weight at a time, each the one that costs least then; for small networks.
+
+    `recompute`: the curvature is computed again after so many deletions, 1 for each of them. In
+    between, criterion obs downdates its inverse and moves the survivors after every deletion.
+    """
+
+    kind: Literal["one_by_one"] = "one_by_one"
+    recompute: int = Field(16, ge=1, le=4_096)
+
+
 class SGD(_Part):
     """Stochastic gradient descent."""
 
@@ -145,6 +179,28 @@ class Gates(_Part):
     max_drop: dict[Literal["accuracy"], Annotated[float, Field(ge=0.0, le=1.0)]] = {}
 
 
+class Trust(_Part):
+    """What is found out, at the dense weights, about how far the report's numbers can be trusted.
+
+    Args:
+        checks: Whether the theory's assumptions are checked.
+        bootstrap: Resamples of the calibration batches; 0 leaves the bootstrap out. `auto` is 16
+            where a resample costs little beside the job, and none where each would invert a
+            matrix over more than 1,024 weights.
+        batches: Batches that the calibration data are cut into to be drawn from.
+        ladder: Whether loss is predicted and measured at ten heights on the way to the target.
+        factor: Predicted and measured increase may differ this much for the model to hold.
+        layers: The ladder of each layer alone is measured with at most so many layers in scope.
+    """
+
+    checks: bool = True
+    bootstrap: Literal["auto"] | Annotated[int, Field(ge=0, le=1_000)] = "auto"
+    batches: int = Field(12, ge=2, le=64)
+    ladder: bool = True
+    factor: float = Field(2.0, gt=1.0, le=100.0)
+    layers: int = Field(8, ge=0, le=1_000)
+
+
 class Spec(_Part):
     """One pruning job, as asked for."""
 
@@ -157,8 +213,9 @@ class Spec(_Part):
         GlobalAllocation()
     )
     scope: Scope = Scope()
-    schedule: Annotated[OneShot | Rounds, Field(discriminator="kind")] = OneShot()
+    schedule: Annotated[OneShot | Rounds | OneByOne, Field(discriminator="kind")] = OneShot()
     recovery: Annotated[NoRecovery | FineTune, Field(discriminator="kind")] = NoRecovery()
+    trust: Trust = Trust()
     gates: Gates = Gates()
     outputs: tuple[Literal["native", "masks", "bitmask"], ...] = ("native", "masks", "bitmask")
     seed: int = Field(0, ge=0, lt=2**31)
@@ -184,11 +241,23 @@ class Spec(_Part):
                 "compensation obs needs criterion obs, whose curvature it uses; "
                 "set compensation to {kind: none} or criterion to {kind: obs}"
             )
+        if isinstance(self.schedule, OneByOne) and isinstance(self.criterion, OBS):
+            _check_one_by_one(self)
         if self.gates.max_drop.keys() - set(self.objective.metrics):
             raise ValueError("gates.max_drop names a metric that objective.metrics does not list")
         if "native" not in self.outputs:
             raise ValueError("outputs must hold native, the pruned model itself")
         return self
+
+
+def _check_one_by_one(spec: Spec) -> None:
+    """The greedy path of OBS is over one full inverse, and moves the survivors as it goes."""
+    if isinstance(spec.compensation, NoCompensation):
+        raise ValueError("schedule one_by_one with criterion obs needs compensation obs")
+    if not isinstance(spec.allocation, GlobalAllocation):
+        raise ValueError("schedule one_by_one with criterion obs needs allocation global")
+    if getattr(spec.criterion, "inverse", None) not in ("auto", "full"):
+        raise ValueError("schedule one_by_one with criterion obs needs inverse full")
 
 
 def default_spec(labelled: bool, data: str = "The calibration data") -> dict[str, Any]:
@@ -219,7 +288,8 @@ def default_spec(labelled: bool, data: str = "The calibration data") -> dict[str
             f"{data} has no labels (an array named target). Without labels Secateur prunes "
             "layer by layer (compensation layerwise), which this version does not have yet.",
             where="spec.compensation",
-            hint="Add the labels to the file as an array named target.",
+            hint="Add the labels to the file as an array named target, or send a spec with "
+            "objective {loss: match_dense}.",
         ) from None
     return spec
 

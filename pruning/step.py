@@ -1,17 +1,21 @@
 """One step of the schedule: score, choose, compensate, measure; and the recovery after it."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pruning.catalogue import Declaration
+from pruning.catalogue.criteria.obs import OBS
+from pruning.choice import compensate, score, select
 from pruning.criteria import Problem
 from pruning.curvature import Request, compute
-from pruning.curvature.matrix import Matrix, average
+from pruning.curvature.matrix import LINEAR, Matrix, average
 from pruning.curvature.quadratic import predict
 from pruning.errors import SecateurError
+from pruning.evidence import View, gather
 from pruning.job import Job, State
 from pruning.metrics import evaluate
 from pruning.recovery.fine_tune import round_seed
@@ -19,17 +23,24 @@ from pruning.registry import method
 from pruning.report.schema import DampingTrial, Round
 from pruning.schedule.step import Step
 from pruning.solvers import damping as dampings
+from pruning.solvers import greedy
 from pruning.solvers.obs import SingularError
+from pruning.spec import OneByOne
+from pruning.trust.assess import assess
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Which active weights go, with their scores [A], and how all of them change [A]."""
+    """Which active weights go, with their scores [A], and how all of them change [A].
+
+    `problem` is what the criterion knew; None where no weights were left.
+    """
 
     scores: Tensor
     removed: Tensor
     change: Tensor
     damping: float | None = None
+    problem: Problem | None = None
 
 
 def start(job: Job) -> State:
@@ -50,6 +61,8 @@ def remove(job: Job, state: State, step: Step) -> None:
     before = state.loss
     job.narrator.phase("scoring")
     cut = _cut(job, state, number, old[active], active, count, step.removed)
+    if number == 1 and cut.problem is not None:
+        state.trust, state.trust_checks = assess(job, cut.problem)
 
     job.narrator.phase("pruning")
     change = _apply(job, old, active, cut)
@@ -138,20 +151,21 @@ def _cut(
     request: Request | None = method("criteria", criterion.kind).curvature(
         criterion, len(job.weights)
     )
+    view = View(job.network(), job.data.calibration, job.loss, active, job.spec.seed)
+    problem = Problem(weights, evidence=gather(criterion, view), criterion=criterion)
     if request is None:
-        return _solve(job, Problem(weights), active, count, target)
+        return _solve(job, problem, active, count, target)
     damping = getattr(criterion, "damping", 0.0)
     if damping == "auto":
-        return _cut_with_best_damping(job, state, number, request, weights, active, count, target)
+        return _cut_with_best_damping(job, state, number, request, problem, active, count, target)
     curvature = compute(request, job.network(), job.data.calibration, job.loss, active)
     absolute = _absolute(damping, curvature)
     try:
-        cut = _solve(job, Problem(weights, curvature, absolute), active, count, target)
+        problem = replace(problem, curvature=curvature, damping=absolute)
+        cut = _solve(job, problem, active, count, target)
     except SingularError as failure:
         raise _refusal(job, failure, active, damping) from None
-    return Cut(
-        cut.scores, cut.removed, cut.change, damping if hasattr(criterion, "damping") else None
-    )
+    return replace(cut, damping=damping if hasattr(criterion, "damping") else None)
 
 
 def _cut_with_best_damping(
@@ -159,7 +173,7 @@ def _cut_with_best_damping(
     state: State,
     number: int,
     request: Request,
-    weights: Tensor,
+    bare: Problem,
     active: Tensor,
     count: int,
     target: int,
@@ -167,17 +181,21 @@ def _cut_with_best_damping(
     """Compare dampings with the curvature of one part of the data on the other; then use both."""
     rest, held = job.held_out
     rest_curvature = compute(request, job.network(), rest, job.loss, active)
-    held_curvature = compute(request, job.network(), held, job.loss, active)
-    curvature: Matrix = average(
-        rest_curvature, held_curvature, rest.samples / job.data.calibration.samples
-    )
-    del held_curvature
+    curvature: Matrix
+    if isinstance(rest_curvature, LINEAR):
+        held_curvature: Any = compute(request, job.network(), held, job.loss, active)
+        share = rest.samples / job.data.calibration.samples
+        curvature = average(rest_curvature, held_curvature, share)
+        del held_curvature
+    else:
+        curvature = compute(request, job.network(), job.data.calibration, job.loss, active)
     old = job.weights.read()
     before = evaluate(job.module, held, job.loss).loss
     failures: list[SingularError] = []
 
     def measure(damping: float) -> dampings.Trial:
-        problem = Problem(weights, rest_curvature, _absolute(damping, rest_curvature))
+        absolute = _absolute(damping, rest_curvature)
+        problem = replace(bare, curvature=rest_curvature, damping=absolute)
         job.narrator.progress(0, 1, f"damping {damping:g}")
         try:
             change = _apply(job, old, active, _solve(job, problem, active, count, target))
@@ -213,42 +231,38 @@ def _cut_with_best_damping(
         raise _refusal(job, failures[-1], active, trials[-1].damping)
     damping = trials[chosen].damping
     try:
-        problem = Problem(weights, curvature, _absolute(damping, curvature))
+        absolute = _absolute(damping, curvature)
+        problem = replace(bare, curvature=curvature, damping=absolute)
         cut = _solve(job, problem, active, count, target)
     except SingularError as failure:
         raise _refusal(job, failure, active, damping) from None
-    return Cut(cut.scores, cut.removed, cut.change, damping)
+    return replace(cut, damping=damping)
 
 
 def _solve(job: Job, problem: Problem, active: Tensor, count: int, target: int) -> Cut:
     """Score, choose exactly `count` weights, and let the compensation move the others."""
     spec: Any = job.spec
-    scores = method("criteria", spec.criterion.kind).score(problem)
-    shares = method("allocation", spec.allocation.kind).shares(
-        job.weights.group[active], job.weights.sizes, count, target
-    )
-    removed = torch.zeros(len(active), dtype=torch.bool, device=active.device)
-    for positions, share in shares:
-        removed[positions] = method("patterns", spec.pattern.kind).smallest(
-            scores[positions], share
-        )
-    change = method("solvers", spec.compensation.kind).compensate(problem, removed)
-    return Cut(scores, removed, change)
+    if isinstance(spec.schedule, OneByOne) and isinstance(spec.criterion, OBS):
+        path = greedy.path(problem, count)
+        return Cut(path.scores, path.removed, path.change, problem=problem)
+    scores = score(job, problem)
+    removed = select(job, scores, active, count, target)
+    return Cut(scores, removed, compensate(job, problem, removed), problem=problem)
 
 
 def _absolute(damping: float, curvature: Matrix) -> float:
     """A relative damping in the curvature's own units."""
-    return damping * float(curvature.diagonal().mean())
+    return damping * float(curvature.diagonal().abs().mean())
 
 
 def _refusal(job: Job, failure: SingularError, active: Tensor, damping: float) -> SecateurError:
     groups = job.weights.group[active[failure.weights]]
-    diagonal = failure.values.diagonal()
+    diagonal = failure.diagonal
     means = [float(diagonal[groups == n].mean()) for n in groups.unique().tolist()]
     weakest = int(groups.unique()[int(torch.tensor(means).argmin())])
     layer = job.weights.layers[weakest].layer
     rank, condition = failure.rank_and_condition()
-    size = len(failure.values)
+    size = len(failure.weights)
     if size == len(active) and not bool(diagonal.any()):
         return SecateurError(
             "factorization_failed",
@@ -268,6 +282,7 @@ def _refusal(job: Job, failure: SingularError, active: Tensor, damping: float) -
         hint="Use a larger criterion.damping or damping: auto, more calibration samples, or "
         "exclude the layer.",
         rank=rank,
+        condition=condition if math.isfinite(condition) else None,
         weights=size,
         damping=damping,
     )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.artifacts import tensors
+from pruning.curvature.losses import loss_of
 from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
@@ -294,7 +295,8 @@ def _accuracy(runtime: np.ndarray, report: Report, data: ArrayData) -> list[Chec
     reported = report.metrics.final.get("accuracy")
     if reported is None or reported.value is None or data.target is None:
         return []
-    right = runtime.argmax(1) == data.target.numpy()
+    loss = loss_of(report.spec.objective)
+    right = loss.correct(torch.from_numpy(runtime).double(), data.target)
     measured = float(right.mean())
     allowed = max(1, len(right) // 1000) / len(right)
     return [

@@ -2,6 +2,7 @@
 
 A declaration is found by being a `Declaration` in a module of `pruning.catalogue.criteria` or
 `pruning.catalogue.compensation`: adding one means adding its file and the file of its arithmetic.
+An installed package adds its own through entry points (docs/add-a-criterion.md).
 """
 
 import importlib
@@ -13,6 +14,7 @@ from typing import Any
 from pruning.catalogue import compensation as _compensation
 from pruning.catalogue import criteria as _criteria
 from pruning.catalogue.about import About, Cost, Declaration, Need, Size
+from pruning.registry import installed
 
 __all__ = [
     "PLANNED",
@@ -27,12 +29,10 @@ __all__ = [
 ]
 
 PLANNED: dict[str, tuple[str, ...]] = {
-    "criterion": ("random", "taylor", "snip", "grasp", "synflow", "wanda"),
     "compensation": ("layerwise",),
     "pattern": ("nm", "block", "channel"),
     "target": ("weights", "bytes", "flops", "max_drop"),
     "allocation": ("erk", "owl", "search"),
-    "schedule": ("one_by_one",),
     "recovery": ("batch_norm",),
 }
 """Named in the design but not built: refused with `not_available` rather than as unknown."""
@@ -40,15 +40,20 @@ PLANNED: dict[str, tuple[str, ...]] = {
 
 def _declared(package: ModuleType) -> dict[str, type[Declaration]]:
     found: dict[str, type[Declaration]] = {}
-    for info in sorted(pkgutil.iter_modules(package.__path__), key=lambda i: i.name):
-        module = importlib.import_module(f"{package.__name__}.{info.name}")
+    own = sorted(info.name for info in pkgutil.iter_modules(package.__path__))
+    others = installed(package.__name__.removeprefix("pruning."))
+    for name in [*(f"{package.__name__}.{n}" for n in own), *(others[k] for k in sorted(others))]:
+        module = importlib.import_module(name)
         for value in vars(module).values():
             if (
                 isinstance(value, type)
                 and issubclass(value, Declaration)
                 and value.__module__ == module.__name__
             ):
-                found[value.model_fields["kind"].default] = value
+                kind = value.model_fields["kind"].default
+                if kind in found:
+                    raise ValueError(f"{name} declares {kind}, which {found[kind]} is already")
+                found[kind] = value
     return found
 
 

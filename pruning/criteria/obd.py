@@ -1,5 +1,7 @@
 """Optimal Brain Damage (LeCun, Denker, Solla 1989, eq. 5): s_q = 1/2 h_qq w_q^2."""
 
+from typing import Any
+
 from torch import Tensor
 
 from pruning.catalogue.criteria.obd import OBD
@@ -9,7 +11,12 @@ from pruning.curvature import Request
 
 def curvature(criterion: OBD, weights: int) -> Request:
     """The diagonal that the declaration names."""
-    return Request(criterion.curvature)
+    parameters: dict[str, dict[str, Any]] = {
+        "ggn_mc": {"samples": criterion.samples},
+        "hutchinson": {"probes": criterion.probes},
+        "second_backprop": {"second_derivatives": criterion.second_derivatives},
+    }
+    return Request(criterion.curvature, parameters.get(criterion.curvature, {}))
 
 
 def score(problem: Problem) -> Tensor:

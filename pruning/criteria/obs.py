@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from pruning.catalogue.criteria.obs import FULL_LIMIT, OBS
+from pruning.catalogue.curvature import HESSIAN_LIMIT
 from pruning.criteria.problem import Problem
 from pruning.curvature import Request
 from pruning.errors import SecateurError
@@ -10,21 +11,26 @@ from pruning.solvers.obs import inverse_diagonal
 
 
 def curvature(criterion: OBS, weights: int) -> Request:
-    """The full Gauss-Newton matrix or blocks of the empirical Fisher matrix.
+    """The matrix that the declaration inverts.
 
     Raises:
         SecateurError: `curvature_too_large` if `inverse: full` meets too many weights.
     """
-    if criterion.resolve(weights) == "block_fisher":
-        return Request("block_fisher", {"block": criterion.block})
-    if weights > FULL_LIMIT:
+    kind = criterion.kind_of_curvature(weights)
+    limit = {"full": FULL_LIMIT, "fisher": FULL_LIMIT, "hessian": HESSIAN_LIMIT}.get(kind, weights)
+    if weights > limit:
         raise SecateurError(
             "curvature_too_large",
-            f"inverse: full over {weights} weights; the limit is {FULL_LIMIT}.",
+            f"inverse: full of curvature {criterion.curvature} over {weights} weights; the limit "
+            f"is {limit}.",
             where="spec.criterion.inverse",
-            hint="Use inverse: block_fisher, or exclude layers from the scope.",
+            hint="Use inverse: block_fisher, low_rank or kfac, or exclude layers from the scope.",
         )
-    return Request("full")
+    if kind == "block_fisher":
+        return Request(kind, {"block": criterion.block})
+    if kind == "low_rank":
+        return Request(kind, {"samples": criterion.gradients})
+    return Request(kind)
 
 
 def score(problem: Problem) -> Tensor:

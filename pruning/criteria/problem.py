@@ -1,6 +1,8 @@
 """What a criterion may look at."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -15,8 +17,12 @@ class Problem:
         weights: Shape [A], float64.
         curvature: Undamped, over the same A weights; None where the criterion asked for none.
         damping: Added to the diagonal before inverting, in the curvature's own units.
+        evidence: What the criterion asked for of `pruning.evidence`, by kind, each of shape [A].
+        criterion: Its declaration, for its parameters.
     """
 
     weights: Tensor
     curvature: Matrix | None = None
     damping: float = 0.0
+    evidence: Mapping[str, Tensor] = field(default_factory=dict)
+    criterion: Any = None

@@ -5,19 +5,19 @@ in the outputs does not depend on the labels (cross-entropy, mean squared error)
 diagonal of the Fisher matrix, up to the loss's constant.
 """
 
-import torch
 from torch import Tensor
 
 from pruning.curvature.losses import Loss
 from pruning.curvature.matrix import Diagonal
 from pruning.curvature.network import Network
-from pruning.curvature.per_sample import output_factors
+from pruning.curvature.squared_gradients import factors, mean_squares
 from pruning.data.batches import ArrayData
 
 
 def compute(network: Network, data: ArrayData, loss: Loss, active: Tensor) -> Diagonal:
-    """The diagonal over the `active` flat positions, summed in float64."""
-    total = torch.zeros(len(active), dtype=torch.float64, device=network.weights.device)
-    for rows in output_factors(network, data, loss, active):
-        total += rows.double().square().sum(0)
-    return Diagonal(total / data.samples)
+    """The diagonal over the `active` flat positions, batches summed in float64."""
+
+    def columns(outputs: Tensor, target: Tensor | None) -> Tensor:
+        return factors(loss, outputs, target).movedim(-1, 0).reshape(-1, *outputs.shape)
+
+    return Diagonal(mean_squares(network, data, active, columns))

@@ -1,9 +1,11 @@
-"""The shapes curvature comes in: diagonal, dense, block-diagonal. All in float64."""
+"""The shapes curvature comes in: diagonal, dense, block-diagonal, low rank. All in float64."""
 
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from torch import Tensor
+
+from pruning.curvature.kronecker import Kronecker
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,22 @@ class Blocks:
         return flat
 
 
-Matrix = Diagonal | Dense | Blocks
-M = TypeVar("M", bound=Matrix)
+@dataclass(frozen=True)
+class LowRank:
+    """The symmetric matrix V'V. `rows`: V, shape [m, A], m usually far below A."""
+
+    rows: Tensor
+
+    def diagonal(self) -> Tensor:
+        """The diagonal, shape [A]."""
+        return self.rows.square().sum(0)
+
+
+Matrix = Diagonal | Dense | Blocks | LowRank | Kronecker
+LINEAR = (Diagonal, Dense, Blocks)
+"""Layouts in which the curvature of two parts of the data is the mean of theirs."""
+
+M = TypeVar("M", Diagonal, Dense, Blocks)
 
 
 def average(first: M, second: M, share: float) -> M:

@@ -1,12 +1,16 @@
 """A module as a function of its weights in scope, for torch.func."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pruning.curvature.whereabouts import named, watching
+from pruning.errors import SecateurError
 from pruning.layers import FlatWeights
 
 Parameters = dict[str, Tensor]
@@ -20,6 +24,10 @@ class Network:
             per-sample quantities have no meaning otherwise.
         weights: The weights in scope.
         progress: Called with (samples done, samples in all) while curvature accumulates.
+
+    Attributes:
+        general: Names of weights whose squared derivatives took the general per-sample path, since
+            no layer kind describes how the module uses them: the same numbers, more slowly.
     """
 
     def __init__(
@@ -31,6 +39,7 @@ class Network:
         if any(m.training for m in module.modules()):
             raise ValueError("curvature is defined in evaluation mode: call module.eval() first")
         self.module, self.weights = module, weights
+        self.general: set[str] = set()
         self.progress = progress or (lambda done, total: None)
 
     def parameters(self) -> Parameters:
@@ -43,8 +52,40 @@ class Network:
         return {p.name: part.to(p.weight.dtype) for p, part in parts}
 
     def outputs(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
-        """f(x; w) for a batch; the first output where there are several."""
-        return first_output(functional_call(self.module, parameters, inputs))
+        """f(x; w) for a batch; the first output where there are several.
+
+        Raises:
+            SecateurError: `operator_unsupported` naming a layer that can't run under torch.func.
+        """
+        try:
+            return self._called(parameters, inputs)
+        except (RuntimeError, NotImplementedError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise self._refusal(parameters, inputs, error) from error
+
+    def _called(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
+        with differentiable_attention():
+            return first_output(functional_call(self.module, parameters, inputs))
+
+    def _refusal(
+        self, parameters: Parameters, inputs: tuple[Tensor, ...], error: Exception
+    ) -> SecateurError:
+        with watching(self.module) as stack:
+            try:
+                self._called(parameters, inputs)
+            except (RuntimeError, NotImplementedError):
+                place, words = named(stack)
+            else:
+                place, words = "", "the module"
+        return SecateurError(
+            "operator_unsupported",
+            f"Derivatives sample by sample can't be taken through {words}: "
+            f"{(str(error).splitlines() or [type(error).__name__])[0][:300]}",
+            where=place or None,
+            hint="Use a criterion without derivatives, as magnitude, or write the layer with "
+            "plain tensor operations.",
+        )
 
     def saved_bytes(self, inputs: tuple[Tensor, ...]) -> int:
         """Bytes that one sample's forward pass keeps for its backward pass, weights aside.
@@ -70,6 +111,18 @@ class Network:
     def output(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
         """f(x; w) for one sample without batch dimension."""
         return self.outputs(parameters, tuple(x[None] for x in inputs))[0]
+
+
+@contextmanager
+def differentiable_attention() -> Iterator[None]:
+    """Attention by plain products: fused kernels have no second or forward derivatives."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def first_output(result: Tensor | tuple[Tensor, ...] | list[Tensor]) -> Tensor:

@@ -9,12 +9,16 @@ from torch.func import grad, vjp, vmap
 from pruning.curvature.losses import Loss, required
 from pruning.curvature.network import Network, Parameters
 from pruning.data.batches import ArrayData
+from pruning.errors import SecateurError
 
 CHUNK_BYTES = 64 * 2**20
 """Bytes of per-sample derivatives held at a time; at least one row is always held."""
 
 ACTIVATION_BYTES = 256 * 2**20
 """Bytes that the backward passes of the rows held at a time may need for activations."""
+
+OUTPUT_LIMIT = 8_192
+"""Outputs a sample beyond which the square root of their Hessian (0.5 GiB) is not formed."""
 
 
 def gradients(
@@ -54,7 +58,7 @@ def output_factors(
 
     Args:
         network: The module with its weights in scope, W of them.
-        data: Samples; targets are not used, since the output Hessian does not depend on them.
+        data: Samples and targets; of the targets only which positions they leave out matters.
         loss: The loss of one sample.
         active: Flat positions to keep, shape [A]; all W without it.
 
@@ -67,18 +71,19 @@ def output_factors(
     most = _rows(network, data)
     width = max(1, min(columns, most))
 
-    def sample_rows(inputs: tuple[Tensor, ...], start: int) -> dict[str, Tensor]:
-        result = vjp(lambda p: network.output(p, inputs).reshape(-1), parameters)
+    def sample_rows(inputs: tuple[Tensor, ...], target: Tensor | None, start: int) -> Parameters:
+        result = vjp(lambda p: network.output(p, inputs), parameters)
         output, pull_back = result[0], result[1]
-        cotangents = loss.factor(output).T[start : start + width]
-        return vmap(lambda v: pull_back(v)[0])(cotangents)
+        cotangents = loss.factor(output, target).T[start : start + width]
+        return vmap(lambda v: pull_back(v.reshape(output.shape))[0])(cotangents)
 
     samples = max(1, most // columns)
     with torch.no_grad():
         done = 0
-        for inputs, _ in data.batches(samples, device=network.weights.device):
+        for inputs, target in data.batches(samples, device=network.weights.device):
+            dims = (0, None if target is None else 0, None)
             for start in range(0, columns, width):
-                rows = vmap(lambda x, s=start: sample_rows(x, s), randomness="error")(inputs)
+                rows = vmap(sample_rows, in_dims=dims, randomness="error")(inputs, target, start)
                 yield _flat({k: v.flatten(0, 1) for k, v in rows.items()}, active)
             done += len(inputs[0])
             network.progress(done, data.samples)
@@ -94,9 +99,17 @@ def _rows(network: Network, data: ArrayData) -> int:
 
 
 def _columns(network: Network, data: ArrayData, loss: Loss) -> int:
-    inputs, _ = next(iter(data.batches(1, device=network.weights.device)))
+    inputs, target = next(iter(data.batches(1, device=network.weights.device)))
     output = network.outputs(network.parameters(), inputs)[0]
-    return loss.factor(output.reshape(-1)).shape[1]
+    if output.numel() > OUTPUT_LIMIT:
+        raise SecateurError(
+            "curvature_too_large",
+            f"One sample has {output.numel()} outputs, each a backward pass of its own; the exact "
+            f"Gauss-Newton matrix is formed up to {OUTPUT_LIMIT}.",
+            where="spec.criterion.curvature",
+            hint="Use an empirical Fisher or a Monte-Carlo estimate, or shorter sequences.",
+        )
+    return loss.factor(output, None if target is None else target[0]).shape[1]
 
 
 def _flat(parts: dict[str, Tensor], active: Tensor | None) -> Tensor:

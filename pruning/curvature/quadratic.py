@@ -45,7 +45,9 @@ def gradient(network: Network, data: ArrayData, loss: Loss) -> Tensor:
         return loss.samples(network.outputs(values, inputs), target).sum()
 
     with torch.no_grad():
-        for inputs, target in data.batches(_batch(network, data), device=network.weights.device):
+        for inputs, target in data.batches(
+            batch_size(network, data), device=network.weights.device
+        ):
             parts = grad(batch_loss)(parameters, inputs, required(target, loss))
             total += torch.cat([part.flatten().double() for part in parts.values()])
     return total / data.samples
@@ -56,13 +58,16 @@ def curvature_term(network: Network, data: ArrayData, loss: Loss, change: Tensor
     parameters, tangent = network.parameters(), network.named(change)
     total = 0.0
     with torch.no_grad():
-        for inputs, _ in data.batches(_batch(network, data), device=network.weights.device):
+        for inputs, target in data.batches(
+            batch_size(network, data), device=network.weights.device
+        ):
             result = jvp(lambda p, x=inputs: network.outputs(p, x), (parameters,), (tangent,))
-            total += float(loss.project(result[0], result[1]).double().square().sum())
+            total += float(loss.project(result[0], result[1], target).double().square().sum())
     return total / data.samples
 
 
-def _batch(network: Network, data: ArrayData) -> int:
+def batch_size(network: Network, data: ArrayData) -> int:
+    """Samples a batch, at most `BATCH`, such that a backward pass over it fits in memory."""
     inputs, _ = next(iter(data.batches(1, device=network.weights.device)))
     return max(1, min(BATCH, ACTIVATION_BYTES // max(1, network.saved_bytes(inputs))))
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pruning.data.batches import ArrayData
 
 TARGET = "target"
+IGNORED = -100
 _PIECE = 1024 * 1024
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
 
@@ -180,10 +181,15 @@ def _target_fact(member: Member, low: int, high: int) -> TargetFact:
             "data_dtype", "Labels of type bool are not read.", where=TARGET,
             hint="Save class indices as integers from 0.",
         )  # fmt: skip
-    if low < 0:
+    if low < 0 and low != IGNORED:
         raise SecateurError(
             "target_invalid", f"The labels go down to {low}.", where=TARGET,
-            hint="Class indices count from 0.",
+            hint=f"Class indices count from 0; {IGNORED} alone marks what does not count.",
         )  # fmt: skip
     classes = high + 1 if member.dtype.kind in "iu" else None
-    return TargetFact(dtype=member.dtype.name, shape=list(member.shape), classes=classes)
+    return TargetFact(
+        dtype=member.dtype.name,
+        shape=list(member.shape),
+        classes=classes,
+        ignored=low == IGNORED,
+    )

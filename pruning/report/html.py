@@ -7,7 +7,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pruning.report import plots, words
+from pruning.report import plots, trust_plots, trust_words, words
 from pruning.report.schema import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -52,8 +52,27 @@ def report_html(report: Report) -> str:
             report.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True
         ),
         plots=plots,
+        trust_plots=trust_plots,
+        trust_words=trust_words,
+        trust_layers=_trust_layers(report),
         histograms=histograms,
         metrics=[n for n, m in report.metrics.dense.items() if m.value is not None],
-        gates=[c for c in report.checks if words.is_gate(c.name)],
-        verifications=[c for c in report.checks if not words.is_gate(c.name)],
+        gates=[c for c in report.checks if c.group == "gate"],
+        assumptions=[c for c in report.checks if c.group == "trust"],
+        verifications=[c for c in report.checks if c.group == "file"],
     )
+
+
+def _trust_layers(report: Report) -> list[tuple[str, Any, Any, Any]]:
+    """Each layer in scope with what is known of it: its ladder, its interval, its dead inputs."""
+    trust = report.trust
+    if trust is None:
+        return []
+    ladders = {x.name: x for x in trust.ladder.layers} if trust.ladder else {}
+    intervals = {x.name: x for x in trust.bootstrap.layers} if trust.bootstrap else {}
+    dead = {x.name: x for x in trust.dead_inputs}
+    return [
+        (x.name, ladders.get(x.name), intervals.get(x.name), dead.get(x.name))
+        for x in report.layers
+        if x.name in ladders or x.name in intervals or x.name in dead
+    ]

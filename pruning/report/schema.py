@@ -6,27 +6,17 @@ not finite is stored as null, and a warning says so.
 """
 
 import json
-import math
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import Field
 
+from pruning.report.section import Number
+from pruning.report.section import Section as _Section
+from pruning.report.trust import Check, Trust
 from pruning.spec import Spec
 
 VOLATILE = ("timings", "environment")
 """The only top-level keys whose values may differ between two runs of the same job."""
-
-
-def _null_if_non_finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-Number = Annotated[float | None, BeforeValidator(_null_if_non_finite)]
-"""A float, or null where it was not computed or was not finite (JSON knows neither NaN nor Inf)."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="null", validate_assignment=True)
 
 
 class ModelSection(_Section):
@@ -208,9 +198,22 @@ class DampingTrial(_Section):
 class Curvature(_Section):
     """What the criterion knew of the loss surface."""
 
-    kind: Literal["none", "ggn_diagonal", "empirical_fisher", "ggn_full", "block_fisher"] = Field(
-        description="none for magnitude; ggn_full is the dense Gauss-Newton matrix."
-    )
+    kind: Literal[
+        "none",
+        "ggn_diagonal",
+        "ggn_mc",
+        "empirical_fisher",
+        "hessian_diagonal",
+        "hutchinson",
+        "second_backprop",
+        "ggn_full",
+        "hessian_full",
+        "empirical_fisher_full",
+        "block_fisher",
+        "low_rank",
+        "kfac",
+        "ekfac",
+    ] = Field(description="none for magnitude; ggn_full is the dense Gauss-Newton matrix.")
     weights: int = Field(description="Weights it covers in the first step.")
     samples: int = Field(description="Calibration samples it was computed from; 0 for none.")
     block: int | None = Field(default=None, description="Weights a block of block_fisher.")
@@ -232,16 +235,6 @@ class ReportWarning(_Section):
     code: str = Field(description="Stable code.")
     message: str = Field(description="Plain words.")
     where: str | None = Field(default=None, description="Layer, array or spec field.")
-
-
-class Check(_Section):
-    """One thing that was checked on the result, after it was written."""
-
-    name: str = Field(description="Stable name.")
-    status: Literal["pass", "warn", "fail"] = Field(description="Outcome.")
-    value: Number = Field(default=None, description="What was found.")
-    threshold: Number = Field(default=None, description="What was allowed.")
-    message: str = Field(description="Plain words.")
 
 
 class Sizes(_Section):
@@ -304,7 +297,11 @@ class Report(_Section):
     )
     warnings: list[ReportWarning] = Field(default=[], description="What the reader should know.")
     checks: list[Check] = Field(
-        default=[], description="Checks on the written files, and the gates."
+        default=[],
+        description="Assumptions of the theory, gates, and checks on the files; see `group`.",
+    )
+    trust: Trust | None = Field(
+        default=None, description="How far the numbers can be trusted; null where switched off."
     )
     sizes: Sizes | None = Field(
         default=None, description="Sizes of the files; null for a torch module."

@@ -11,32 +11,15 @@ import torch
 from torch import Tensor
 
 from pruning.criteria.problem import Problem
-from pruning.curvature.matrix import Blocks, Dense, Diagonal, Matrix
+from pruning.curvature.kronecker import Kronecker
+from pruning.curvature.matrix import Blocks, Dense, Diagonal, LowRank, Matrix
+from pruning.solvers import kronecker, low_rank
+from pruning.solvers.singular import SingularError
+
+__all__ = ["SingularError", "compensate", "inverse_diagonal", "survivors_update"]
 
 PANEL = 256
 """Columns of an inverse factor that are solved for at a time."""
-
-
-class SingularError(ArithmeticError):
-    """A damped curvature matrix is singular to working precision.
-
-    Args:
-        weights: Active positions that the matrix (or the offending block) covers.
-        values: That matrix, damped, shape [n, n].
-    """
-
-    def __init__(self, weights: Tensor, values: Tensor) -> None:
-        super().__init__("the damped curvature is not positive definite to working precision")
-        self.weights, self.values = weights, values
-
-    def rank_and_condition(self) -> tuple[int, float]:
-        """Numerical rank and condition number, by an eigenvalue decomposition."""
-        spectrum = torch.linalg.eigvalsh(self.values)
-        if not bool(torch.isfinite(spectrum).all()):
-            return 0, float("inf")
-        high, low = float(spectrum.max()), float(spectrum.min())
-        floor = max(high, 0.0) * len(spectrum) * torch.finfo(torch.float64).eps
-        return int((spectrum > floor).sum()), high / low if low > 0 else float("inf")
 
 
 def compensate(problem: Problem, removed: Tensor) -> Tensor:
@@ -126,6 +109,12 @@ def _(curvature: Blocks, weights: Tensor, removed: Tensor, damping: float) -> Te
     damped = _with_identity(_damped(curvature.values, damping), gone)
     factor = _cholesky(damped, curvature.index)
     return curvature.gather(torch.cholesky_solve(pull, factor)[..., 0])
+
+
+inverse_diagonal.register(LowRank, low_rank.inverse_diagonal)
+survivors_update.register(LowRank, low_rank.survivors_update)
+inverse_diagonal.register(Kronecker, kronecker.inverse_diagonal)
+survivors_update.register(Kronecker, kronecker.survivors_update)
 
 
 def _diagonal_of_inverse(factor: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import nn
 from pruning.errors import SecateurError
 from pruning.layers import FlatWeights, find_prunable, prunable_layers
 from pruning.spec import Scope
-from tests.oracle.cases import Tied, cnn
+from tests.oracle.networks import Tied, cnn
 
 
 class Nested(nn.Module):

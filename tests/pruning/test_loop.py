@@ -39,7 +39,11 @@ CRITERIA = [
 ]
 
 
-@pytest.mark.parametrize("name", cases.NAMES)
+# The empirical Fisher of match_dense is refused: tests/pruning/curvature/test_losses.py.
+LABELLED = [name for name in cases.NAMES if "match_dense" not in name]
+
+
+@pytest.mark.parametrize("name", LABELLED)
 @pytest.mark.parametrize("criterion", CRITERIA, ids=lambda c: "-".join(map(str, c.values())))
 def test_exactly_the_asked_number_is_masked_and_is_positive_zero(name, criterion):
     case = cases.make(name, samples=12)
@@ -133,7 +137,11 @@ def test_damping_sweep_is_recorded_and_the_chosen_one_used():
         trials = [t for t in report.damping_sweep if t.round == step.index]
         (chosen,) = [t for t in trials if t.chosen]
         assert chosen.damping == step.damping
-        assert chosen.loss <= min(t.loss for t in trials) * 1.001
+        tied = [t for t in trials if t.loss <= min(t.loss for t in trials) * 1.001]
+        assert chosen in tied
+        assert abs(chosen.predicted_increase - chosen.measured_increase) == min(
+            abs(t.predicted_increase - t.measured_increase) for t in tied
+        )
         assert len(trials) >= 3
         assert all(t.predicted_increase is not None for t in trials)
     assert {s.where for s in report.substitutions} == {
@@ -150,6 +158,12 @@ def test_singular_curvature_names_layer_and_rank():
     assert error.code == "factorization_failed"
     assert error.where in {"0", "2", "4"}
     assert error.details["rank"] < error.details["weights"] == len(case.weights)
+    condition = error.details["condition"]  # null stands for an infinite one
+    assert condition is None or condition > 1e12
+    assert f"rank {error.details['rank']} and condition number" in str(error)
+    assert f"layer {error.where}" in str(error)
+    assert "criterion.damping" in error.hint
+    assert "samples" in error.hint
 
 
 def test_a_network_cut_in_two_is_an_error_that_says_so():
@@ -170,7 +184,8 @@ def test_gate_is_a_check_that_fails_or_passes():
             criterion={"kind": "magnitude"},
             gates={"max_drop": {"accuracy": allowed}},
         )
-        (check,) = prune(case.module, one_for_all(case), asked).report.checks
+        report = prune(case.module, one_for_all(case), asked).report
+        (check,) = [c for c in report.checks if c.group == "gate"]
         assert (check.name, check.status) == ("max_drop.accuracy", status)
         assert check.value > 0
 

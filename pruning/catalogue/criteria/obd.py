@@ -2,7 +2,10 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from pruning.catalogue.about import About, Cost, Declaration, Size
+from pruning.catalogue.curvature import DIAGONALS, diagonal_cost
 
 
 class OBD(Declaration):
@@ -10,11 +13,28 @@ class OBD(Declaration):
 
     Args:
         curvature: `ggn_diagonal`, the exact diagonal of the Gauss-Newton matrix (one backward pass
-            an output), or `empirical_fisher`, the mean of squared per-sample gradients.
+            an output); `ggn_mc`, the same estimated from drawn outcomes; `empirical_fisher`, the
+            mean of squared per-sample gradients; `hessian_diagonal`, exact, for small networks;
+            `hutchinson`, the same estimated with random signs; `second_backprop`, the
+            back-propagation of second derivatives of the paper.
+        samples: Outcomes drawn a sample by `ggn_mc`.
+        probes: Products with the Hessian that `hutchinson` takes.
+        second_derivatives: Whether `second_backprop` keeps the term with f'', which may make
+            entries negative; without it, as the paper recommends, none is.
     """
 
     kind: Literal["obd"] = "obd"
-    curvature: Literal["ggn_diagonal", "empirical_fisher"] = "ggn_diagonal"
+    curvature: Literal[
+        "ggn_diagonal",
+        "ggn_mc",
+        "empirical_fisher",
+        "hessian_diagonal",
+        "hutchinson",
+        "second_backprop",
+    ] = "ggn_diagonal"
+    samples: int = Field(1, ge=1, le=10_000)
+    probes: int = Field(100, ge=1, le=100_000)
+    second_derivatives: bool = False
 
     about = About(
         title="Optimal Brain Damage",
@@ -24,11 +44,14 @@ class OBD(Declaration):
         paper="LeCun, Denker, Solla 1989, eq. 5",
         unit="loss",
         needs=("labels", "gradients"),
-        cost_formula="bytes: 8 W; operations: 6 N C M (ggn_diagonal) or 6 N M (empirical_fisher), "
-        "N samples, C outputs, M multiply-adds a sample",
+        cost_formula="bytes: 8 W and more; operations for N samples, C outputs, M multiply-adds a "
+        "sample: "
+        + ", ".join(
+            f"{kind} {about.cost}" + (f" (at most {about.limit} weights)" if about.limit else "")
+            for kind, about in DIAGONALS.items()
+        ),
     )
 
     def price(self, size: Size) -> Cost:
-        """One backward pass an output (Gauss-Newton) or one in all (Fisher)."""
-        passes = size.outputs if self.curvature == "ggn_diagonal" else 1
-        return Cost(bytes=8 * size.weights, flops=6 * size.samples * passes * size.macs)
+        """Passes over the data that the diagonal takes."""
+        return diagonal_cost(self.curvature, size, self.probes, self.samples)

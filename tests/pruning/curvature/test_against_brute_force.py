@@ -11,6 +11,7 @@ from pruning.curvature import (
     per_sample,
     quadratic,
 )
+from pruning.curvature.network import first_output
 from pruning.errors import SecateurError
 from pruning.solvers.obs import inverse_diagonal
 from tests.oracle import brute_force, cases
@@ -27,6 +28,10 @@ def everything(case):
     return torch.arange(len(case.weights))
 
 
+def outputs(case):
+    return first_output(case.module(*case.data.inputs.values())).detach()
+
+
 @pytest.fixture(params=["one chunk", "one row a chunk"])
 def chunks(request, monkeypatch):
     if request.param == "one row a chunk":
@@ -36,20 +41,19 @@ def chunks(request, monkeypatch):
 @cases_table
 def test_factor_squares_to_the_hessian_of_the_loss_in_the_outputs(name):
     case = cases.make(name)
-    output = torch.randn(3, dtype=torch.float64)
-    s = case.loss.factor(output)
-    expected = torch.func.hessian(lambda z: brute_force.sample_loss(case, z, 0))(output)
-    close(s @ s.T, expected)
-    v = torch.randn(1, 3, dtype=torch.float64)
-    close(case.loss.project(output[None], v)[0], s.T @ v[0])
+    output, target = torch.randn_like(outputs(case)[0]), case.data.target[0]
+    s = case.loss.factor(output, target)
+    close(s @ s.T, brute_force.output_hessian(case, output, 0))
+    v = torch.randn_like(output)
+    close(case.loss.project(output[None], v[None], target[None])[0], s.T @ v.flatten())
 
 
 @cases_table
 def test_samples_is_the_loss_of_torch(name):
     case = cases.make(name)
-    outputs = torch.randn(case.data.samples, 3, dtype=torch.float64)
-    expected = [brute_force.sample_loss(case, z, n) for n, z in enumerate(outputs)]
-    close(case.loss.samples(outputs, case.data.target), torch.stack(expected))
+    scores = torch.randn_like(outputs(case))
+    expected = [brute_force.sample_loss(case, z, n) for n, z in enumerate(scores)]
+    close(case.loss.samples(scores, case.data.target), torch.stack(expected))
 
 
 @cases_table

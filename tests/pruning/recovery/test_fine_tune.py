@@ -11,7 +11,7 @@ from pruning.layers import FlatWeights, find_prunable
 from pruning.recovery.fine_tune import recover, round_seed
 from pruning.recovery.masking import Masking
 from pruning.spec import SGD, Adam, AdamW, FineTune, Scope
-from tests.oracle.cases import Tied
+from tests.oracle.networks import Tied
 
 torch.set_num_threads(1)
 OPTIMIZERS = [

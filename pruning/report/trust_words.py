@@ -1,0 +1,62 @@
+"""What the report says of trust, in words."""
+
+from pruning.report.schema import Report
+from pruning.report.trust import Ladder, Rung
+from pruning.report.words import count, number, share
+
+
+def ladder(found: Ladder) -> list[str]:
+    """How far the quadratic model and the criterion's own prediction reach, one sentence each."""
+    sentences = [
+        _reach(
+            "The quadratic model, gradient term included,",
+            found.rungs,
+            found.holds_up_to,
+            "predicted",
+            f"within a factor of {found.factor:g} of the increase itself",
+        )
+    ]
+    if found.own_holds_up_to is not None:
+        sentences.append(
+            _reach(
+                "The criterion's own prediction",
+                found.rungs,
+                found.own_holds_up_to,
+                "own",
+                f"within {share(found.own_factor - 1, 0)}",
+            )
+        )
+    return sentences
+
+
+def _reach(who: str, rungs: list[Rung], up_to: float | None, field: str, how: str) -> str:
+    limit = up_to or 0.0
+    beyond = [r for r in rungs if r.sparsity > limit]
+    if not beyond:
+        return f"{who} holds {how} all the way to {share(limit, 1)}."
+    first = beyond[0]
+    miss = (
+        f"at {share(first.sparsity, 1)} it foretells {number(getattr(first, field))} and "
+        f"{number(first.measured)} is measured"
+        if first.error is None
+        else f"at {share(first.sparsity, 1)} nothing could be measured: {first.error}"
+    )
+    if limit == 0:
+        return f"{who} holds nowhere {how}: {miss}."
+    return f"{who} holds {how} up to {share(limit, 1)}; {miss}."
+
+
+def bootstrap(report: Report) -> str:
+    """How many weights' fates hang on the samples."""
+    found = None if report.trust is None else report.trust.bootstrap
+    if found is None:
+        return ""
+    if not found.resamples:
+        return f"There is no bootstrap: {found.reason}."
+    part = f" ({share(found.coin_tosses / found.removed, 1)} of them)" if found.removed else ""
+    return (
+        f"Of {count(found.removed)} weights to be removed in one step from the dense network, the "
+        f"fate of {count(found.coin_tosses)}{part} is a coin toss: with the {found.batches} "
+        f"calibration batches drawn again {found.resamples} times, they went in 25 to 75 % of the "
+        "cases."
+    )

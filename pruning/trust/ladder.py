@@ -1,0 +1,189 @@
+"""Predicted and measured increase of the loss at 10, 20, ..., 100 % of the target.
+
+Every rung starts from the dense weights and goes there in one step, by the criterion's scores and
+with its compensation, so that it says how far one quadratic model reaches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pruning.choice import compensate, score, select
+from pruning.criteria import Problem
+from pruning.curvature.quadratic import curvature_term, gradient
+from pruning.data.batches import ArrayData
+from pruning.errors import SecateurError
+from pruning.job import Job
+from pruning.metrics import evaluate
+from pruning.report.trust import Ladder, LayerLadder, Rung
+from pruning.solvers.obs import SingularError
+
+RUNGS = tuple(i / 10 for i in range(1, 11))
+"""Heights, as shares of the target."""
+
+OWN_FACTOR = 1.1
+"""How far a criterion's own prediction may be off: the 10 % of LeCun, Denker and Solla 1989."""
+
+
+NEGLIGIBLE = 1e-5
+"""Increases of at most this share of the largest on the ladder decide nothing: where a dead unit
+wakes up, the model foretells zero and the truth is some millionth."""
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """The dense network on the samples that the ladder stands on."""
+
+    job: Job
+    data: ArrayData
+    weights: Tensor
+    gradient: Tensor
+    loss: float
+
+    def rung(self, change: Tensor, removed: int, total: int, own: float | None) -> Rung:
+        """Predict and measure one change of the weights, shape [W]."""
+        job = self.job
+        first = float(self.gradient @ change)
+        moved = bool(change.any())
+        second = 0.5 * curvature_term(job.network(), self.data, job.loss, change) if moved else 0.0
+        measured, error = 0.0, None
+        if moved:
+            try:
+                job.weights.write(self.weights + change)
+                measured = evaluate(job.module, self.data, job.loss).loss - self.loss
+            except SecateurError as failure:
+                measured, error = float("nan"), str(failure)
+            finally:
+                job.weights.write(self.weights)
+        return Rung(
+            sparsity=removed / total,
+            removed=removed,
+            first_order=first,
+            second_order=second,
+            predicted=first + second,
+            measured=measured,
+            own=own,
+            error=error,
+        )
+
+
+def climb(
+    job: Job,
+    problem: Problem,
+    data: ArrayData,
+    *,
+    in_loss_units: bool,
+    shares: Sequence[float] = RUNGS,
+) -> Ladder:
+    """Measure every rung. The module is at the dense weights before and after.
+
+    Args:
+        job: Its spec says what is removed and how.
+        problem: All weights in scope, with the criterion's curvature and damping.
+        data: Samples to predict and measure on.
+        in_loss_units: Whether the criterion's scores are increases of the loss.
+        shares: Heights, as shares of the target, ascending.
+    """
+    weights, options = job.weights, job.spec.trust
+    old, everything = weights.read(), torch.arange(len(weights), device=job.device)
+    loss = evaluate(job.module, data, job.loss).loss
+    ground = _Ground(job, data, old, gradient(job.network(), data, job.loss), loss)
+    own_factor = OWN_FACTOR
+    epsilon = max(torch.finfo(p.weight.dtype).eps for p in weights.layers)
+    measured_layers = len(weights.layers) <= options.layers
+    scores = score(job, problem)
+    rungs: list[Rung] = []
+    layers: list[list[Rung]] = [[] for _ in weights.layers]
+    for number, share in enumerate(shares):
+        job.narrator.progress(number, len(shares), "ladder")
+        count = int(share * job.target + 0.5)
+        removed = select(job, scores, everything, count, count)
+        own = torch.where(removed, scores, 0.0)
+        try:
+            change = _rounded(job, old, compensate(job, problem, removed), removed)
+        except SingularError as failure:
+            nothing = Rung(sparsity=count / len(weights), removed=count, error=str(failure))
+            rungs.append(nothing)
+            for group in layers if measured_layers else []:
+                group.append(nothing.model_copy())
+            continue
+        rungs.append(
+            ground.rung(change, count, len(old), float(own.sum()) if in_loss_units else None)
+        )
+        for index, size in enumerate(weights.sizes if measured_layers else []):
+            here = weights.group == index
+            layers[index].append(
+                ground.rung(
+                    torch.where(here, change, 0.0),
+                    int(removed[here].sum()),
+                    size,
+                    float(own[here].sum()) if in_loss_units else None,
+                )
+            )
+    largest = max((abs(r.measured) for r in rungs if r.measured is not None), default=0.0)
+    resolution = max(4.0 * epsilon * abs(loss), NEGLIGIBLE * largest)
+    return Ladder(
+        samples=data.samples,
+        factor=options.factor,
+        own_factor=own_factor,
+        resolution=resolution,
+        rungs=rungs,
+        holds_up_to=holds_up_to(rungs, "predicted", options.factor, resolution),
+        own_holds_up_to=(
+            holds_up_to(rungs, "own", own_factor, resolution) if in_loss_units else None
+        ),
+        layers=[
+            LayerLadder(
+                name=layer.layer,
+                rungs=found,
+                holds_up_to=holds_up_to(found, "predicted", options.factor, resolution),
+                own_holds_up_to=(
+                    holds_up_to(found, "own", own_factor, resolution) if in_loss_units else None
+                ),
+            )
+            for layer, found in zip(weights.layers, layers, strict=True)
+        ]
+        if measured_layers
+        else [],
+        layers_left_out=(
+            None
+            if measured_layers
+            else f"{len(layers)} layers are in scope, and each alone is measured with at most "
+            f"{options.layers} (spec.trust.layers)"
+        ),
+    )
+
+
+def _rounded(job: Job, old: Tensor, change: Tensor, removed: Tensor) -> Tensor:
+    """The change that is left of it in the weights' own dtypes, removed weights exactly zero."""
+    job.weights.write(torch.where(removed, 0.0, old + change))
+    try:
+        return job.weights.read() - old
+    finally:
+        job.weights.write(old)
+
+
+def holds(foretold: float | None, measured: float | None, factor: float, floor: float) -> bool:
+    """Whether one number foretells the other within `factor` of the increase itself.
+
+    Where both are at most `floor` they are too small to tell, and nothing speaks against it.
+    """
+    if foretold is None or measured is None:
+        return False
+    if abs(foretold) <= floor and abs(measured) <= floor:
+        return True
+    if foretold * measured <= 0:
+        return False
+    return max(foretold / measured, measured / foretold) <= factor
+
+
+def holds_up_to(rungs: Sequence[Rung], field: str, factor: float, floor: float) -> float:
+    """Sparsity of the last rung before the first at which the prediction fails; 0 if at once."""
+    last = 0.0
+    for rung in rungs:
+        if not holds(getattr(rung, field), rung.measured, factor, floor):
+            break
+        last = rung.sparsity
+    return last

@@ -1,0 +1,186 @@
+"""Diagonals from inputs and output gradients of layers, against autograd sample by sample."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pruning.curvature import empirical_fisher, ggn_diagonal, ggn_mc, squared_gradients
+from pruning.curvature.layers import squares
+from pruning.curvature.losses import LOSSES
+from pruning.data.batches import ArrayData
+from tests.oracle import brute_force, cases
+
+torch.set_num_threads(1)
+
+
+class Shared(nn.Module):
+    """One layer called twice, at several positions, with the samples in the second axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix, self.head = nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(0, 1)
+        return self.head(torch.tanh(self.mix(torch.tanh(self.mix(x)))).mean(0))
+
+
+class Flattened(nn.Module):
+    """Samples and positions in one axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.inner(x.reshape(-1, 4)).relu_()
+        return self.head(hidden).view(len(x), -1, 3).sum(1)
+
+
+class Interleaved(Flattened):
+    """The same with positions before samples, which shapes alone can't tell apart."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.inner(x.transpose(0, 1).reshape(-1, 4)))
+        return self.head(hidden.view(x.shape[1], len(x), 5).mean(0))
+
+
+class Functional(nn.Module):
+    """A weight used without calling its layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(x @ self.inner.weight).mean(1))
+
+
+def convolutions() -> nn.Module:
+    """What the table of cases lacks: uneven same padding, three axes, stride on one axis."""
+    return nn.Sequential(
+        nn.Conv3d(1, 2, (1, 2, 3), stride=(1, 1, 2), padding=(0, 1, 0), bias=False),
+        nn.Tanh(),
+        nn.Flatten(2),
+        nn.Conv1d(2, 4, 4, padding="same", dilation=2, groups=2),
+        nn.ReLU(inplace=True),
+        nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular"),
+        nn.Flatten(),
+        nn.LazyLinear(3),
+    )
+
+
+OWN = {
+    "shared": (Shared, (3, 4), set()),
+    "flattened": (Flattened, (3, 4), set()),
+    "interleaved": (Interleaved, (3, 4), {"inner.weight"}),
+    "functional": (Functional, (3, 4), {"inner.weight"}),
+    "convolutions": (convolutions, (1, 2, 3, 5), set()),
+}
+
+
+def own(name: str, samples: int = 5) -> cases.Case:
+    build, shape, _ = OWN[name]
+    torch.manual_seed(0)
+    module = build().double().eval()
+    x = torch.randn(samples, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        module(x)
+    data = ArrayData({"x": x}, torch.randint(3, (samples,)))
+    return cases.Case(module, data, LOSSES["cross_entropy"])
+
+
+def close(value, expected):
+    torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-14)
+
+
+def both(case: cases.Case, network) -> tuple[Tensor, Tensor]:
+    active = torch.arange(len(case.weights))
+    parts = [
+        kind.compute(network, case.data, case.loss, active).values
+        for kind in (empirical_fisher, ggn_diagonal)
+    ]
+    return parts[0], parts[1]
+
+
+@pytest.mark.parametrize("cached", [squares.CACHED, 1])
+@pytest.mark.parametrize("name", OWN)
+def test_diagonals_of_unusual_networks_are_exact(name, cached, monkeypatch):
+    monkeypatch.setattr(squares, "CACHED", cached)
+    case = own(name)
+    network = case.network
+    fisher, ggn = both(case, network)
+    close(fisher, brute_force.per_sample_gradients(case).square().mean(0))
+    close(ggn, brute_force.ggn(case).diagonal())
+    assert network.general == OWN[name][2]
+
+
+@pytest.mark.parametrize("name", ["mlp-mse", "cnn-cross_entropy", "tied-cross_entropy"])
+def test_known_layers_never_take_the_general_path(name):
+    case = cases.make(name)
+    network = case.network
+    both(case, network)
+    assert network.general == set()
+
+
+def test_the_general_path_gives_the_same_numbers(monkeypatch):
+    case = cases.make("cnn-cross_entropy")
+    quick = both(case, case.network)
+    monkeypatch.setattr(squared_gradients, "_proven", lambda *args: {})
+    network = case.network
+    slow = both(case, network)
+    assert len(network.general) == 4
+    for a, b in zip(quick, slow, strict=True):
+        close(a, b)
+
+
+def test_batches_and_columns_in_small_parts_give_the_same_sums(monkeypatch):
+    case = cases.make("cnn-cross_entropy")
+    whole = both(case, case.network)
+    monkeypatch.setattr(squared_gradients, "BATCH", 2)
+    monkeypatch.setattr(squared_gradients.per_sample, "ACTIVATION_BYTES", 1)
+    for a, b in zip(whole, both(case, case.network), strict=True):
+        close(a, b)
+
+
+def test_one_sample_and_a_subset_of_layers():
+    case = cases.make("mlp-cross_entropy", samples=1)
+    active = torch.tensor([0, 3, len(case.weights) - 1])
+    found = empirical_fisher.compute(case.network, case.data, case.loss, active).values
+    close(found, brute_force.per_sample_gradients(case).square().mean(0)[active])
+
+
+@pytest.mark.parametrize("positions", [1, 2, 5, 8, 9])
+@pytest.mark.parametrize("columns", [1, 4])
+def test_either_form_gives_the_squares(positions, columns):
+    torch.manual_seed(0)
+    u = torch.randn(3, 2, 4, positions, dtype=torch.float64)
+    b = torch.randn(columns, 3, 2, 5, positions, dtype=torch.float64)
+    expected = torch.einsum("ngdt,cngot->cngod", u, b).square().sum((0, 1))
+    close(squares.sum_of_squares([(u, b)]), expected)
+
+
+@pytest.mark.parametrize("name", ["mlp-cross_entropy", "mlp-mse", "cnn-cross_entropy"])
+def test_monte_carlo_lies_within_four_standard_errors(name):
+    case = cases.make(name)
+    active = torch.arange(len(case.weights))
+    runs = torch.stack(
+        [
+            ggn_mc.compute(case.network, case.data, case.loss, active, samples=8, seed=s).values
+            for s in range(60)
+        ]
+    )
+    error = runs.std(0) / len(runs) ** 0.5
+    gap = (runs.mean(0) - brute_force.ggn(case).diagonal()).abs()
+    assert error.max() > 0
+    assert (gap <= 4 * error + 1e-12).all()
+
+
+def test_monte_carlo_repeats_with_its_seed_and_varies_without():
+    case = cases.make("mlp-cross_entropy")
+    active = torch.arange(len(case.weights))
+    first, again, other = (
+        ggn_mc.compute(case.network, case.data, case.loss, active, seed=s).values for s in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)

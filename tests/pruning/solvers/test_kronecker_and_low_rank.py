@@ -1,0 +1,104 @@
+"""The OBS inverse and update of factored matrices against the dense matrices they stand for."""
+
+import pytest
+import torch
+
+from pruning.criteria import Problem
+from pruning.curvature.kronecker import Kronecker, KroneckerBlock
+from pruning.curvature.matrix import LowRank
+from pruning.errors import SecateurError
+from pruning.solvers import kronecker, obs
+from tests.oracle import brute_force
+
+torch.set_num_threads(1)
+DAMPING = 0.03
+
+
+def orthogonal(size, seed):
+    g = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(size, size, generator=g, dtype=torch.float64))[0]
+
+
+def factored(share):
+    """Two layers of 5 x 4 and 3 x 6, of which `share` of the weights are active."""
+    g = torch.Generator().manual_seed(7)
+    blocks, parts, start = [], [], 0
+    for number, (o, i) in enumerate([(5, 4), (3, 6)]):
+        left, right = orthogonal(o, number), orthogonal(i, number + 10)
+        scales = torch.rand(o, i, generator=g, dtype=torch.float64) ** 4
+        position = (torch.rand(o * i, generator=g) < share).nonzero()[:, 0]
+        index = torch.arange(start, start + len(position))
+        start += len(position)
+        blocks.append(KroneckerBlock(left, right, scales, position, index))
+        basis = torch.kron(left, right)
+        parts.append((basis @ scales.flatten().diag() @ basis.T)[position][:, position])
+    return Kronecker(tuple(blocks), start), torch.block_diag(*parts)
+
+
+def low_rank():
+    rows = torch.randn(6, 25, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return LowRank(rows), rows.T @ rows
+
+
+MATRICES = {
+    "kronecker, all active": lambda: factored(1.1),
+    "kronecker, most active": lambda: factored(0.8),
+    "kronecker, few active": lambda: factored(0.3),
+    "low rank": low_rank,
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_diagonal_and_inverse_diagonal_are_the_dense_ones(name):
+    matrix, dense = MATRICES[name]()
+    damped = dense + DAMPING * torch.eye(len(dense), dtype=torch.float64)
+    inverse = torch.linalg.inv(damped).diagonal()
+    torch.testing.assert_close(matrix.diagonal(), dense.diagonal(), rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(obs.inverse_diagonal(matrix, DAMPING), inverse, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.7, 1.0])
+@pytest.mark.parametrize("name", MATRICES)
+def test_update_is_the_constrained_minimum(name, share):
+    matrix, dense = MATRICES[name]()
+    g = torch.Generator().manual_seed(3)
+    weights = torch.randn(len(dense), generator=g, dtype=torch.float64)
+    removed = torch.rand(len(dense), generator=g) < share
+    change = obs.compensate(Problem(weights, matrix, DAMPING), removed)
+    damped = dense + DAMPING * torch.eye(len(dense), dtype=torch.float64)
+    expected = brute_force.constrained_minimum(damped, weights, removed)
+    torch.testing.assert_close(change, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_without_damping_a_low_rank_matrix_is_refused_with_its_rank():
+    with pytest.raises(obs.SingularError) as caught:
+        obs.inverse_diagonal(low_rank()[0], 0.0)
+    assert caught.value.rank_and_condition() == (6, float("inf"))
+    assert len(caught.value.diagonal) == len(caught.value.weights) == 25
+
+
+def test_without_damping_a_singular_kronecker_block_is_refused_with_its_rank():
+    matrix, _ = factored(1.1)
+    matrix.blocks[1].scales[0, 2] = 0.0
+    with pytest.raises(obs.SingularError) as caught:
+        obs.inverse_diagonal(matrix, 0.0)
+    assert caught.value.weights.tolist() == list(range(20, 38))
+    assert caught.value.rank_and_condition() == (17, float("inf"))
+
+
+def test_large_restricted_blocks_are_refused_and_whole_ones_are_not(monkeypatch):
+    monkeypatch.setattr(kronecker, "RESTRICTED_LIMIT", 2)
+    obs.inverse_diagonal(factored(1.1)[0], DAMPING)
+    with pytest.raises(SecateurError) as caught:
+        obs.inverse_diagonal(factored(0.5)[0], DAMPING)
+    assert caught.value.code == "curvature_too_large"
+    assert "recomputations: 1" in caught.value.hint
+
+
+def test_conjugate_gradients_that_do_not_converge_are_no_result(monkeypatch):
+    monkeypatch.setattr(kronecker, "ITERATIONS", 2)
+    matrix, dense = factored(1.1)
+    removed = torch.arange(len(dense)) % 2 == 0
+    problem = Problem(torch.ones(len(dense), dtype=torch.float64), matrix, 1e-6)
+    with pytest.raises(SecateurError, match="factorization_failed"):
+        obs.compensate(problem, removed)
