@@ -7,6 +7,7 @@ BENCHMARKS = {
     "one_shot_digits": "accuracy left at 85 % sparsity without retraining: magnitude, OBD, OBS",
     "lecun_digits": "loss increase as weights are deleted: measured, quadratic model, OBD alone",
     "monks": "MONK's problems: weights left when the first answer goes wrong, by criterion",
+    "greedy_obs": "greedy OBS in a layer beside the reference code of Optimal Brain Compression",
     "service_overhead": "the same job through the service and in one process",
 }
 

@@ -1,11 +1,14 @@
 """Which weights go and how the others move: criterion, allocation, pattern, compensation."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pruning.allocation import Layers, split
 from pruning.criteria import Problem
+from pruning.evidence import View, input_norms
 from pruning.job import Job
 from pruning.registry import method
 
@@ -31,15 +34,32 @@ def select(job: Job, scores: Tensor, active: Tensor, count: int, target: int) ->
         True for the weights that go, shape [A].
     """
     spec: Any = job.spec
-    shares = method("allocation", spec.allocation.kind).shares(
-        job.weights.group[active], job.weights.sizes, count, target
+    wanted = method("allocation", spec.allocation.kind).quotas(
+        spec.allocation, layers_of(job), target
     )
+    shares = split(job.weights.group[active], job.weights.sizes, wanted, count)
     removed = torch.zeros(len(active), dtype=torch.bool, device=active.device)
     for positions, share in shares:
         removed[positions] = method("patterns", spec.pattern.kind).smallest(
             scores[positions], share
         )
     return removed
+
+
+def layers_of(job: Job) -> Layers:
+    """The layers in scope as an allocation sees them."""
+    shapes = [tuple(p.weight.shape) for p in job.weights.layers]
+    return Layers(shapes, outliers=partial(_outliers, job))
+
+
+def _outliers(job: Job, threshold: float) -> list[float]:
+    everything = torch.arange(len(job.weights), device=job.device)
+    view = View(job.network(), job.data.calibration, job.loss, everything, job.spec.seed)
+    products = job.weights.read().abs() * input_norms.compute(view)
+    return [
+        float((part > threshold * part.mean()).double().mean())
+        for _, part in job.weights.by_layer(products)
+    ]
 
 
 def compensate(job: Job, problem: Problem, removed: Tensor) -> Tensor:

@@ -151,6 +151,7 @@ def plan(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) -> Plan:
         samples=total - held,
         outputs=_outputs(model),
         macs=model.macs or model.parameters,
+        largest=max(layer.parameters for layer in layers),
     )
     planned = Plan(
         layers=[layer.name for layer in layers],

@@ -7,6 +7,7 @@ come from `pruning.catalogue`, so a new one appears here without a change to thi
 import re
 import reprlib
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import cache, reduce
 from operator import or_
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pruning import catalogue
+from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.catalogue.compensation.none import NoCompensation
 from pruning.catalogue.compensation.obs import OBSUpdate
+from pruning.catalogue.criteria.layer_obs import LayerOBS
 from pruning.catalogue.criteria.obs import OBS
 from pruning.errors import SecateurError
 
@@ -76,6 +79,32 @@ class Unstructured(_Part):
     kind: Literal["unstructured"] = "unstructured"
 
 
+class NM(_Part):
+    """Exactly `n` weights stay of every `m` neighbours along the input channels."""
+
+    kind: Literal["nm"] = "nm"
+    n: int = Field(2, ge=1)
+    m: int = Field(4, ge=2, le=64)
+
+    @property
+    def sparsity(self) -> float:
+        """The share that goes, which the pattern fixes."""
+        return 1.0 - self.n / self.m
+
+    @model_validator(mode="after")
+    def _some_go(self) -> "NM":
+        if self.n >= self.m:
+            raise ValueError("pattern.n is how many of each m stay, so it must be less than m")
+        return self
+
+
+class Block(_Part):
+    """Blocks of outputs x input channels stay or go as a whole."""
+
+    kind: Literal["block"] = "block"
+    shape: tuple[Annotated[int, Field(ge=1, le=256)], Annotated[int, Field(ge=1, le=256)]] = (1, 4)
+
+
 class Target(_Part):
     """How much goes: the share of the weights in scope that will be zero."""
 
@@ -92,6 +121,36 @@ class UniformAllocation(_Part):
     """The same sparsity in every layer."""
 
     kind: Literal["uniform"] = "uniform"
+
+
+class ERKAllocation(_Part):
+    """Erdős-Rényi-Kernel: a layer keeps a share in proportion to its dimensions' sum / product."""
+
+    kind: Literal["erk"] = "erk"
+
+
+class OWLAllocation(_Part):
+    """Layers with more outliers |w| |x| keep more.
+
+    `threshold`: an outlier is this many times its layer's mean. `spread`: densities differ from
+    each other by at most twice this.
+    """
+
+    kind: Literal["owl"] = "owl"
+    threshold: float = Field(5.0, gt=1.0, allow_inf_nan=False)
+    spread: float = Field(0.08, ge=0.0, le=0.5)
+
+
+class SearchAllocation(_Part):
+    """The cheapest sparsities of all layers together for a budget, by dynamic programming.
+
+    `budget`: what the target's share is a share of: the `weights` in scope, their `flops`
+    (multiply-adds), or the `time` that each layer was measured to take, as far as it is in
+    proportion to the weights kept.
+    """
+
+    kind: Literal["search"] = "search"
+    budget: Literal["weights", "flops", "time"] = "weights"
 
 
 class Scope(_Part):
@@ -207,11 +266,12 @@ class Spec(_Part):
     objective: Objective = Objective()
     criterion: Criterion = OBS()
     compensation: Compensation = NoCompensation()
-    pattern: Unstructured = Unstructured()
+    pattern: Annotated[Unstructured | NM | Block, Field(discriminator="kind")] = Unstructured()
     target: Target = Target()
-    allocation: Annotated[GlobalAllocation | UniformAllocation, Field(discriminator="kind")] = (
-        GlobalAllocation()
-    )
+    allocation: Annotated[
+        GlobalAllocation | UniformAllocation | ERKAllocation | OWLAllocation | SearchAllocation,
+        Field(discriminator="kind"),
+    ] = GlobalAllocation()
     scope: Scope = Scope()
     schedule: Annotated[OneShot | Rounds | OneByOne, Field(discriminator="kind")] = OneShot()
     recovery: Annotated[NoRecovery | FineTune, Field(discriminator="kind")] = NoRecovery()
@@ -222,17 +282,28 @@ class Spec(_Part):
 
     @model_validator(mode="before")
     @classmethod
-    def _compensation_follows_criterion(cls, data: Any) -> Any:
-        """Left out, `compensation` is the OBS update for criterion obs and none otherwise."""
-        if isinstance(data, dict) and "compensation" not in data:
-            criterion = data.get("criterion", {"kind": "obs"})
-            kind = (
-                criterion.get("kind")
-                if isinstance(criterion, dict)
-                else getattr(criterion, "kind", None)
-            )
-            data = {**data, "compensation": {"kind": "obs" if kind == "obs" else "none"}}
-        return data
+    def _parts_follow_each_other(cls, data: Any) -> Any:
+        """What is left out follows what is there.
+
+        The compensation is the OBS update for criterion obs and none for others; the criterion,
+        allocation and schedule of layer-wise pruning are its own; a pattern n:m fixes the target.
+        """
+        if not isinstance(data, dict):
+            return data
+        filled = dict(data)
+        if _kind(data.get("compensation")) == "layerwise":
+            for field, value in _with_layerwise(data["compensation"]).items():
+                filled.setdefault(field, value)
+        elif "compensation" not in data:
+            obs = _kind(data.get("criterion", {"kind": "obs"})) == "obs"
+            filled["compensation"] = {"kind": "obs" if obs else "none"}
+        if _kind(data.get("pattern")) == "nm":
+            filled.setdefault("allocation", {"kind": "uniform"})
+            filled.setdefault("schedule", {"kind": "one_shot", "recomputations": 1})
+            with suppress(ValidationError):
+                pattern = NM.model_validate(data["pattern"])
+                filled.setdefault("target", {"sparsity": pattern.sparsity})
+        return filled
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "Spec":
@@ -243,6 +314,8 @@ class Spec(_Part):
             )
         if isinstance(self.schedule, OneByOne) and isinstance(self.criterion, OBS):
             _check_one_by_one(self)
+        _check_layerwise(self)
+        _check_pattern(self)
         if self.gates.max_drop.keys() - set(self.objective.metrics):
             raise ValueError("gates.max_drop names a metric that objective.metrics does not list")
         if "native" not in self.outputs:
@@ -258,6 +331,61 @@ def _check_one_by_one(spec: Spec) -> None:
         raise ValueError("schedule one_by_one with criterion obs needs allocation global")
     if getattr(spec.criterion, "inverse", None) not in ("auto", "full"):
         raise ValueError("schedule one_by_one with criterion obs needs inverse full")
+
+
+def _kind(part: Any) -> Any:
+    return part.get("kind") if isinstance(part, dict) else getattr(part, "kind", None)
+
+
+def _with_layerwise(compensation: Any) -> dict[str, Any]:
+    """What goes with layer-wise pruning where the spec leaves it open."""
+    given = compensation if isinstance(compensation, dict) else compensation.model_dump()
+    chosen = given.get("solver", "auto") != "least_squares"
+    criterion = {"kind": "layer_obs" if chosen else "wanda"}
+    if chosen and "damping" in given:
+        criterion["damping"] = given["damping"]
+    return {
+        "criterion": criterion,
+        "allocation": {"kind": "uniform"},
+        "schedule": {"kind": "one_shot", "recomputations": 1},
+    }
+
+
+def _check_layerwise(spec: Spec) -> None:
+    compensation, criterion = spec.compensation, spec.criterion
+    if not isinstance(compensation, Layerwise):
+        if isinstance(spec.allocation, SearchAllocation):
+            raise ValueError("allocation search needs compensation layerwise, whose ladders it is "
+                             "made over")  # fmt: skip
+        return
+    if isinstance(spec.schedule, OneByOne):
+        raise ValueError("compensation layerwise can't be combined with schedule one_by_one; "
+                         "its solver greedy goes one by one within each layer")  # fmt: skip
+    if not compensation.chooses:
+        return
+    if not isinstance(criterion, LayerOBS):
+        raise ValueError(
+            f"the solver {compensation.resolve()} chooses the mask itself, by criterion "
+            "{kind: layer_obs}; leave the criterion out, or set solver to least_squares"
+        )
+    if criterion.damping != compensation.damping:
+        raise ValueError("criterion.damping and compensation.damping must be the same; give the "
+                         "compensation's alone")  # fmt: skip
+
+
+def _check_pattern(spec: Spec) -> None:
+    pattern = spec.pattern
+    if not isinstance(pattern, NM):
+        return
+    if not isinstance(spec.allocation, UniformAllocation):
+        raise ValueError("pattern nm takes the same share of every layer: allocation uniform")
+    if abs(spec.target.sparsity - pattern.sparsity) > 1e-9:
+        raise ValueError(
+            f"pattern nm with n {pattern.n} and m {pattern.m} removes {pattern.sparsity:g} of the "
+            f"weights, and target.sparsity asks for {spec.target.sparsity:g}; leave the target out"
+        )
+    if not isinstance(spec.schedule, OneShot) or spec.schedule.recomputations != 1:
+        raise ValueError("pattern nm needs schedule {kind: one_shot, recomputations: 1}")
 
 
 def default_spec(labelled: bool, data: str = "The calibration data") -> dict[str, Any]:

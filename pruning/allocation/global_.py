@@ -1,16 +1,10 @@
-"""One threshold for the whole network."""
+"""One threshold for the whole network, or one marginal price where layers have their ladders."""
 
-import torch
-from torch import Tensor
+from pruning.allocation import Layers
+from pruning.allocation.ladder import by_marginal
+from pruning.spec import GlobalAllocation
 
 
-def shares(group: Tensor, sizes: list[int], count: int, target: int) -> list[tuple[Tensor, int]]:
-    """All active weights as one set of which `count` go.
-
-    Args:
-        group: Layer number of each active weight, shape [A].
-        sizes: Weights of each layer, removed ones included.
-        count: How many go now.
-        target: How many are gone in all afterwards.
-    """
-    return [(torch.arange(len(group), device=group.device), count)]
+def quotas(options: GlobalAllocation, layers: Layers, target: int) -> list[float] | None:
+    """None, so that scores decide; with ladders, the counts of equal marginal loss."""
+    return None if layers.ladders is None else by_marginal(layers.ladders(), target)

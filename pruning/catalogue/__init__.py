@@ -29,10 +29,8 @@ __all__ = [
 ]
 
 PLANNED: dict[str, tuple[str, ...]] = {
-    "compensation": ("layerwise",),
-    "pattern": ("nm", "block", "channel"),
+    "pattern": ("channel",),
     "target": ("weights", "bytes", "flops", "max_drop"),
-    "allocation": ("erk", "owl", "search"),
     "recovery": ("batch_norm",),
 }
 """Named in the design but not built: refused with `not_available` rather than as unknown."""

@@ -14,7 +14,8 @@ class Size:
     """The numbers a cost depends on.
 
     `weights`: prunable weights in scope; `parameters`: all parameters; `samples`: calibration
-    samples; `outputs`: network outputs a sample; `macs`: multiply-adds a sample.
+    samples; `outputs`: network outputs a sample; `macs`: multiply-adds a sample; `largest`:
+    weights of the largest layer.
     """
 
     weights: int
@@ -22,6 +23,7 @@ class Size:
     samples: int
     outputs: int
     macs: int
+    largest: int = 0
 
 
 @dataclass(frozen=True)

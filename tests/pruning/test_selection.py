@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pruning.allocation import global_, uniform
+from pruning.allocation import split
 from pruning.errors import SecateurError
 from pruning.patterns.unstructured import smallest
 from pruning.schedule import one_shot, rounds
@@ -37,14 +37,15 @@ def test_scores_without_rank_are_refused():
     shares=st.lists(st.floats(0, 1), min_size=1, max_size=6),
 )
 @settings(max_examples=150, deadline=None)
-def test_uniform_counts_add_up_never_shrink_and_stay_within_one_of_their_quota(sizes, shares):
+def test_counts_add_up_never_shrink_and_stay_close_to_their_quotas(sizes, shares):
     total = sum(sizes)
     group = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     kept = torch.ones(total, dtype=torch.bool)
     for target in sorted(int(s * total) for s in shares):
         active = kept.nonzero()[:, 0]
         count = target - (total - len(active))
-        parts = uniform.shares(group[active], sizes, count, target)
+        quotas = [target * n / total for n in sizes]
+        parts = split(group[active], sizes, quotas, count)
         assert sum(n for _, n in parts) == count
         for layer, (positions, n) in enumerate(parts):
             assert 0 <= n <= len(positions)
@@ -54,14 +55,8 @@ def test_uniform_counts_add_up_never_shrink_and_stay_within_one_of_their_quota(s
     assert int((~kept).sum()) == target
 
 
-def test_uniform_gives_every_layer_its_share():
-    group = torch.repeat_interleave(torch.arange(3), torch.tensor([10, 20, 30]))
-    counts = [n for _, n in uniform.shares(group, [10, 20, 30], 30, 30)]
-    assert counts == [5, 10, 15]
-
-
-def test_global_is_one_set():
-    (positions, count), *others = global_.shares(torch.zeros(7, dtype=torch.long), [7], 3, 3)
+def test_without_quotas_there_is_one_set():
+    (positions, count), *others = split(torch.zeros(7, dtype=torch.long), [7], None, 3)
     assert positions.tolist() == list(range(7))
     assert count == 3
     assert not others

@@ -1,0 +1,11 @@
+"""Pruning layer by layer: what each layer is given to be solved on, and the walk through them.
+
+`walk` goes through a network in the order in which its weights are used, with every layer
+calibrated on the outputs of the already pruned layers before it.
+"""
+
+from pruning.layerwise.collected import Collected
+from pruning.layerwise.walk import Layer, Options, Walk, walk
+from pruning.layerwise.weights import layer_weights
+
+__all__ = ["Collected", "Layer", "Options", "Walk", "layer_weights", "walk"]

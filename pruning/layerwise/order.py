@@ -1,0 +1,140 @@
+"""The order in which a network uses its weights, found by watching one batch go through it.
+
+Layers that follow one another on the very same input (query, key and value) make one stage: they
+share their Gram matrix. A weight that is used more than once is a stage of its own.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from pruning.curvature.layers.matrix import Form, part_of
+from pruning.layerwise import padding
+from pruning.layerwise.passes import Call, Pass
+from pruning.layerwise.residence import Residence
+from pruning.layerwise.sightings import Sighting, Sightings
+
+
+@dataclass
+class Stage:
+    """Weights that are solved together, on one Gram matrix.
+
+    Args:
+        forms: By name how each lies in matrices.
+        sightings: By name all uses, in order.
+    """
+
+    forms: dict[str, Form]
+    sightings: dict[str, list[Sighting]]
+
+    @property
+    def names(self) -> list[str]:
+        """Of the weights, in the order of their use."""
+        return list(self.forms)
+
+    @property
+    def shared(self) -> bool:
+        """Whether its one weight is used more than once."""
+        return any(len(uses) > 1 for uses in self.sightings.values())
+
+
+@dataclass
+class Order:
+    """Stages in the order of first use; `unused` weights are used by no call."""
+
+    stages: list[Stage]
+    unused: list[str]
+    notes: list[str] = field(default_factory=list)
+
+
+def find_order(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    inputs: tuple[Tensor, ...],
+    residence: Residence,
+    real: Tensor | None = None,
+) -> Order:
+    """Watch one batch.
+
+    Args:
+        module: The network.
+        weights: In scope, by parameter name.
+        inputs: The batch.
+        residence: Runs the calls.
+        real: Which tokens of the batch are no padding, [N, T].
+
+    Raises:
+        SecateurError: `operator_unsupported` naming a weight and the function that takes it.
+    """
+    watcher = Sightings(weights, real)
+    with Pass(module, inputs, residence, after=watcher.after) as run:
+        run.advance(lambda call: watcher.before(run, call))
+    if real is not None and watcher.doubtful:
+        _settle(watcher, module, inputs, residence, real)
+    stages = _stages(watcher.seen, weights)
+    met = {name for stage in stages for name in stage.names}
+    return Order(stages, [n for n in weights if n not in met], watcher.notes)
+
+
+def _stages(seen: list[Sighting], weights: Mapping[str, Tensor]) -> list[Stage]:
+    uses: dict[str, list[Sighting]] = {}
+    for one in seen:
+        uses.setdefault(one.use.name, []).append(one)
+    stages: list[Stage] = []
+    open_ = False
+    for one in seen:
+        name = one.use.name
+        own = uses[name]
+        if own[0] is not one:
+            open_ = False
+            continue
+        alone = len(own) > 1 or one.use.rows is not None
+        if one.again and open_ and not alone:
+            stages[-1].forms[name], stages[-1].sightings[name] = one.form, own
+        else:
+            stages.append(Stage({name: _whole(own, weights[name])}, {name: own}))
+        open_ = not alone
+    return stages
+
+
+def _whole(uses: list[Sighting], weight: Tensor) -> Form:
+    """The form of a whole weight, cut into groups where its calls use different rows."""
+    edges = [edge for seen in uses for edge in seen.use.rows or ()]
+    if not edges:
+        return uses[0].form
+    unit = math.gcd(len(weight), *edges)
+    return Form(tuple(weight.shape), len(weight) // unit)
+
+
+def _settle(
+    watcher: Sightings,
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    residence: Residence,
+    real: Tensor,
+) -> None:
+    """Run the batch beside the same with its samples moved on by one, and compare."""
+    moved = tuple(x.roll(1, 0) for x in inputs)
+    size, at = (real.shape[0], real.shape[1]), -1
+
+    def stop(call: Call) -> bool:
+        return call.number == at
+
+    with Pass(module, inputs, residence) as here, Pass(module, moved, residence) as there:
+        for position, candidates in watcher.doubtful.items():
+            seen = watcher.seen[position]
+            at = seen.number
+            one, two = here.advance(stop), there.advance(stop)
+            if one is None or two is None or not one.path == two.path == seen.path:
+                watcher.notes.append(
+                    f"{seen.use.name}: which of its places are tokens is a guess, since the "
+                    "order of samples in a batch decides what the model calls"
+                )
+                continue
+            first, second = (
+                part_of(call.func, *run.arguments(call), seen.use.index)
+                for run, call in ((here, one), (there, two))
+            )
+            seen.layout = padding.tell(candidates, first.inputs, second.inputs, size, first.axes)
