@@ -365,10 +365,11 @@ class NewKey(Key):
 
 
 class Catalogue(BaseModel):
-    """Every method that a spec can name; `parameters` is a JSON Schema."""
+    """Every method that a spec can name; `parameters` and `spec` are JSON Schemas."""
 
     criteria: list[dict[str, Any]]
     compensations: list[dict[str, Any]]
+    spec: dict[str, Any]
 
 
 class Limits(BaseModel):

@@ -8,6 +8,7 @@ BENCHMARKS = {
     "lecun_digits": "loss increase as weights are deleted: measured, quadratic model, OBD alone",
     "monks": "MONK's problems: weights left when the first answer goes wrong, by criterion",
     "greedy_obs": "greedy OBS in a layer beside the reference code of Optimal Brain Compression",
+    "curvature_cost": "diagonals and block inverses in units of a plain pass; BackPACK, curvlinops",
     "service_overhead": "the same job through the service and in one process",
 }
 

@@ -97,6 +97,7 @@ def _state_values(state: State) -> dict[str, Any]:
         "recovered_metrics": state.recovered_metrics,
         "trust": None if state.trust is None else state.trust.model_dump(mode="json"),
         "trust_checks": [c.model_dump(mode="json") for c in state.trust_checks],
+        "general": state.general,
     }
 
 
@@ -113,6 +114,7 @@ def _state(values: dict[str, Any], kept: Tensor, saliency: Tensor) -> State:
         recovered_metrics=values["recovered_metrics"],
         trust=None if values["trust"] is None else Trust.model_validate(values["trust"]),
         trust_checks=[Check.model_validate(c) for c in values["trust_checks"]],
+        general=values["general"],
     )
 
 

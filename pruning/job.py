@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.combinations import check_combination
+from pruning.combinations import check_combination, check_sizes
 from pruning.curvature.losses import Loss, loss_of
 from pruning.curvature.network import Network, first_output
 from pruning.data.batches import ArrayData, Data, as_arrays
@@ -29,7 +29,10 @@ from pruning.spec import Spec, parse_spec
 
 @dataclass
 class Job:
-    """What is pruned, how, on which data. `module` is changed in place by the steps."""
+    """What is pruned, how, on which data. `module` is changed in place by the steps.
+
+    `general`: weights whose curvature had to take the general path; see `Network`.
+    """
 
     module: nn.Module
     data: Data
@@ -39,6 +42,7 @@ class Job:
     layers: list[Prunable]
     weights: FlatWeights
     warnings: list[ReportWarning] = field(default_factory=list)
+    general: set[str] = field(default_factory=set)
 
     @property
     def device(self) -> torch.device:
@@ -78,7 +82,10 @@ class Job:
         """The module as a function of its weights in scope."""
         narrator = self.narrator
         return Network(
-            self.module, self.weights, lambda done, total: narrator.progress(done, total, "samples")
+            self.module,
+            self.weights,
+            lambda done, total: narrator.progress(done, total, "samples"),
+            self.general,
         )
 
     def masks(self, kept: Tensor) -> dict[str, Tensor]:
@@ -105,6 +112,7 @@ class State:
     recovered_metrics: dict[str, float] | None = None
     trust: Trust | None = None
     trust_checks: list[Check] = field(default_factory=list)
+    general: list[str] = field(default_factory=list)
 
     @property
     def loss(self) -> float:
@@ -119,7 +127,7 @@ class State:
 
 def prepare(
     module: nn.Module,
-    data: Data | ArrayData | tuple[Tensor, Tensor],
+    data: Data | ArrayData | Tensor | tuple[Tensor, Tensor | None],
     spec: Spec | dict[str, Any] | None,
     *,
     facts: ModelFacts | None,
@@ -134,7 +142,9 @@ def prepare(
     """
     spec = spec if isinstance(spec, Spec) else parse_spec(spec)
     if not isinstance(data, Data):
-        data = Data.from_calibration(as_arrays(data), spec.seed)
+        data = Data.from_calibration(
+            as_arrays(data, labelled=spec.objective.needs_labels), spec.seed
+        )
     module = (deepcopy(module) if copy else module).eval()
     if not spec.objective.needs_labels:
         data = with_dense_targets(module, data)
@@ -142,6 +152,7 @@ def prepare(
     weights = FlatWeights(find_prunable(module, spec.scope, heads))
     job = Job(module, data, spec, facts, narrator, prunable_layers(module), weights)
     check_combination(spec, len(weights))
+    check_sizes(spec, {p.layer: p.weight.numel() for p in weights.layers}, len(job.steps))
     for layer in weights.layers:
         if not bool(torch.isfinite(layer.weight).all()):
             raise SecateurError(

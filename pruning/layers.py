@@ -135,6 +135,12 @@ class FlatWeights:
         """Where the weights lie."""
         return self.layers[0].weight.device
 
+    def holding(self, active: Tensor) -> list[Prunable]:
+        """The layers that hold any of the `active` flat positions (ascending)."""
+        ends = torch.tensor(self.sizes, device=self.device).cumsum(0)
+        before = torch.searchsorted(active, ends).tolist()
+        return [p for p, a, b in zip(self.layers, [0, *before], before, strict=False) if b > a]
+
     def read(self) -> Tensor:
         """A copy of the weights in float64."""
         return torch.cat([p.weight.detach().double().flatten() for p in self.layers])

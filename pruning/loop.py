@@ -37,7 +37,7 @@ class Outcome:
 
 def prune(
     module: nn.Module,
-    data: Data | ArrayData | tuple[Tensor, Tensor],
+    data: Data | ArrayData | Tensor | tuple[Tensor, Tensor | None],
     spec: Spec | dict[str, Any] | None = None,
     *,
     facts: ModelFacts | None = None,
@@ -54,7 +54,7 @@ def prune(
         module: A trained network; it is called with the inputs as positional arguments, and its
             first output is the one that the loss refers to.
         data: Roles told apart, or samples of which a seeded 20 % is held out for evaluation; a
-            tuple is (inputs, labels).
+            tuple is (inputs, labels), and inputs alone do where the objective needs no labels.
         spec: What to do, as `Spec` or plain values; the defaults of `Spec` without it.
         facts: What intake learned of an uploaded model.
         emit: Receives events.

@@ -24,6 +24,7 @@ from pruning.layers import FlatWeights, Prunable, prunable_layers
 from pruning.patterns.unstructured import smallest
 from pruning.registry import method
 from pruning.solvers import greedy
+from pruning.solvers.damping import absolute
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def prune_one_by_one(
     recompute: int = 1,
     count: int | None = None,
     stop: Callable[[], bool] | None = None,
+    seed: int = 0,
 ) -> Deleted:
     """Delete weights in place, always the one that costs least then.
 
@@ -69,6 +71,7 @@ def prune_one_by_one(
         recompute: Deletions for which one computation of the curvature serves.
         count: How many go at most; all of them without it.
         stop: Asked after each deletion; once it is true, that deletion is undone and it is over.
+        seed: Of curvature and evidence that are drawn.
 
     Raises:
         SingularError: If the damped curvature can't be factorised.
@@ -80,7 +83,7 @@ def prune_one_by_one(
     most = len(weights) if count is None else min(count, len(weights))
     while len(result.order) < most:
         active = kept.nonzero()[:, 0]
-        problem = _problem(network, data, loss, criterion, active)
+        problem = _problem(network, data, loss, criterion, active, seed)
         budget = min(recompute, most - len(result.order))
         for deletion in islice(_deletions(criterion, problem), budget):
             before = weights.read()
@@ -98,20 +101,19 @@ def prune_one_by_one(
 
 
 def _problem(
-    network: Network, data: ArrayData, loss: Loss, criterion: Any, active: Tensor
+    network: Network, data: ArrayData, loss: Loss, criterion: Any, active: Tensor, seed: int
 ) -> Problem:
-    view = View(network, data, loss, active)
+    view = View(network, data, loss, active, seed)
     remaining = network.weights.read()[active]
     problem = Problem(remaining, evidence=gather(criterion, view), criterion=criterion)
     request = method("criteria", criterion.kind).curvature(criterion, len(network.weights))
     if request is None:
         return problem
-    curvature = compute(request, network, data, loss, active)
+    curvature = compute(request, network, data, loss, active, seed)
     damping = getattr(criterion, "damping", 0.0)
     if not isinstance(damping, float | int):
         raise ValueError(f"damping must be a number here, not {damping}")
-    absolute = damping * float(curvature.diagonal().mean())
-    return replace(problem, curvature=curvature, damping=absolute)
+    return replace(problem, curvature=curvature, damping=absolute(damping, curvature))
 
 
 def _deletions(criterion: Any, problem: Problem) -> Iterator[greedy.Deletion]:

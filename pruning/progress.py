@@ -1,7 +1,8 @@
 """Tells the outside how a job goes on, and clocks its phases."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pruning.events import (
@@ -22,7 +23,8 @@ class Narrator:
     """Sends events of one job, progress at most once a second.
 
     Attributes:
-        timings: Seconds spent in each phase so far.
+        timings: Seconds spent in each phase so far; a dotted name is a part of the phase before
+            the dot.
     """
 
     def __init__(self, emit: Callable[[Event], None] | None = None) -> None:
@@ -45,6 +47,16 @@ class Narrator:
         self._phase = phase
         if phase is not None and changed:
             self._emit(PhaseEvent(phase=phase))
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Clocks a part of the running phase, as `<phase>.<name>`."""
+        key, since = f"{self._phase}.{name}", time.monotonic()
+        try:
+            yield
+        finally:
+            spent = self.timings.get(key, 0.0) + time.monotonic() - since
+            self.timings[key] = round(spent, 6)
 
     def progress(self, done: float, total: float, message: str = "") -> None:
         """`done` of `total` units of the running phase; dropped if the last one was just sent."""

@@ -24,6 +24,7 @@ from pruning.report.schema import (
     MetricValue,
     ModelSection,
     Report,
+    ReportWarning,
     Sparsity,
     Substitution,
 )
@@ -54,7 +55,7 @@ def make_report(job: Job, state: State) -> Report:
         damping_sweep=state.sweep,
         curvature=_curvature(job, state),
         substitutions=_substitutions(job, state),
-        warnings=job.warnings,
+        warnings=[*job.warnings, *_without_curvature(state)],
         checks=[*_gates(job, state), *state.trust_checks],
         trust=state.trust,
         timings=dict(job.narrator.timings),
@@ -172,6 +173,7 @@ def _curvature(job: Job, state: State) -> Curvature:
         samples=job.data.calibration.samples,
         block=request.parameters.get("block"),
         damping=state.rounds[-1].damping,
+        general_path=state.general,
     )
 
 
@@ -197,6 +199,24 @@ def _substitutions(job: Job, state: State) -> list[Substitution]:
             )
         )
     return made
+
+
+def _without_curvature(state: State) -> list[ReportWarning]:
+    """One warning for all steps in which weights without curvature were left; the first is told."""
+    steps = [r for r in state.rounds if r.without_curvature]
+    if not steps:
+        return []
+    first, total = steps[0], len(state.kept)
+    left = total - sum(r.removed for r in state.rounds[: first.index - 1])
+    later = f" So it was in {len(steps) - 1} later steps." if len(steps) > 1 else ""
+    message = (
+        f"In step {first.index}, {first.without_curvature} of the {left} weights left had no "
+        "curvature: on the calibration data the loss does not depend on them, as when a layer or "
+        f"unit was removed as a whole.{later} They count as free to remove, the first in position "
+        "go first, and no other weight makes up for them. If a whole layer is gone, use "
+        "allocation: {kind: uniform}, a lower sparsity, or exclude the last layer."
+    )
+    return [ReportWarning(code="without_curvature", message=message, where="spec.criterion")]
 
 
 def _gates(job: Job, state: State) -> list[Check]:

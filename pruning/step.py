@@ -1,6 +1,5 @@
 """One step of the schedule: score, choose, compensate, measure; and the recovery after it."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ from pruning.curvature.matrix import LINEAR, Matrix, average
 from pruning.curvature.quadratic import predict
 from pruning.errors import SecateurError
 from pruning.evidence import View, gather
+from pruning.factorization import refusal
 from pruning.job import Job, State
 from pruning.metrics import evaluate
 from pruning.recovery.fine_tune import round_seed
@@ -24,9 +24,13 @@ from pruning.report.schema import DampingTrial, Round
 from pruning.schedule.step import Step
 from pruning.solvers import damping as dampings
 from pruning.solvers import greedy
-from pruning.solvers.obs import SingularError
+from pruning.solvers.null_space import free
+from pruning.solvers.singular import SingularError
 from pruning.spec import OneByOne
 from pruning.trust.assess import assess
+
+MENDED_BY_DAMPING = ("loss_non_finite", "factorization_failed")
+"""Errors of one damping that another one may not have; all others end the sweep."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def remove(job: Job, state: State, step: Step) -> None:
     before = state.loss
     job.narrator.phase("scoring")
     cut = _cut(job, state, number, old[active], active, count, step.removed)
+    state.general = sorted({*state.general, *job.general})
     if number == 1 and cut.problem is not None:
         state.trust, state.trust_checks = assess(job, cut.problem)
 
@@ -87,11 +92,13 @@ def remove(job: Job, state: State, step: Step) -> None:
             sparsity=step.removed / len(state.kept),
             removed=count,
             predicted_increase=prediction.total,
+            matrix=prediction.matrix,
             criterion_predicted_increase=(
                 float(cut.scores[cut.removed].sum()) if in_loss_units else None
             ),
             measured_increase=pruned - before,
             damping=cut.damping,
+            without_curvature=_without_curvature(cut.problem),
             loss_before=before,
             loss_pruned=pruned,
         )
@@ -131,6 +138,13 @@ def _measure(job: Job, stage: str, loss: float) -> dict[str, float]:
     return metrics
 
 
+def _without_curvature(problem: Problem | None) -> int:
+    """Active weights that the OBS inverse leaves out; see `pruning.solvers.null_space`."""
+    if problem is None or problem.curvature is None or not isinstance(problem.criterion, OBS):
+        return 0
+    return int(free(problem.curvature, problem.damping).sum())
+
+
 def _apply(job: Job, old: Tensor, active: Tensor, cut: Cut) -> Tensor:
     """Write the changed weights; the change that is left of it in the weights' own dtypes."""
     new = old.clone()
@@ -151,20 +165,21 @@ def _cut(
     request: Request | None = method("criteria", criterion.kind).curvature(
         criterion, len(job.weights)
     )
-    view = View(job.network(), job.data.calibration, job.loss, active, job.spec.seed)
+    seed = job.spec.seed
+    view = View(job.network(), job.data.calibration, job.loss, active, seed)
     problem = Problem(weights, evidence=gather(criterion, view), criterion=criterion)
     if request is None:
         return _solve(job, problem, active, count, target)
     damping = getattr(criterion, "damping", 0.0)
     if damping == "auto":
         return _cut_with_best_damping(job, state, number, request, problem, active, count, target)
-    curvature = compute(request, job.network(), job.data.calibration, job.loss, active)
-    absolute = _absolute(damping, curvature)
+    curvature = compute(request, job.network(), job.data.calibration, job.loss, active, seed)
+    absolute = dampings.absolute(damping, curvature)
     try:
         problem = replace(problem, curvature=curvature, damping=absolute)
         cut = _solve(job, problem, active, count, target)
     except SingularError as failure:
-        raise _refusal(job, failure, active, damping) from None
+        raise refusal(job.weights, failure, active, damping, criterion) from None
     return replace(cut, damping=damping if hasattr(criterion, "damping") else None)
 
 
@@ -180,31 +195,36 @@ def _cut_with_best_damping(
 ) -> Cut:
     """Compare dampings with the curvature of one part of the data on the other; then use both."""
     rest, held = job.held_out
-    rest_curvature = compute(request, job.network(), rest, job.loss, active)
+    seed = job.spec.seed
+    rest_curvature = compute(request, job.network(), rest, job.loss, active, seed)
     curvature: Matrix
     if isinstance(rest_curvature, LINEAR):
-        held_curvature: Any = compute(request, job.network(), held, job.loss, active)
+        held_curvature: Any = compute(request, job.network(), held, job.loss, active, seed)
         share = rest.samples / job.data.calibration.samples
         curvature = average(rest_curvature, held_curvature, share)
         del held_curvature
     else:
-        curvature = compute(request, job.network(), job.data.calibration, job.loss, active)
+        curvature = compute(request, job.network(), job.data.calibration, job.loss, active, seed)
     old = job.weights.read()
     before = evaluate(job.module, held, job.loss).loss
-    failures: list[SingularError] = []
+    failures: list[SecateurError] = []
 
     def measure(damping: float) -> dampings.Trial:
-        absolute = _absolute(damping, rest_curvature)
+        absolute = dampings.absolute(damping, rest_curvature)
         problem = replace(bare, curvature=rest_curvature, damping=absolute)
         job.narrator.progress(0, 1, f"damping {damping:g}")
         try:
             change = _apply(job, old, active, _solve(job, problem, active, count, target))
             loss = evaluate(job.module, held, job.loss).loss
         except SingularError as failure:
+            error = refusal(job.weights, failure, active, damping, job.spec.criterion)
+            failures.append(error)
+            return dampings.Trial(damping, error=error.message)
+        except SecateurError as failure:
+            if failure.code not in MENDED_BY_DAMPING:
+                raise
             failures.append(failure)
-            return dampings.Trial(damping, error=str(failure))
-        except SecateurError as error:
-            return dampings.Trial(damping, error=str(error))
+            return dampings.Trial(damping, error=failure.message)
         finally:
             job.weights.write(old)
         predicted = predict(job.network(), held, job.loss, change, by_layer=False).total
@@ -226,16 +246,14 @@ def _cut_with_best_damping(
         for i, trial in enumerate(trials)
     ]
     if chosen is None:
-        if not failures:
-            raise SecateurError("loss_non_finite", str(trials[-1].error), where="spec.criterion")
-        raise _refusal(job, failures[-1], active, trials[-1].damping)
+        raise failures[-1]
     damping = trials[chosen].damping
     try:
-        absolute = _absolute(damping, curvature)
+        absolute = dampings.absolute(damping, curvature)
         problem = replace(bare, curvature=curvature, damping=absolute)
         cut = _solve(job, problem, active, count, target)
     except SingularError as failure:
-        raise _refusal(job, failure, active, damping) from None
+        raise refusal(job.weights, failure, active, damping, job.spec.criterion) from None
     return replace(cut, damping=damping)
 
 
@@ -248,41 +266,3 @@ def _solve(job: Job, problem: Problem, active: Tensor, count: int, target: int) 
     scores = score(job, problem)
     removed = select(job, scores, active, count, target)
     return Cut(scores, removed, compensate(job, problem, removed), problem=problem)
-
-
-def _absolute(damping: float, curvature: Matrix) -> float:
-    """A relative damping in the curvature's own units."""
-    return damping * float(curvature.diagonal().abs().mean())
-
-
-def _refusal(job: Job, failure: SingularError, active: Tensor, damping: float) -> SecateurError:
-    groups = job.weights.group[active[failure.weights]]
-    diagonal = failure.diagonal
-    means = [float(diagonal[groups == n].mean()) for n in groups.unique().tolist()]
-    weakest = int(groups.unique()[int(torch.tensor(means).argmin())])
-    layer = job.weights.layers[weakest].layer
-    rank, condition = failure.rank_and_condition()
-    size = len(failure.weights)
-    if size == len(active) and not bool(diagonal.any()):
-        return SecateurError(
-            "factorization_failed",
-            f"The curvature over all {size} weights left is zero: the loss depends on none of "
-            "them, as when a layer was removed as a whole.",
-            where=layer,
-            hint="Use allocation: {kind: uniform}, a lower sparsity, or exclude the last layer.",
-            rank=0,
-            weights=size,
-            damping=damping,
-        )
-    return SecateurError(
-        "factorization_failed",
-        f"The curvature over {size} weights has numerical rank {rank} and condition number "
-        f"{condition:.1e} at damping {damping:g}; the least curvature is in layer {layer}.",
-        where=layer,
-        hint="Use a larger criterion.damping or damping: auto, more calibration samples, or "
-        "exclude the layer.",
-        rank=rank,
-        condition=condition if math.isfinite(condition) else None,
-        weights=size,
-        damping=damping,
-    )

@@ -16,7 +16,8 @@ def curvature(criterion: OBD, weights: int) -> Request:
         "hutchinson": {"probes": criterion.probes},
         "second_backprop": {"second_derivatives": criterion.second_derivatives},
     }
-    return Request(criterion.curvature, parameters.get(criterion.curvature, {}))
+    kind = criterion.curvature
+    return Request(kind, parameters.get(kind, {}), seeded=kind in ("ggn_mc", "hutchinson"))
 
 
 def score(problem: Problem) -> Tensor:

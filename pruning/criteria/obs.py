@@ -29,7 +29,7 @@ def curvature(criterion: OBS, weights: int) -> Request:
     if kind == "block_fisher":
         return Request(kind, {"block": criterion.block})
     if kind == "low_rank":
-        return Request(kind, {"samples": criterion.gradients})
+        return Request(kind, {"samples": criterion.gradients}, seeded=True)
     return Request(kind)
 
 

@@ -16,6 +16,9 @@ from pruning.curvature.per_sample import gradients
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 
+GROUPED = 2**22
+"""Entries of gradients put into the order of their blocks at a time: few enough for a cache."""
+
 
 def compute(
     network: Network, data: ArrayData, loss: Loss, active: Tensor, block: int = 50
@@ -44,11 +47,31 @@ def compute(
         )
     total = torch.zeros(len(index), size, size, dtype=torch.float64, device=active.device)
     for rows in gradients(network, data, loss, active):
-        # One more column of zeros, which is where the index -1 of the padding points.
-        padded = torch.cat([rows.double(), rows.new_zeros(len(rows), 1, dtype=torch.float64)], 1)
-        grouped = padded[:, index].transpose(0, 1)
-        total.baddbmm_(grouped.transpose(1, 2), grouped)
-    return Blocks(total / data.samples, index, len(active))
+        add_products(total, rows, index)
+    return Blocks(total.div_(data.samples), index, len(active))
+
+
+def add_products(total: Tensor, rows: Tensor, index: Tensor) -> None:
+    """Add sum_n g_n,b g_n,b' of each block b to `total` in place, in its dtype.
+
+    Args:
+        total: Shape [blocks, B, B].
+        rows: Gradients g_n, shape [n, A].
+        index: As `partition` gives it: the blocks hold the positions 0 ... A - 1 in order.
+    """
+    step = max(1, GROUPED // max(1, len(rows) * index.shape[1]))
+    start = 0
+    for part, sums in zip(index.split(step), total.split(step), strict=True):
+        real = part >= 0
+        count = int(real.sum())
+        grouped = rows[:, start : start + count]
+        if count < part.numel():
+            # One more column of zeros, which is where padding points.
+            padded = torch.nn.functional.pad(grouped, (0, 1))
+            grouped = padded[:, (part - start).masked_fill(~real, count).flatten()]
+        grouped = grouped.unflatten(1, part.shape).transpose(0, 1).to(total.dtype)
+        sums.baddbmm_(grouped.transpose(1, 2), grouped)
+        start += count
 
 
 def partition(group: Tensor, block: int) -> Tensor:

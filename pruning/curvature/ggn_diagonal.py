@@ -7,17 +7,14 @@ diagonal of the Fisher matrix, up to the loss's constant.
 
 from torch import Tensor
 
+from pruning.curvature.layer_gradients import factor_columns
 from pruning.curvature.losses import Loss
 from pruning.curvature.matrix import Diagonal
 from pruning.curvature.network import Network
-from pruning.curvature.squared_gradients import factors, mean_squares
+from pruning.curvature.squared_gradients import mean_squares
 from pruning.data.batches import ArrayData
 
 
 def compute(network: Network, data: ArrayData, loss: Loss, active: Tensor) -> Diagonal:
     """The diagonal over the `active` flat positions, batches summed in float64."""
-
-    def columns(outputs: Tensor, target: Tensor | None) -> Tensor:
-        return factors(loss, outputs, target).movedim(-1, 0).reshape(-1, *outputs.shape)
-
-    return Diagonal(mean_squares(network, data, active, columns))
+    return Diagonal(mean_squares(network, data, active, factor_columns(loss)))

@@ -9,10 +9,11 @@ mean squared error is the gradient at a target drawn from a Gaussian around the 
 import torch
 from torch import Tensor
 
+from pruning.curvature.layer_gradients import factors
 from pruning.curvature.losses import Loss
 from pruning.curvature.matrix import Diagonal
 from pruning.curvature.network import Network
-from pruning.curvature.squared_gradients import factors, mean_squares
+from pruning.curvature.squared_gradients import mean_squares
 from pruning.data.batches import ArrayData
 
 

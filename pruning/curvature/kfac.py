@@ -9,16 +9,16 @@ for a layer whose b do not depend on x, as in a deep linear network with squared
 """
 
 from collections.abc import Iterator
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from pruning.catalogue.curvature import FACTOR_LIMIT
-from pruning.curvature import squared_gradients as passes
+from pruning.curvature import layer_gradients
 from pruning.curvature.kronecker import Kronecker, KroneckerBlock
 from pruning.curvature.losses import Loss
 from pruning.curvature.network import Network
+from pruning.curvature.sample_axes import sample_axes
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 
@@ -94,9 +94,9 @@ def problems(network: Network, data: ArrayData, loss: Loss, active: Tensor) -> I
         SecateurError: As `compute`.
     """
     weights = network.weights
-    wanted = [weights.layers[g] for g in weights.group[active].unique().tolist()]
+    wanted = weights.holding(active)
     names = [p.name for p in wanted]
-    axes = passes._proven(network, data, names)
+    axes = sample_axes(network, data, names)
     for layer in wanted:
         uses = len(axes.get(layer.name, []))
         if uses != 1 or layer.aliases:
@@ -122,27 +122,18 @@ def problems(network: Network, data: ArrayData, loss: Loss, active: Tensor) -> I
                 where=layer.layer,
                 hint="Exclude the layer with scope.exclude, or use inverse: block_fisher.",
             )
-    columns = partial(_columns, loss)
-    size, held = passes._room(network, data, columns)
+    columns = layer_gradients.factor_columns(loss)
+    size, _ = layer_gradients.room(network, data, columns)
     done = 0
     for inputs, target in data.batches(size, device=weights.device):
         count = len(inputs[0])
-        outputs, found = passes._forward(network, inputs, names)
+        outputs, found = layer_gradients.forward(network, inputs, names)
         directions = columns(outputs.detach(), target)
-        width = max(1, held // count)
-        # All columns of a sample together: EKFAC squares nothing across them, but A counts once.
-        gradients = [passes._backward(outputs, found, some) for some in directions.split(width)]
-        for i, use in enumerate(found):
-            b = torch.cat([part[i] for part in gradients])
-            axis = axes[use.name][0]
-            x = passes._samples_first(use.bound.inputs, axis, count, 0)
-            b = passes._samples_first(b, axis, count, 1)
-            yield use.name, use.bound.unfold(x), use.bound.fold(b)
+        # All columns of a sample together: A counts once.
+        gradients = layer_gradients.backward(outputs, found, directions)
+        for use, columns_of_use in zip(found, gradients, strict=True):
+            problem = layer_gradients.problem(use, columns_of_use, axes[use.name][0], count)
+            every = slice(None)
+            yield use.name, problem.unfolded(every), torch.stack(problem.folded(every))
         done += count
         network.progress(done, data.samples)
-
-
-def _columns(loss: Loss, outputs: Tensor, target: Tensor | None) -> Tensor:
-    """Columns of S as [c, n, ...]."""
-    factor = passes.factors(loss, outputs, target)
-    return factor.permute(2, 0, 1).reshape(-1, *outputs.shape)

@@ -29,6 +29,11 @@ class KroneckerBlock:
         """Whether every weight of the block is active."""
         return len(self.position) == self.scales.numel()
 
+    @property
+    def rounding(self) -> float:
+        """What eigenvalues and entries below can't be told from zero."""
+        return float(self.scales.max()) * self.scales.numel() * torch.finfo(self.scales.dtype).eps
+
     def product(self, matrices: Tensor, scales: Tensor) -> Tensor:
         """The matrix of these `scales` times each of `matrices`, shape [..., o, i]."""
         turned = self.left.T @ matrices @ self.right
@@ -39,12 +44,30 @@ class KroneckerBlock:
         full = self.left.square() @ scales @ self.right.square().T
         return full.flatten()[self.position]
 
-    def columns(self, position: Tensor, scales: Tensor) -> Tensor:
-        """Columns of the matrix of these `scales` at row-major positions [c], as rows [c, o i]."""
-        row, column = position // len(self.right), position % len(self.right)
-        # A unit matrix turned into the eigenbasis is an outer product.
-        turned = self.left[row][:, :, None] * self.right[column][:, None, :]
-        return (self.left @ (turned * scales) @ self.right.T).flatten(1)
+    def diagonal(self) -> Tensor:
+        """The block's own diagonal at the active weights, zero where it is but rounding, [a]."""
+        values = self.diagonal_of(self.scales)
+        return values.masked_fill(values <= self.rounding, 0.0)
+
+    def columns(self, position: Tensor, scales: Tensor, at: Tensor | None = None) -> Tensor:
+        """Columns of the matrix of these `scales`, as rows [c, r].
+
+        Args:
+            position: Row-major positions of the columns, shape [c].
+            scales: Shape [o, i].
+            at: Row-major positions of the entries, shape [r]; all o i of them without it.
+        """
+        if at is None:
+            at = torch.arange(scales.numel(), device=position.device)
+        width = len(self.right)
+        across, along = at // width, self.right[at % width]
+        found = scales.new_empty(len(position), len(at))
+        # Entry (a b, c d) is sum_jk L_aj L_cj s_jk R_bk R_dk: the sum over j serves a whole row a.
+        for row in (position // width).unique().tolist():
+            here = (position // width == row).nonzero()[:, 0]
+            summed = (self.left * self.left[row]) @ scales
+            found[here] = self.right[position[here] % width] @ (summed[across] * along).T
+        return found
 
 
 @dataclass(frozen=True)
@@ -63,5 +86,5 @@ class Kronecker:
         """The diagonal, shape [A]."""
         values = torch.zeros(self.size, dtype=torch.float64, device=self.blocks[0].left.device)
         for block in self.blocks:
-            values[block.index] = block.diagonal_of(block.scales)
+            values[block.index] = block.diagonal()
         return values

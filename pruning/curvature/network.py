@@ -1,7 +1,7 @@
 """A module as a function of its weights in scope, for torch.func."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class Network:
             per-sample quantities have no meaning otherwise.
         weights: The weights in scope.
         progress: Called with (samples done, samples in all) while curvature accumulates.
+        general: Where names of weights are put for which there is no short way; see below.
 
     Attributes:
         general: Names of weights whose squared derivatives took the general per-sample path, since
@@ -35,11 +36,12 @@ class Network:
         module: nn.Module,
         weights: FlatWeights,
         progress: Callable[[int, int], None] | None = None,
+        general: set[str] | None = None,
     ) -> None:
         if any(m.training for m in module.modules()):
             raise ValueError("curvature is defined in evaluation mode: call module.eval() first")
         self.module, self.weights = module, weights
-        self.general: set[str] = set()
+        self.general = set() if general is None else general
         self.progress = progress or (lambda done, total: None)
 
     def parameters(self) -> Parameters:
@@ -51,29 +53,38 @@ class Network:
         parts = self.weights.by_layer(flat)
         return {p.name: part.to(p.weight.dtype) for p, part in parts}
 
-    def outputs(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
+    def outputs(
+        self, parameters: Parameters, inputs: tuple[Tensor, ...], *, once: bool = False
+    ) -> Tensor:
         """f(x; w) for a batch; the first output where there are several.
+
+        Args:
+            parameters: The weights in scope.
+            inputs: A batch.
+            once: Whether derivatives are taken once and backwards only, outside torch.func, so
+                that fused kernels will do.
 
         Raises:
             SecateurError: `operator_unsupported` naming a layer that can't run under torch.func.
         """
         try:
-            return self._called(parameters, inputs)
+            return self._called(parameters, inputs, once)
         except (RuntimeError, NotImplementedError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise self._refusal(parameters, inputs, error) from error
+            raise self._refusal(parameters, inputs, once, error) from error
 
-    def _called(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
-        with differentiable_attention():
+    def _called(self, parameters: Parameters, inputs: tuple[Tensor, ...], once: bool) -> Tensor:
+        # On other devices the fused backward pass may sum in any order, and results must repeat.
+        with attention(fused=once and self.weights.device.type == "cpu"):
             return first_output(functional_call(self.module, parameters, inputs))
 
     def _refusal(
-        self, parameters: Parameters, inputs: tuple[Tensor, ...], error: Exception
+        self, parameters: Parameters, inputs: tuple[Tensor, ...], once: bool, error: Exception
     ) -> SecateurError:
         with watching(self.module) as stack:
             try:
-                self._called(parameters, inputs)
+                self._called(parameters, inputs, once)
             except (RuntimeError, NotImplementedError):
                 place, words = named(stack)
             else:
@@ -94,7 +105,8 @@ class Network:
             inputs: One sample, with batch dimension.
         """
         parameters = {k: v.requires_grad_() for k, v in self.parameters().items()}
-        tensors = (*self.module.parameters(), *self.module.buffers())
+        # Inputs may be views of a whole data set, which no batch adds to.
+        tensors = (*self.module.parameters(), *self.module.buffers(), *inputs)
         own = {t.untyped_storage().data_ptr() for t in tensors}
         saved: dict[int, int] = {}
 
@@ -106,7 +118,7 @@ class Network:
 
         with torch.enable_grad(), saved_tensors_hooks(pack, lambda tensor: tensor):
             output = self.outputs(parameters, inputs)
-        return sum(saved.values()) + output.numel() * output.element_size()
+        return sum(saved.values()) + sum(t.nbytes for t in (output, *inputs))
 
     def output(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
         """f(x; w) for one sample without batch dimension."""
@@ -114,12 +126,16 @@ class Network:
 
 
 @contextmanager
-def differentiable_attention() -> Iterator[None]:
-    """Attention by plain products: fused kernels have no second or forward derivatives."""
+def attention(*, fused: bool) -> Iterator[None]:
+    """Attention that can be differentiated.
+
+    Args:
+        fused: Whether fused kernels may be used; they have no second or forward derivatives.
+    """
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with nullcontext() if fused else sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -125,22 +125,32 @@ class ArrayData:
             yield inputs, target
 
 
-def as_arrays(data: Any) -> ArrayData:
+def as_arrays(data: Any, *, labelled: bool = True) -> ArrayData:
     """Samples as a caller of `pruning.prune` gives them: `ArrayData`, or (inputs, labels).
 
+    Args:
+        data: The samples; inputs alone, or (inputs,), where no labels are needed.
+        labelled: Whether the objective needs labels.
+
     Raises:
-        SecateurError: `labels_missing` for inputs alone, `data_unreadable` for anything else that
-            is no pair, `data_dtype` where a part is no tensor, `data_shape` where counts differ.
+        SecateurError: `labels_missing` for inputs alone where labels are needed, `data_unreadable`
+            for anything else that is no pair, `data_dtype` where a part is no tensor, `data_shape`
+            where counts differ.
     """
     if isinstance(data, ArrayData):
         return data
-    if isinstance(data, Tensor) or (isinstance(data, tuple | list) and len(data) == 1):
-        raise SecateurError(
-            "labels_missing",
-            "The data hold inputs and no labels.",
-            where="data",
-            hint="Pass them as the pair (inputs, labels).",
-        )
+    if isinstance(data, Tensor):
+        data = (data,)
+    if isinstance(data, tuple | list) and len(data) == 1:
+        if labelled:
+            raise SecateurError(
+                "labels_missing",
+                "The data hold inputs and no labels.",
+                where="data",
+                hint="Pass them as the pair (inputs, labels), or ask for objective "
+                "{loss: match_dense}, which needs none.",
+            )
+        data = (data[0], None)
     if not isinstance(data, tuple | list) or len(data) != 2:
         found = f"{type(data).__name__}"
         if isinstance(data, tuple | list):

@@ -47,6 +47,8 @@ def report_html(report: Report) -> str:
         missed=missed,
         verdict=words.verdict(report),
         prediction=words.prediction(report),
+        matrix=words.matrix(report),
+        times=words.times(report),
         reproduce=words.reproduce(report),
         spec_yaml=yaml.safe_dump(
             report.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True

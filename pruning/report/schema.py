@@ -162,6 +162,11 @@ class Round(_Section):
     sparsity: float = Field(description="Share of the weights in scope removed after this step.")
     removed: int = Field(description="Positions removed in this step.")
     predicted_increase: Number = Field(description="Undamped quadratic model, this step's change.")
+    matrix: Literal["hessian", "gauss_newton"] = Field(
+        default="hessian",
+        description="H of the quadratic model g.dw + 1/2 dw'H dw: the exact Hessian, or the "
+        "Gauss-Newton matrix where the network has no second derivatives. The same for the ladder.",
+    )
     criterion_predicted_increase: Number = Field(
         default=None, description="Sum of the saliencies of the weights removed."
     )
@@ -169,6 +174,11 @@ class Round(_Section):
     damping: Number = Field(
         default=None,
         description="Damping used, in units of the mean diagonal; null without an inverse.",
+    )
+    without_curvature: int = Field(
+        default=0,
+        description="Weights left before this step whose curvature was zero with no damping: they "
+        "have saliency 0 and stay where they are.",
     )
     loss_before: Number = Field(description="Calibration loss before the removal.")
     loss_pruned: Number = Field(description="Calibration loss after removal and compensation.")
@@ -218,6 +228,11 @@ class Curvature(_Section):
     samples: int = Field(description="Calibration samples it was computed from; 0 for none.")
     block: int | None = Field(default=None, description="Weights a block of block_fisher.")
     damping: Number = Field(default=None, description="Damping of the last step.")
+    general_path: list[str] = Field(
+        default=[],
+        description="Weights whose squared derivatives were taken sample by sample, since no layer "
+        "kind describes how the model uses them: the same numbers, more slowly.",
+    )
 
 
 class Substitution(_Section):
@@ -310,7 +325,9 @@ class Report(_Section):
         default=[],
         description="Files delivered, the report itself excepted; empty for a torch module.",
     )
-    timings: dict[str, float] = Field(description="Seconds a phase.")
+    timings: dict[str, float] = Field(
+        description="Seconds a phase; a dotted name is part of the phase before the dot."
+    )
     environment: Environment = Field(description="What the job ran on.")
 
 

@@ -8,12 +8,14 @@ from pruning.report.section import Number, Section
 
 
 class Rung(Section):
-    """One height of the ladder: so much removed in one step from the dense weights."""
+    """One height of the ladder: so much removed by what is known at the dense weights."""
 
     sparsity: float = Field(description="Share removed, of the weights in scope or of the layer.")
     removed: int = Field(description="Weights removed.")
     first_order: Number = Field(default=None, description="g.dw.")
-    second_order: Number = Field(default=None, description="1/2 dw'Gdw, G undamped Gauss-Newton.")
+    second_order: Number = Field(
+        default=None, description="1/2 dw'Hdw, H undamped, as in `rounds`."
+    )
     predicted: Number = Field(default=None, description="first_order + second_order.")
     measured: Number = Field(default=None, description="Loss afterwards minus dense loss.")
     own: Number = Field(
@@ -38,7 +40,7 @@ class LayerLadder(Section):
 
 
 class Ladder(Section):
-    """Predicted and measured increase of the loss on the way to the target, in one step each."""
+    """Predicted and measured increase of the loss on the way to the target, one model for all."""
 
     samples: int = Field(description="Calibration samples it was measured on.")
     factor: float = Field(

@@ -14,6 +14,7 @@ def ladder(found: Ladder) -> list[str]:
             found.holds_up_to,
             "predicted",
             f"within a factor of {found.factor:g} of the increase itself",
+            found.resolution,
         )
     ]
     if found.own_holds_up_to is not None:
@@ -24,15 +25,41 @@ def ladder(found: Ladder) -> list[str]:
                 found.own_holds_up_to,
                 "own",
                 f"within {share(found.own_factor - 1, 0)}",
+                found.resolution,
             )
         )
     return sentences
 
 
-def _reach(who: str, rungs: list[Rung], up_to: float | None, field: str, how: str) -> str:
+def rungs(report: Report) -> str:
+    """What a rung of the ladder is."""
+    trust, spec = report.trust, report.spec
+    if trust is None or trust.ladder is None:
+        return ""
+    greedy = spec.schedule.kind == "one_by_one" and spec.criterion.kind == "obs"
+    how = (
+        "weight by weight, always the one that costs least then and the survivors moved each time"
+        if greedy
+        else "in one step, by the criterion's scores and with its compensation"
+    )
+    text = (
+        "Each rung goes from the dense weights to its sparsity with what is known at these: "
+        f"{how}; on {count(trust.ladder.samples)} calibration samples."
+    )
+    steps = len(report.rounds)
+    more = f" The job itself takes {count(steps)} steps, each from the weights reached by then."
+    return text + (more if steps > 1 else "")
+
+
+def _reach(
+    who: str, rungs: list[Rung], up_to: float | None, field: str, how: str, resolution: float
+) -> str:
     limit = up_to or 0.0
     beyond = [r for r in rungs if r.sparsity > limit]
+    told = [r for r in rungs if r.sparsity <= limit and _tells(r, field, resolution)]
     if not beyond:
+        if not told:
+            return f"All the way to {share(limit, 1)} the increases are too small to tell."
         return f"{who} holds {how} all the way to {share(limit, 1)}."
     first = beyond[0]
     miss = (
@@ -41,9 +68,19 @@ def _reach(who: str, rungs: list[Rung], up_to: float | None, field: str, how: st
         if first.error is None
         else f"at {share(first.sparsity, 1)} nothing could be measured: {first.error}"
     )
+    if limit > 0 and not told:
+        return (
+            f"Up to {share(limit, 1)} the increases are too small to tell; beyond that "
+            f"{who[0].lower()}{who[1:]} does not hold {how}: {miss}."
+        )
     if limit == 0:
         return f"{who} holds nowhere {how}: {miss}."
     return f"{who} holds {how} up to {share(limit, 1)}; {miss}."
+
+
+def _tells(rung: Rung, field: str, resolution: float) -> bool:
+    """Whether the prediction or the measurement is large enough to decide anything."""
+    return max(abs(getattr(rung, field) or 0.0), abs(rung.measured or 0.0)) > resolution
 
 
 def bootstrap(report: Report) -> str:

@@ -111,6 +111,29 @@ def prediction(report: Report) -> str:
     )
 
 
+def matrix(report: Report) -> str:
+    """The H of the quadratic model, in words."""
+    if any(r.matrix == "gauss_newton" for r in report.rounds):
+        return "undamped Gauss-Newton matrix, as this network has no second derivatives"
+    return "undamped exact Hessian of the calibration loss"
+
+
+def times(report: Report) -> str:
+    """Seconds a phase, each followed by what parts of it took."""
+    shown = []
+    for phase, seconds in report.timings.items():
+        if "." in phase:
+            continue
+        parts = [
+            f"{name.partition('.')[2]} {spent:.2f} s"
+            for name, spent in report.timings.items()
+            if name.startswith(f"{phase}.")
+        ]
+        within = f" (of which {', '.join(parts)})" if parts else ""
+        shown.append(f"{phase} {seconds:.2f} s{within}")
+    return ", ".join(shown)
+
+
 def _cancelled(report: Report, measured: float) -> str:
     """A remark where sums agree because single steps missed in both directions."""
     pairs = [(r.predicted_increase, r.measured_increase) for r in report.rounds]

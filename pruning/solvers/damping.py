@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pruning.curvature.matrix import Matrix
+
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Relative dampings tried at first, in units of the mean diagonal of the curvature."""
 
@@ -19,7 +21,6 @@ HELD_OUT = 0.2
 
 TIE = 1e-3
 """Losses within this relative distance of the lowest count as equal."""
-
 
 ROUNDING = 1e-7
 """Losses within this relative distance differ by rounding only."""
@@ -41,6 +42,11 @@ class Trial:
         if self.predicted is None or self.measured is None:
             return float("inf")
         return abs(self.predicted - self.measured)
+
+
+def absolute(damping: float, curvature: Matrix) -> float:
+    """A relative damping in the curvature's own units: times the mean size of its diagonal."""
+    return damping * float(curvature.diagonal().abs().mean())
 
 
 def sweep(measure: Callable[[float], Trial], near: float | None = None) -> list[Trial]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from pruning.criteria.problem import Problem
 from pruning.curvature.matrix import Dense
 from pruning.errors import SecateurError
+from pruning.solvers.null_space import free
 from pruning.solvers.obs import SingularError, _cholesky, _damped
 
 
@@ -53,12 +54,15 @@ class Downdated:
     def __init__(self, curvature: Dense, damping: float) -> None:
         self._damped = _damped(curvature.values, damping)
         everything = torch.arange(len(self._damped), device=self._damped.device)
-        factor = _cholesky(self._damped[None], everything[None])[0]
+        self.free = free(curvature, damping)
+        factor = _cholesky(self._damped[None], everything[None], self.free[None])[0]
         self.values = torch.cholesky_inverse(factor)
         self.left = torch.ones(len(everything), dtype=torch.bool, device=everything.device)
 
     def saliencies(self, weights: Tensor) -> Tensor:
         """w_q^2 / (2 Hinv_qq), infinite for the weights that are gone, shape [A].
+
+        Zero for those whose row of H is zero; see `pruning.solvers.null_space`.
 
         Raises:
             SingularError: Where rounding has used up the inverse's diagonal.
@@ -67,7 +71,7 @@ class Downdated:
         if not bool((diagonal[self.left] > 0).all()):
             at = self.left.nonzero()[:, 0]
             raise SingularError(at, self._damped[at][:, at])
-        costs = weights.square() / (2.0 * diagonal)
+        costs = (weights.square() / (2.0 * diagonal)).masked_fill(self.free, 0.0)
         return costs.masked_fill(~self.left, float("inf"))
 
     def cheapest(self, costs: Tensor) -> int:

@@ -2,7 +2,8 @@
 
 Minimising 1/2 dw' H dw subject to dw_Q = -w_Q over the survivors S gives dw_S = H_SS^-1 H_SQ w_Q,
 which equals -[H^-1]_:Q ([H^-1]_QQ)^-1 w_Q (Kurtic et al. 2022, eq. 5; for one weight Hassibi and
-Stork 1992, eq. 5). H stands for curvature + damping I throughout, in float64.
+Stork 1992, eq. 5). H stands for curvature + damping I throughout, in float64. Where a row of it is
+zero see `pruning.solvers.null_space`.
 """
 
 from functools import singledispatch
@@ -14,6 +15,7 @@ from pruning.criteria.problem import Problem
 from pruning.curvature.kronecker import Kronecker
 from pruning.curvature.matrix import Blocks, Dense, Diagonal, LowRank, Matrix
 from pruning.solvers import kronecker, low_rank
+from pruning.solvers.null_space import free
 from pruning.solvers.singular import SingularError
 
 __all__ = ["SingularError", "compensate", "inverse_diagonal", "survivors_update"]
@@ -40,7 +42,7 @@ def compensate(problem: Problem, removed: Tensor) -> Tensor:
 
 @singledispatch
 def inverse_diagonal(curvature: Matrix, damping: float) -> Tensor:
-    """Diagonal of (H + damping I)^-1, shape [A].
+    """Diagonal of (H + damping I)^-1, infinite where its row is zero, shape [A].
 
     Raises:
         SingularError: If the matrix can't be factorised.
@@ -50,7 +52,7 @@ def inverse_diagonal(curvature: Matrix, damping: float) -> Tensor:
 
 @singledispatch
 def survivors_update(curvature: Matrix, weights: Tensor, removed: Tensor, damping: float) -> Tensor:
-    """dw_S for the removed set, shape [A], zero at the removed weights.
+    """dw_S for the removed set, shape [A], zero at the removed weights and where H's row is zero.
 
     Raises:
         SingularError: If the survivors' matrix can't be factorised.
@@ -61,7 +63,7 @@ def survivors_update(curvature: Matrix, weights: Tensor, removed: Tensor, dampin
 @inverse_diagonal.register
 def _(curvature: Diagonal, damping: float) -> Tensor:
     damped = curvature.values + damping
-    bad = ~(damped > 0)
+    bad = ~(damped > 0) & ~free(curvature, damping)
     if bool(bad.any()):
         positions = bad.nonzero()[:1, 0]
         raise SingularError(positions, damped[positions][:, None])
@@ -75,14 +77,16 @@ def _(curvature: Diagonal, weights: Tensor, removed: Tensor, damping: float) -> 
 
 @inverse_diagonal.register
 def _(curvature: Dense, damping: float) -> Tensor:
-    everything = torch.arange(len(curvature.values), device=curvature.values.device)
-    factor = _cholesky(_damped(curvature.values, damping)[None], everything[None])
-    return _diagonal_of_inverse(factor)[0]
+    nothing = free(curvature, damping)
+    everything = torch.arange(len(nothing), device=nothing.device)
+    factor = _cholesky(_damped(curvature.values, damping)[None], everything[None], nothing[None])
+    return _diagonal_of_inverse(factor)[0].masked_fill(nothing, torch.inf)
 
 
 @survivors_update.register
 def _(curvature: Dense, weights: Tensor, removed: Tensor, damping: float) -> Tensor:
-    survivors, gone = (~removed).nonzero()[:, 0], removed.nonzero()[:, 0]
+    survivors = (~removed & ~free(curvature, damping)).nonzero()[:, 0]
+    gone = removed.nonzero()[:, 0]
     change = torch.zeros_like(weights)
     if len(survivors) == 0 or len(gone) == 0:
         return change
@@ -95,10 +99,10 @@ def _(curvature: Dense, weights: Tensor, removed: Tensor, damping: float) -> Ten
 
 @inverse_diagonal.register
 def _(curvature: Blocks, damping: float) -> Tensor:
-    # Rows of padding become rows of the identity, which leaves the rest of the block alone.
-    damped = _with_identity(_damped(curvature.values, damping), curvature.index < 0)
-    factor = _cholesky(damped, curvature.index)
-    return curvature.gather(_diagonal_of_inverse(factor))
+    nothing = free(curvature, damping)
+    out = curvature.scatter(nothing.double(), padding=1.0).bool()
+    factor = _cholesky(_damped(curvature.values, damping), curvature.index, out)
+    return curvature.gather(_diagonal_of_inverse(factor)).masked_fill(nothing, torch.inf)
 
 
 @survivors_update.register
@@ -106,8 +110,8 @@ def _(curvature: Blocks, weights: Tensor, removed: Tensor, damping: float) -> Te
     gone = curvature.scatter(removed.double(), padding=1.0).bool()
     removed_weights = curvature.scatter(torch.where(removed, weights, 0.0))
     pull = (curvature.values @ removed_weights[..., None]).masked_fill(gone[..., None], 0.0)
-    damped = _with_identity(_damped(curvature.values, damping), gone)
-    factor = _cholesky(damped, curvature.index)
+    out = curvature.scatter((removed | free(curvature, damping)).double(), padding=1.0).bool()
+    factor = _cholesky(_damped(curvature.values, damping), curvature.index, out)
     return curvature.gather(torch.cholesky_solve(pull, factor)[..., 0])
 
 
@@ -140,18 +144,31 @@ def _damped(values: Tensor, damping: float) -> Tensor:
     return damped
 
 
-def _with_identity(values: Tensor, where: Tensor) -> Tensor:
-    crossed = where[:, :, None] | where[:, None, :]
+def _left_out(values: Tensor, out: Tensor) -> Tensor:
+    """The matrices with rows and columns cut out, shapes [batch, n, n] and [batch, n].
+
+    In their place stand rows of a diagonal matrix as large as the rest, which leave that alone.
+    """
+    crossed = out[:, :, None] | out[:, None, :]
     values = values.masked_fill(crossed, 0.0)
-    values.diagonal(dim1=1, dim2=2).masked_fill_(where, 1.0)
+    diagonal = values.diagonal(dim1=1, dim2=2)
+    scale = diagonal.amax(1, keepdim=True)
+    diagonal.copy_(torch.where(out, torch.where(scale > 0, scale, 1.0), diagonal))
     return values
 
 
-def _cholesky(values: Tensor, index: Tensor) -> Tensor:
+def _cholesky(values: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
     """Lower factors of a batch; singular to working precision counts as failed.
 
     The squared ratio of the extreme pivots bounds the condition number from below.
+
+    Args:
+        values: Shape [batch, n, n].
+        index: Active positions of the rows, -1 for padding, shape [batch, n].
+        out: Rows and columns to leave out, shape [batch, n].
     """
+    if out is not None and bool(out.any()):
+        values, index = _left_out(values, out), index.masked_fill(out, -1)
     factor, info = torch.linalg.cholesky_ex(values)
     pivots = factor.diagonal(dim1=1, dim2=2)
     scale = values.diagonal(dim1=1, dim2=2).amax(1).clamp(min=0.0)

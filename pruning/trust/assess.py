@@ -8,8 +8,9 @@ from pruning.choice import score, select
 from pruning.criteria import Problem
 from pruning.data.batches import ArrayData
 from pruning.job import Job
-from pruning.report.trust import Check, Trust
+from pruning.report.trust import Check, DeadInputs, Trust
 from pruning.trust import bootstrap, checks, ladder
+from pruning.trust.conditioning import rank_and_condition
 
 LADDER_SAMPLES = 2_048
 """Calibration samples that the ladder, the gradient and dead inputs are measured on, at most."""
@@ -28,29 +29,35 @@ def assess(job: Job, problem: Problem) -> tuple[Trust, list[Check]]:
     Returns:
         The report's section, and the checks before pruning.
     """
-    options, trust, found = job.spec.trust, Trust(), []
+    options, trust = job.spec.trust, Trust()
+    found: list[Check] = []
     criterion: Any = job.spec.criterion
     some = _spread(job.data.calibration, LADDER_SAMPLES)
     if options.checks:
-        everything = torch.arange(len(job.weights), device=job.device)
-        scores = score(job, problem)
-        removed = select(job, scores, everything, job.target, job.target)
-        found = [
-            checks.near_minimum(job, removed, some),
-            *checks.negative_curvature(job, _spread(job.data.calibration, SPECTRUM_SAMPLES)),
-            *checks.rank_and_condition(problem),
-        ]
-        enough = checks.samples_against_weights(job, problem, some)
-        found += [] if enough is None else [enough]
-        dead, trust.dead_inputs = checks.dead_inputs(job, some)
-        found.append(dead)
+        with job.narrator.part("checks"):
+            found, trust.dead_inputs = _check(job, problem, some)
     if options.bootstrap != 0:
-        trust.bootstrap = bootstrap.resample(job, problem)
+        with job.narrator.part("bootstrap"):
+            trust.bootstrap = bootstrap.resample(job, problem)
     if options.ladder and job.target:
-        trust.ladder = ladder.climb(
-            job, problem, some, in_loss_units=criterion.about.unit == "loss"
-        )
+        in_loss_units = criterion.about.unit == "loss"
+        with job.narrator.part("ladder"):
+            trust.ladder = ladder.climb(job, problem, some, in_loss_units=in_loss_units)
     return trust, found
+
+
+def _check(job: Job, problem: Problem, some: ArrayData) -> tuple[list[Check], list[DeadInputs]]:
+    everything = torch.arange(len(job.weights), device=job.device)
+    removed = select(job, score(job, problem), everything, job.target, job.target)
+    found = [
+        checks.near_minimum(job, removed, some),
+        *checks.negative_curvature(job, _spread(job.data.calibration, SPECTRUM_SAMPLES)),
+        *rank_and_condition(problem),
+    ]
+    enough = checks.samples_against_weights(job, problem, some)
+    found += [] if enough is None else [enough]
+    dead, inputs = checks.dead_inputs(job, some)
+    return [*found, dead], inputs
 
 
 def _spread(data: ArrayData, most: int) -> ArrayData:

@@ -147,7 +147,9 @@ def _problems(
     network, data = job.network(), job.data.calibration
     stacked = torch.empty(len(parts), whole.values.numel(), dtype=torch.float64, device=job.device)
     for row, part in zip(stacked, parts, strict=True):
-        matrix: Any = compute(request, network, data.select(part), job.loss, everything)
+        matrix: Any = compute(
+            request, network, data.select(part), job.loss, everything, job.spec.seed
+        )
         row.copy_(matrix.values.reshape(-1))
     sizes = torch.tensor([len(p) for p in parts], dtype=torch.float64, device=job.device)
     for counts in _counts(job, len(parts)):
@@ -174,7 +176,9 @@ def _again(
         some = data.select(torch.cat(drawn))
         view = View(job.network(), some, job.loss, everything, job.spec.seed)
         curvature = (
-            None if request is None else compute(request, view.network, some, job.loss, everything)
+            None
+            if request is None
+            else compute(request, view.network, some, job.loss, everything, job.spec.seed)
         )
         yield replace(problem, curvature=curvature, evidence=gather(job.spec.criterion, view))
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from pruning.criteria import Problem
-from pruning.curvature.matrix import Blocks, Dense, Diagonal
 from pruning.curvature.products import hessian_products
 from pruning.curvature.quadratic import curvature_term, gradient
 from pruning.data.batches import ArrayData
 from pruning.evidence.view import layers_of
 from pruning.job import Job
 from pruning.report.trust import Check, DeadInputs
+from pruning.trust.check import check
 from pruning.trust.lanczos import Spectrum, lanczos, negative_share
 
 GRADIENT = 0.1
@@ -23,21 +23,12 @@ GRADIENT = 0.1
 NEGATIVE = 0.1
 """Largest tolerated share of negative curvature, of the spectral mass and of the extremes."""
 
-CONDITION = 1e10
-"""Condition number beyond which float64 leaves fewer than six digits of an inverse."""
-
 PROBES, STEPS = 2, 20
 """Random starts of Lanczos' method and products for each."""
 
-EIGENVALUES = 3_072
-"""A dense matrix over more weights is not decomposed for its rank."""
-
-BLOCK_ENTRIES = 2**23
-"""Nor are blocks with more entries."""
-
 
 def near_minimum(job: Job, removed: Tensor, data: ArrayData) -> Check:
-    """The gradient term |g.dw| against 1/2 dw'Gdw, for dw = -w on the weights that are to go.
+    """The gradient term |g.dw| against 1/2 dw'Hdw, for dw = -w on the weights that are to go.
 
     Args:
         job: The module is at the dense weights.
@@ -47,8 +38,7 @@ def near_minimum(job: Job, removed: Tensor, data: ArrayData) -> Check:
     change = torch.where(removed, -job.weights.read(), 0.0)
     g = gradient(job.network(), data, job.loss)
     first = float(g @ change)
-    moved = bool(change.any())
-    second = 0.5 * curvature_term(job.network(), data, job.loss, change) if moved else 0.0
+    second = 0.5 * curvature_term(job.network(), data, job.loss, change).value
     ratio = abs(first) / second if second > 0 else (0.0 if first == 0 else math.inf)
     near = ratio <= GRADIENT
     message = (
@@ -63,7 +53,7 @@ def near_minimum(job: Job, removed: Tensor, data: ArrayData) -> Check:
             "on the calibration data would help."
         )
     )
-    return _check("gradient_term", near, ratio, GRADIENT, message)
+    return check("gradient_term", near, ratio, GRADIENT, message)
 
 
 def negative_curvature(job: Job, data: ArrayData) -> list[Check]:
@@ -83,30 +73,25 @@ def negative_curvature(job: Job, data: ArrayData) -> list[Check]:
     except (NotImplementedError, RuntimeError) as failure:
         reason = str(failure).splitlines()[0][:160]
         message = f"Not measured: this network has no second derivatives in torch ({reason})."
-        return [_check("negative_curvature", False, None, NEGATIVE, message)]
+        return [check("negative_curvature", False, None, NEGATIVE, message)]
     low = min(float(s.values.min()) for s in spectra)
     high = max(float(s.values.max()) for s in spectra)
     share = negative_share(spectra)
     ratio = max(0.0, -low) / high if high > 0 else (0.0 if low >= 0 else math.inf)
+    mass = (
+        f"About {share:.1%} of the Hessian's spectral mass lies below zero ({PROBES} Lanczos runs "
+        f"of {STEPS} products, {data.samples} samples)"
+    )
     left_out = (
-        "little enough for the Gauss-Newton matrix, which leaves it out, to stand for the Hessian."
+        ": little enough for the Gauss-Newton matrix, which leaves it out, to stand for it."
         if max(share, ratio) <= NEGATIVE
-        else "The Gauss-Newton matrix leaves it out, so the loss may rise less, or fall, where a "
-        "rise is predicted. More training would help."
+        else ". Saliencies from the Gauss-Newton matrix leave it out: the loss may rise less, or "
+        "fall, where they foretell a rise. The report's predictions contain it. More training "
+        "would help."
     )
     return [
-        _check(
-            "negative_curvature",
-            share <= NEGATIVE,
-            share,
-            NEGATIVE,
-            f"About {share:.1%} of the Hessian's spectral mass lies below zero "
-            f"({PROBES} Lanczos runs of {STEPS} products, {data.samples} samples): {left_out}"
-            if max(share, ratio) <= NEGATIVE
-            else f"About {share:.1%} of the Hessian's spectral mass lies below zero "
-            f"({PROBES} Lanczos runs of {STEPS} products, {data.samples} samples). {left_out}",
-        ),
-        _check(
+        check("negative_curvature", share <= NEGATIVE, share, NEGATIVE, mass + left_out),
+        check(
             "lowest_eigenvalue",
             ratio <= NEGATIVE,
             ratio,
@@ -115,77 +100,6 @@ def negative_curvature(job: Job, data: ArrayData) -> list[Check]:
             f"negative one is {ratio:.2g} times the largest.",
         ),
     ]
-
-
-def rank_and_condition(problem: Problem) -> list[Check]:
-    """Rank of the criterion's curvature, and condition number with the damping it is used with."""
-    matrix = problem.curvature
-    spectra = _spectra(matrix)
-    if spectra is None:
-        return []
-    size = sum(len(s) for s in spectra)
-    rank, high, low = 0, 0.0, math.inf
-    worst = 1.0
-    for spectrum in spectra:
-        top, bottom = float(spectrum.max()), float(spectrum.min())
-        floor = max(top, 0.0) * len(spectrum) * torch.finfo(torch.float64).eps
-        rank += int((spectrum > floor).sum())
-        high, low = max(high, top), min(low, bottom)
-        damped = bottom + problem.damping
-        worst = max(worst, (top + problem.damping) / damped if damped > floor else math.inf)
-    full = rank == size
-    checks = [
-        _check(
-            "curvature_rank",
-            full,
-            rank / size,
-            1.0,
-            f"The curvature over {size} weights has numerical rank {rank}. "
-            + (
-                "Every direction is known."
-                if full
-                else f"In {size - rank} directions it says nothing, and removal there looks free; "
-                "what damping adds decides. More calibration samples would help, unless inputs or "
-                "units are dead."
-            ),
-        )
-    ]
-    if isinstance(matrix, Dense | Blocks):
-        known = "infinite" if math.isinf(worst) else f"{worst:.2g}"
-        checks.append(
-            _check(
-                "curvature_condition",
-                worst <= CONDITION,
-                worst,
-                CONDITION,
-                f"With damping {problem.damping:.3g} its condition number is {known}"
-                + (
-                    ": the inverse keeps enough digits."
-                    if worst <= CONDITION
-                    else ", so few digits of its inverse can be trusted. A larger "
-                    "criterion.damping would help."
-                ),
-            )
-        )
-    return checks
-
-
-def _spectra(matrix: Any) -> list[Tensor] | None:
-    """Eigenvalues, one vector a block; None where they cost too much or are not known."""
-    if isinstance(matrix, Diagonal):
-        return [matrix.values]
-    if isinstance(matrix, Dense) and len(matrix.values) <= EIGENVALUES:
-        return [torch.linalg.eigvalsh(matrix.values)]
-    if isinstance(matrix, Blocks) and matrix.values.numel() <= BLOCK_ENTRIES:
-        sizes = (matrix.index >= 0).sum(1).tolist()
-        values = torch.linalg.eigvalsh(matrix.values)
-        # Padding adds eigenvalues that are exactly zero, of which as many are left out.
-        return [_without_padding(v, n) for v, n in zip(values, sizes, strict=True)]
-    return None
-
-
-def _without_padding(spectrum: Tensor, size: int) -> Tensor:
-    return spectrum[spectrum.abs().argsort(descending=True)[:size]]
 
 
 def dead_inputs(job: Job, data: ArrayData) -> tuple[Check, list[DeadInputs]]:
@@ -232,7 +146,7 @@ def dead_inputs(job: Job, data: ArrayData) -> tuple[Check, list[DeadInputs]]:
         if dead
         else f"Every input of every layer in scope is used by some of {data.samples} samples."
     )
-    return _check("dead_inputs", dead == 0, float(dead), 0.0, message), found
+    return check("dead_inputs", dead == 0, float(dead), 0.0, message), found
 
 
 def samples_against_weights(job: Job, problem: Problem, data: ArrayData) -> Check | None:
@@ -258,15 +172,4 @@ def samples_against_weights(job: Job, problem: Problem, data: ArrayData) -> Chec
             "More calibration samples would help."
         )
     )
-    return _check("samples_against_weights", enough, bound / size, 1.0, message)
-
-
-def _check(name: str, passed: bool, value: float | None, threshold: float, message: str) -> Check:
-    return Check(
-        name=f"trust.{name}",
-        group="trust",
-        status="pass" if passed else "warn",
-        value=value,
-        threshold=threshold,
-        message=message,
-    )
+    return check("samples_against_weights", enough, bound / size, 1.0, message)

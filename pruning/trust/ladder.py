@@ -1,15 +1,20 @@
 """Predicted and measured increase of the loss at 10, 20, ..., 100 % of the target.
 
-Every rung starts from the dense weights and goes there in one step, by the criterion's scores and
-with its compensation, so that it says how far one quadratic model reaches.
+Every rung starts from the dense weights and goes there with what is known of the loss at these, by
+the criterion's scores and with its compensation, so that it says how far one quadratic model
+reaches. Where the schedule is one_by_one and the criterion obs, a rung is that much of the greedy
+path, its inverse downdated from deletion to deletion and the curvature never computed anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pruning.catalogue.criteria.obs import OBS
 from pruning.choice import compensate, score, select
 from pruning.criteria import Problem
 from pruning.curvature.quadratic import curvature_term, gradient
@@ -18,7 +23,9 @@ from pruning.errors import SecateurError
 from pruning.job import Job
 from pruning.metrics import evaluate
 from pruning.report.trust import Ladder, LayerLadder, Rung
+from pruning.solvers import greedy
 from pruning.solvers.obs import SingularError
+from pruning.spec import OneByOne
 
 RUNGS = tuple(i / 10 for i in range(1, 11))
 """Heights, as shares of the target."""
@@ -30,6 +37,18 @@ OWN_FACTOR = 1.1
 NEGLIGIBLE = 1e-5
 """Increases of at most this share of the largest on the ladder decide nothing: where a dead unit
 wakes up, the model foretells zero and the truth is some millionth."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """From the dense weights to one rung, all of shape [W].
+
+    `own` holds what the criterion itself foretells for each removed weight, zero elsewhere.
+    """
+
+    removed: Tensor
+    change: Tensor
+    own: Tensor
 
 
 @dataclass(frozen=True)
@@ -47,7 +66,7 @@ class _Ground:
         job = self.job
         first = float(self.gradient @ change)
         moved = bool(change.any())
-        second = 0.5 * curvature_term(job.network(), self.data, job.loss, change) if moved else 0.0
+        second = 0.5 * curvature_term(job.network(), self.data, job.loss, change).value
         measured, error = 0.0, None
         if moved:
             try:
@@ -87,28 +106,25 @@ def climb(
         shares: Heights, as shares of the target, ascending.
     """
     weights, options = job.weights, job.spec.trust
-    old, everything = weights.read(), torch.arange(len(weights), device=job.device)
+    old = weights.read()
     loss = evaluate(job.module, data, job.loss).loss
     ground = _Ground(job, data, old, gradient(job.network(), data, job.loss), loss)
     own_factor = OWN_FACTOR
     epsilon = max(torch.finfo(p.weight.dtype).eps for p in weights.layers)
     measured_layers = len(weights.layers) <= options.layers
-    scores = score(job, problem)
     rungs: list[Rung] = []
     layers: list[list[Rung]] = [[] for _ in weights.layers]
-    for number, share in enumerate(shares):
+    counts = [int(share * job.target + 0.5) for share in shares]
+    for number, (count, step) in enumerate(zip(counts, _steps(job, problem, counts), strict=True)):
         job.narrator.progress(number, len(shares), "ladder")
-        count = int(share * job.target + 0.5)
-        removed = select(job, scores, everything, count, count)
-        own = torch.where(removed, scores, 0.0)
-        try:
-            change = _rounded(job, old, compensate(job, problem, removed), removed)
-        except SingularError as failure:
-            nothing = Rung(sparsity=count / len(weights), removed=count, error=str(failure))
+        if isinstance(step, SingularError):
+            nothing = Rung(sparsity=count / len(weights), removed=count, error=str(step))
             rungs.append(nothing)
             for group in layers if measured_layers else []:
                 group.append(nothing.model_copy())
             continue
+        removed, own = step.removed, step.own
+        change = _rounded(job, old, step.change, removed)
         rungs.append(
             ground.rung(change, count, len(old), float(own.sum()) if in_loss_units else None)
         )
@@ -154,6 +170,44 @@ def climb(
             f"{options.layers} (spec.trust.layers)"
         ),
     )
+
+
+def _steps(job: Job, problem: Problem, counts: Sequence[int]) -> Iterator[_Step | SingularError]:
+    """One for each of `counts`, ascending; what could not be solved in the place of a step."""
+    spec: Any = job.spec
+    if isinstance(spec.schedule, OneByOne) and isinstance(spec.criterion, OBS):
+        yield from _along_the_path(problem, counts)
+        return
+    everything = torch.arange(len(job.weights), device=job.device)
+    scores = score(job, problem)
+    for count in counts:
+        removed = select(job, scores, everything, count, count)
+        try:
+            change = compensate(job, problem, removed)
+        except SingularError as failure:
+            yield failure
+            continue
+        yield _Step(removed, change, torch.where(removed, scores, 0.0))
+
+
+def _along_the_path(problem: Problem, counts: Sequence[int]) -> Iterator[_Step | SingularError]:
+    """Stops on one walk down the greedy path; a deletion's own prediction is its cost then."""
+    old = problem.weights
+    removed = torch.zeros(len(old), dtype=torch.bool, device=old.device)
+    weights, own = old, torch.zeros_like(old)
+    path = greedy.deletions(problem)
+    stuck: SingularError | None = None
+    done = 0
+    for count in counts:
+        try:
+            for deletion in islice(path, count - done):
+                removed[deletion.position] = True
+                own[deletion.position] = deletion.cost
+                weights = deletion.weights
+        except SingularError as failure:
+            stuck = failure
+        done = count
+        yield stuck or _Step(removed.clone(), weights - old, own.clone())
 
 
 def _rounded(job: Job, old: Tensor, change: Tensor, removed: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from rich import box
@@ -10,6 +11,9 @@ from rich.text import Text
 
 from pruning.report.words import is_gate
 from secateur.cli.output import print_pairs, size, stdout
+
+TRUST_WIDTH = 64
+"""Of 80 columns, what labels leave."""
 
 
 def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: bool = True) -> None:
@@ -33,11 +37,13 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: b
         console.print(_stages(report))
     loss = report["loss"]
     pairs = {} if console.is_terminal else _plain_stages(report)
+    checks = report.get("checks") or []
     pairs |= {
         "loss increase": f"predicted {_number(loss['predicted_increase'])}, "
         f"measured {_number(loss['measured_increase'])}",
         "sizes": _sizes(report.get("sizes") or {}),
-        "checks": _checks(report.get("checks") or [], gates),
+        "checks": _checks([c for c in checks if c.get("group") != "trust"], gates),
+        "trust": _trust(report, [c for c in checks if c.get("group") == "trust"]),
         "written": "\n".join(str(path) for path in files),
     }
     print_pairs(console, {name: value for name, value in pairs.items() if value})
@@ -94,6 +100,26 @@ def _checks(checks: list[dict[str, Any]], gates: bool) -> str:
     said = [c for c in bad if gates or not is_gate(c["name"])]
     lines = [f"{c['name']} {c['status']}: {c['message']}" for c in said]
     return "\n".join([f"{passed} of {len(checks)} passed", *lines])
+
+
+def _trust(report: dict[str, Any], checks: list[dict[str, Any]]) -> str:
+    """A few lines: the assumptions that do not hold, by name, and how far the quadratic model does.
+
+    What they mean takes a paragraph each, which the report has.
+    """
+    lines = []
+    if checks:
+        names = [c["name"].removeprefix("trust.") for c in checks if c["status"] != "pass"]
+        held = len(checks) - len(names)
+        lines.append(f"{held} of {len(checks)} assumptions of the theory hold")
+        lines += wrap(f"not: {', '.join(names)}", TRUST_WIDTH) if names else []
+    ladder = (report.get("trust") or {}).get("ladder")
+    if ladder:
+        lines.append(
+            f"one quadratic model holds up to {ladder['holds_up_to'] or 0.0:.1%} removed "
+            "(see report.html)"
+        )
+    return "\n".join(lines)
 
 
 def _number(value: float | None) -> str:

@@ -70,6 +70,7 @@ def test_the_catalogue_lists_every_method_with_its_parameters(caller: Caller) ->
     found = caller.http.get("/v1/criteria").json()
     assert {entry["kind"] for entry in found["criteria"]} == set(catalogue.criteria())
     assert {entry["kind"] for entry in found["compensations"]} == set(catalogue.compensations())
+    assert {"criterion", "schedule", "trust"} <= found["spec"]["properties"].keys()
     for entry in found["criteria"] + found["compensations"]:
         assert entry["title"]
         assert entry["parameters"]["properties"]["kind"]["const"] == entry["kind"]

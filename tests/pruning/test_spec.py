@@ -2,11 +2,12 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import BaseModel
 
 from pruning import catalogue
 from pruning.catalogue import Size
 from pruning.errors import CODES, SecateurError
-from pruning.spec import Spec, default_spec, parse_spec
+from pruning.spec import Spec, default_spec, parse_spec, places
 
 REFUSED = [
     ({"sparsty": 0.5}, "spec_invalid", "spec.sparsty"),
@@ -71,9 +72,9 @@ def test_every_wrong_field_is_listed_and_the_near_name_offered():
          "There is no criterion of kind 'obss'. Did you mean 'obs'? "
          "The kinds are grasp, magnitude, obd, obs, random, snip, synflow, taylor, wanda."),
         ({"schedule": {"kind": "xyz"}},
-         "There is no schedule of kind 'xyz'. The kinds are one_shot, rounds."),
+         "There is no schedule of kind 'xyz'. The kinds are one_shot, rounds, one_by_one."),
         ({"schedule": {"kind": ["x"]}},
-         "There is no schedule of kind ['x']. The kinds are one_shot, rounds."),
+         "There is no schedule of kind ['x']. The kinds are one_shot, rounds, one_by_one."),
         ({"criterion": {}},
          "criterion needs a kind. "
          "The kinds are grasp, magnitude, obd, obs, random, snip, synflow, taylor, wanda."),
@@ -90,6 +91,60 @@ def test_what_is_wrong_is_said_in_plain_words_with_the_value(data: object, messa
     with pytest.raises(SecateurError) as caught:
         parse_spec(data)
     assert caught.value.message == message
+
+
+KINDS = {place: list(found) for place, found in places().items() if "" not in found}
+
+
+def nested(place: str, value: object) -> dict:
+    """A spec that holds one value at a dotted place."""
+    _, *names = place.split(".")
+    for name in reversed(names):
+        value = {name: value}
+        if name == "optimizer":
+            value["kind"] = "fine_tune"
+    return value
+
+
+def test_the_unions_are_those_of_the_spec():
+    assert KINDS.keys() == {
+        "spec.criterion", "spec.compensation", "spec.pattern", "spec.allocation",
+        "spec.schedule", "spec.recovery", "spec.recovery.optimizer",
+    }  # fmt: skip
+    assert KINDS["spec.criterion"] == list(catalogue.criteria())
+    assert KINDS["spec.compensation"] == list(catalogue.compensations())
+    assert KINDS["spec.schedule"] == ["one_shot", "rounds", "one_by_one"]
+
+
+@pytest.mark.parametrize("place", KINDS)
+def test_every_kind_that_is_offered_is_taken_and_every_kind_is_offered(place: str):
+    for kind in KINDS[place]:
+        spec = parse_spec(nested(place, {"kind": kind}))
+        assert places()[place][kind] in {type(p) for p in walk(spec)}
+    with pytest.raises(SecateurError) as caught:
+        parse_spec(nested(place, {"kind": "?"}))
+    assert caught.value.where.startswith(place)
+    assert all(kind in caught.value.message for kind in KINDS[place])
+
+
+def walk(part: BaseModel):
+    yield part
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if isinstance(value, BaseModel):
+            yield from walk(value)
+
+
+@pytest.mark.parametrize("field", catalogue.PLANNED)
+def test_what_is_planned_is_refused_with_what_there_is(field: str):
+    for kind in catalogue.PLANNED[field]:
+        part = {kind: 1} if field == "target" else {"kind": kind}
+        with pytest.raises(SecateurError) as caught:
+            parse_spec({field: part})
+        assert caught.value.code == "not_available"
+        there = ["sparsity"] if field == "target" else KINDS[f"spec.{field}"]
+        assert kind not in there
+        assert all(name in caught.value.hint for name in there)
 
 
 def test_without_labels_the_default_is_layerwise_which_is_refused_by_name():
@@ -120,10 +175,6 @@ def test_every_declaration_describes_and_prices_itself(group: dict):
         low, high = declaration().price(small), declaration().price(large)
         assert low.bytes <= high.bytes
         assert low.flops <= high.flops
-
-
-def test_planned_methods_are_not_also_declared():
-    assert not set(catalogue.PLANNED["compensation"]) & catalogue.compensations().keys()
 
 
 def test_spec_and_catalogue_import_no_torch_and_no_numpy():

@@ -38,7 +38,12 @@ REPORT: dict[str, Any] = {
         "bitmask_bytes": 10**9,
         "masks_bytes": 10**9,
     },
-    "checks": [{"name": "max_drop.accuracy", "status": "fail", "message": "went down"}],
+    "checks": [
+        {"name": "max_drop.accuracy", "group": "gate", "status": "fail", "message": "went down"},
+        {"name": "trust.gradient_term", "group": "trust", "status": "pass", "message": "small"},
+        {"name": "trust.curvature_rank", "group": "trust", "status": "warn", "message": "low"},
+    ],
+    "trust": {"ladder": {"holds_up_to": 0.255}},
 }
 
 
@@ -78,6 +83,10 @@ def test_a_missed_gate_is_explained_once(capsys: pytest.CaptureFixture[str]) -> 
     print_result(REPORT)
     out = capsys.readouterr().out
     assert "went down" in out
+    assert "0 of 1 passed" in out
+    assert "1 of 2 assumptions of the theory hold" in out
+    assert "not: curvature_rank" in out
+    assert "holds up to 25.5% removed" in out
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[1].index("dense") == lines[3].index("predicted")

@@ -24,8 +24,9 @@ class Layerwise(Declaration):
         sequential: Whether each layer sees the inputs that the already pruned layers before it
             produce; else those of the dense network.
         aim: With `sequential`, what the layer's outputs are to match: those of the dense network
-            (`dense`), also making up for what the residual stream it adds to has lost
-            (`residual`), or those of its own dense weights on the inputs it now sees (`own`).
+            (`dense`), also making up for how far the residual stream that they are added to lies
+            from the dense network's (`stream`), or those of the layer's own dense weights on the
+            inputs that it now sees (`layer`).
         damping: Added to the diagonal of the Gram matrix, in units of its mean.
     """
 
@@ -33,7 +34,7 @@ class Layerwise(Declaration):
     solver: Literal["auto", "greedy", "sparsegpt", "admm", "least_squares"] = "auto"
     effort: Literal["normal", "high"] = "normal"
     sequential: bool = True
-    aim: Literal["own", "dense", "residual"] = "dense"
+    aim: Literal["layer", "dense", "stream"] = "dense"
     damping: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = AUTO_DAMPING
 
     about = About(

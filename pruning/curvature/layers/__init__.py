@@ -10,6 +10,6 @@ the torch functions that it describes, and
 """
 
 from pruning.curvature.layers.capture import Capture
-from pruning.curvature.layers.squares import sum_of_squares
+from pruning.curvature.layers.squares import Problem, add_squares
 
-__all__ = ["Capture", "sum_of_squares"]
+__all__ = ["Capture", "Problem", "add_squares"]

@@ -26,8 +26,7 @@ class Bound:
         inputs: What the weight is applied to.
         weight: The weight itself.
         unfold: Inputs, with samples first, as [n, g, d, T].
-        fold: Output gradients, with samples first and any number c of columns before them, as
-            [c, n, g, o, T].
+        fold: Output gradients, with samples first, as [n, g, o, T].
         movable: Whether the samples may lie along any axis but the last; else along the first.
         copies: How many times `unfold` copies an input's entries; 0 if it is a view.
     """

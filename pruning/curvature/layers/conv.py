@@ -58,9 +58,9 @@ def unfold(inputs: Tensor, geometry: Geometry) -> Tensor:
 
 
 def fold(gradients: Tensor, groups: int) -> Tensor:
-    """[c, n, channels, *spatial] as [c, n, g, channels / g, positions]."""
-    columns, count, channels = gradients.shape[:3]
-    return gradients.reshape(columns, count, groups, channels // groups, -1)
+    """[n, channels, *spatial] as [n, g, channels / g, positions]."""
+    count, channels = gradients.shape[:2]
+    return gradients.reshape(count, groups, channels // groups, -1)
 
 
 def _each(value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:

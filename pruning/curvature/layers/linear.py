@@ -26,6 +26,5 @@ def unfold(inputs: Tensor) -> Tensor:
 
 
 def fold(gradients: Tensor) -> Tensor:
-    """[c, n, ..., o] as [c, n, 1, o, T]."""
-    flat = gradients.reshape(*gradients.shape[:2], -1, gradients.shape[-1])
-    return flat.transpose(2, 3).unsqueeze(2)
+    """[n, ..., o] as [n, 1, o, T]."""
+    return unfold(gradients)

@@ -141,20 +141,36 @@ def test_block_inverse_is_the_dense_inverse_of_each_block_and_woodburys(name):
         torch.testing.assert_close(inverse[at], woodbury.diagonal(), rtol=1e-7, atol=0)
 
 
+@pytest.mark.parametrize("matrix", ["hessian", "gauss_newton"])
 @cases_table
-def test_gradient_and_quadratic_model(name):
+def test_gradient_and_quadratic_model(name, matrix, monkeypatch):
     case = cases.make(name)
+    if matrix == "gauss_newton":
+        monkeypatch.setattr(quadratic, "hessian_products", _no_second_derivatives)
     w = case.weights.read()
     change = 0.3 * torch.randn(len(w), dtype=torch.float64)
     g = torch.func.grad(lambda w: brute_force.mean_loss(case, w))(w).detach()
-    h = brute_force.ggn(case)
+    h = (brute_force.exact_hessian if matrix == "hessian" else brute_force.ggn)(case)
     close(quadratic.gradient(case.network, case.data, case.loss), g)
     prediction = quadratic.predict(case.network, case.data, case.loss, change)
+    assert prediction.matrix == matrix
     assert prediction.first_order == pytest.approx(float(g @ change), rel=1e-9)
     assert prediction.second_order == pytest.approx(float(change @ h @ change) / 2, rel=1e-9)
     for number, value in enumerate(prediction.by_layer):
         part = torch.where(case.weights.group == number, change, 0.0)
         assert value == pytest.approx(float(g @ part + part @ h @ part / 2), rel=1e-9)
+
+
+def _no_second_derivatives(*args):
+    raise NotImplementedError("derivative not implemented")
+
+
+def test_nothing_moved_costs_nothing():
+    case = cases.make("mlp-mse")
+    prediction = quadratic.predict(
+        case.network, case.data, case.loss, torch.zeros(len(case.weights), dtype=torch.float64)
+    )
+    assert (prediction.total, prediction.by_layer) == (0.0, [0.0] * len(prediction.by_layer))
 
 
 def test_gauss_newton_is_the_hessian_of_a_linear_network():

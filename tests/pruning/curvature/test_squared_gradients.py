@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pruning.curvature import empirical_fisher, ggn_diagonal, ggn_mc, squared_gradients
+from pruning.curvature import (
+    block_fisher,
+    empirical_fisher,
+    ggn_diagonal,
+    ggn_mc,
+    layer_gradients,
+    squared_gradients,
+)
 from pruning.curvature.layers import squares
 from pruning.curvature.losses import LOSSES
 from pruning.data.batches import ArrayData
@@ -126,7 +133,7 @@ def test_known_layers_never_take_the_general_path(name):
 def test_the_general_path_gives_the_same_numbers(monkeypatch):
     case = cases.make("cnn-cross_entropy")
     quick = both(case, case.network)
-    monkeypatch.setattr(squared_gradients, "_proven", lambda *args: {})
+    monkeypatch.setattr(squared_gradients, "sample_axes", lambda *args: {})
     network = case.network
     slow = both(case, network)
     assert len(network.general) == 4
@@ -137,8 +144,8 @@ def test_the_general_path_gives_the_same_numbers(monkeypatch):
 def test_batches_and_columns_in_small_parts_give_the_same_sums(monkeypatch):
     case = cases.make("cnn-cross_entropy")
     whole = both(case, case.network)
-    monkeypatch.setattr(squared_gradients, "BATCH", 2)
-    monkeypatch.setattr(squared_gradients.per_sample, "ACTIVATION_BYTES", 1)
+    monkeypatch.setattr(layer_gradients, "BATCH", 2)
+    monkeypatch.setattr(layer_gradients.per_sample, "ACTIVATION_BYTES", 1)
     for a, b in zip(whole, both(case, case.network), strict=True):
         close(a, b)
 
@@ -157,7 +164,10 @@ def test_either_form_gives_the_squares(positions, columns):
     u = torch.randn(3, 2, 4, positions, dtype=torch.float64)
     b = torch.randn(columns, 3, 2, 5, positions, dtype=torch.float64)
     expected = torch.einsum("ngdt,cngot->cngod", u, b).square().sum((0, 1))
-    close(squares.sum_of_squares([(u, b)]), expected)
+    total = torch.ones(2, 5, 4, dtype=torch.float64)
+    problem = squares.Problem(u, list(b), unfold=lambda x: x, fold=lambda g: g, copies=1)
+    squares.add_squares(total, [problem])
+    close(total, 1.0 + expected)
 
 
 @pytest.mark.parametrize("name", ["mlp-cross_entropy", "mlp-mse", "cnn-cross_entropy"])
@@ -184,3 +194,28 @@ def test_monte_carlo_repeats_with_its_seed_and_varies_without():
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_sample_takes_the_same_room_whatever_data_set_it_is_a_view_of():
+    network = cases.make("cnn-cross_entropy").network
+    many = cases.make("cnn-cross_entropy", samples=500).data
+    sample = next(iter(many.batches(1)))[0]
+    alone = network.saved_bytes(tuple(x.clone() for x in sample))
+    assert network.saved_bytes(sample) == alone
+
+
+@pytest.mark.parametrize("grouped", [1, 40, block_fisher.GROUPED])
+def test_products_of_blocks_are_summed_in_parts_with_and_without_padding(grouped, monkeypatch):
+    monkeypatch.setattr(block_fisher, "GROUPED", grouped)
+    torch.manual_seed(0)
+    group = torch.repeat_interleave(torch.tensor([0, 2, 3]), torch.tensor([7, 8, 3]))
+    index = block_fisher.partition(group, 4)
+    rows = torch.randn(6, len(group), dtype=torch.float64)
+    total = torch.ones(len(index), 4, 4, dtype=torch.float64)
+    block_fisher.add_products(total, rows, index)
+    for block, positions in zip(total, index, strict=True):
+        real = positions >= 0
+        expected = torch.ones(4, 4, dtype=torch.float64)
+        own = rows[:, positions[real]]
+        expected[: len(own.T), : len(own.T)] += own.T @ own
+        close(block, expected)

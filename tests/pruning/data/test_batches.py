@@ -85,5 +85,24 @@ def test_samples_that_are_no_pair_of_tensors_are_refused_with_a_hint(given, code
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize("given", [X, (X,), [X], (X, None)])
+def test_inputs_alone_are_enough_where_no_labels_are_needed(given):
+    found = as_arrays(given, labelled=False)
+    assert found.target is None
+    assert torch.equal(found.inputs["input"], X)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: (x,), lambda x: (x, None)])
+def test_match_dense_prunes_with_inputs_alone(wrap):
+    torch.manual_seed(0)
+    net, x = torch.nn.Linear(6, 3), torch.randn(40, 6)
+    asked = {"objective": {"loss": "match_dense", "metrics": []}, "criterion": {"kind": "obd"}}
+    report = prune(net, wrap(x), asked).report
+    assert report.sparsity.removed == 9
+    with torch.no_grad():
+        labelled = prune(net, (x, net(x)), asked).report
+    assert report.loss == labelled.loss
+
+
 def test_a_pair_may_be_a_list():
     assert as_arrays([X, Y]).samples == 10

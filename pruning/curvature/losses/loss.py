@@ -1,0 +1,44 @@
+"""What every loss can do."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from pruning.errors import SecateurError
+
+
+class Loss(Protocol):
+    """A loss of one sample's output z (without batch dimension) and target y."""
+
+    name: str
+
+    def check(self, outputs: Tensor, target: Tensor | None) -> None:
+        """Refuse outputs and targets that do not fit together, both with batch dimension."""
+
+    def samples(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The loss of each sample of a batch, shape [N]."""
+
+    def factor(self, output: Tensor, target: Tensor | None = None) -> Tensor:
+        """S(z, y) of one sample, shape [numel(z), columns]; rows in row-major order of z."""
+
+    def project(self, outputs: Tensor, tangents: Tensor, target: Tensor | None = None) -> Tensor:
+        """S(z, y)' v for each sample of a batch, without forming S; shape [N, columns]."""
+
+    def correct(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The share of right decisions in each sample, shape [N]; not every loss has one."""
+
+
+def required(target: Tensor | None, loss: Loss) -> Tensor:
+    """The target, which may not be missing.
+
+    Raises:
+        SecateurError: `labels_missing`.
+    """
+    if target is None:
+        raise SecateurError(
+            "labels_missing",
+            f"The loss {loss.name} needs labels, and the data hold none.",
+            where="target",
+            hint="Add an array named target to the data.",
+        )
+    return target

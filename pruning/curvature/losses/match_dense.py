@@ -1,0 +1,68 @@
+"""Distances to the dense network's own outputs, for data without labels."""
+
+from torch import Tensor
+
+from pruning.curvature.losses.loss import required
+from pruning.curvature.losses.rows import rows, softmax_factor, softmax_project
+from pruning.curvature.losses.squared_error import MeanSquaredError
+from pruning.errors import SecateurError
+
+
+class MatchDense(MeanSquaredError):  # noqa: N818
+    """Mean squared distance to the outputs of the dense network, which stand in for labels.
+
+    At the dense weights the loss and every sample's gradient are zero; the Gauss-Newton matrix
+    is not, and is the exact Hessian there.
+    """
+
+    name = "match_dense"
+
+
+class MatchDenseKL:
+    """Kullback-Leibler divergence from the dense network's softmax to the pruned one's.
+
+    l = 1/P sum over the P positions before the last axis of sum_c q_c (log q_c - log p_c), where
+    q = softmax(y) and y are the dense outputs. The output Hessian is that of cross-entropy.
+    """
+
+    name = "match_dense"
+
+    def check(self, outputs: Tensor, target: Tensor | None) -> None:
+        """Two scores or more along the last axis.
+
+        Raises:
+            SecateurError: `labels_missing` or `target_invalid`.
+        """
+        target = required(target, self)
+        if outputs.ndim < 2 or outputs.shape[-1] < 2 or target.shape != outputs.shape:
+            raise SecateurError(
+                "target_invalid",
+                "The distance kl needs two scores or more along the last axis of the outputs; the "
+                f"model's have shape {list(outputs.shape)}.",
+                where="spec.objective.distance",
+                hint="Use objective {loss: match_dense, distance: squared}.",
+            )
+
+    def samples(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Divergence of each sample, shape [N]."""
+        dense = target.to(outputs.dtype).log_softmax(-1)
+        gap = dense.exp() * (dense - outputs.log_softmax(-1))
+        return rows(gap.sum(-1)).mean(1)
+
+    def factor(self, output: Tensor, target: Tensor | None = None) -> Tensor:
+        """One softmax block a position, over sqrt(P); shape [P C, P C]."""
+        scores = output.reshape(-1, output.shape[-1])
+        return softmax_factor(scores) * len(scores) ** -0.5
+
+    def project(self, outputs: Tensor, tangents: Tensor, target: Tensor | None = None) -> Tensor:
+        """S'v position by position, shape [N, P C]."""
+        found = rows(softmax_project(outputs, tangents))
+        return found * (outputs.shape[-1] / found.shape[1]) ** 0.5
+
+    def correct(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Undefined.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(f"{self.name} knows no right and wrong")

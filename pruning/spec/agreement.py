@@ -1,0 +1,83 @@
+"""Which parts of a spec exclude each other; each refusal says what to change."""
+
+from typing import TYPE_CHECKING
+
+from pruning.catalogue.compensation.layerwise import Layerwise
+from pruning.catalogue.compensation.none import NoCompensation
+from pruning.catalogue.compensation.obs import OBSUpdate
+from pruning.catalogue.criteria.layer_obs import LayerOBS
+from pruning.catalogue.criteria.obs import OBS
+from pruning.spec.allocation import GlobalAllocation, SearchAllocation, UniformAllocation
+from pruning.spec.pattern import NM
+from pruning.spec.schedule import OneByOne, OneShot
+
+if TYPE_CHECKING:
+    from pruning.spec.spec import Spec
+
+
+def check_agreement(spec: "Spec") -> None:
+    """Refuses parts that contradict each other.
+
+    Raises:
+        ValueError: Which parts, and what to change.
+    """
+    if isinstance(spec.compensation, OBSUpdate) and not isinstance(spec.criterion, OBS):
+        raise ValueError(
+            "compensation obs needs criterion obs, whose curvature it uses; "
+            "set compensation to {kind: none} or criterion to {kind: obs}"
+        )
+    if isinstance(spec.schedule, OneByOne) and isinstance(spec.criterion, OBS):
+        _check_one_by_one(spec)
+    _check_layerwise(spec)
+    _check_pattern(spec)
+    if spec.gates.max_drop.keys() - set(spec.objective.metrics):
+        raise ValueError("gates.max_drop names a metric that objective.metrics does not list")
+    if "native" not in spec.outputs:
+        raise ValueError("outputs must hold native, the pruned model itself")
+
+
+def _check_one_by_one(spec: "Spec") -> None:
+    """The greedy path of OBS is over one full inverse, and moves the survivors as it goes."""
+    if isinstance(spec.compensation, NoCompensation):
+        raise ValueError("schedule one_by_one with criterion obs needs compensation obs")
+    if not isinstance(spec.allocation, GlobalAllocation):
+        raise ValueError("schedule one_by_one with criterion obs needs allocation global")
+    if getattr(spec.criterion, "inverse", None) not in ("auto", "full"):
+        raise ValueError("schedule one_by_one with criterion obs needs inverse full")
+
+
+def _check_layerwise(spec: "Spec") -> None:
+    compensation, criterion = spec.compensation, spec.criterion
+    if not isinstance(compensation, Layerwise):
+        if isinstance(spec.allocation, SearchAllocation):
+            raise ValueError("allocation search needs compensation layerwise, whose ladders it is "
+                             "made over")  # fmt: skip
+        return
+    if isinstance(spec.schedule, OneByOne):
+        raise ValueError("compensation layerwise can't be combined with schedule one_by_one; "
+                         "its solver greedy goes one by one within each layer")  # fmt: skip
+    if not compensation.chooses:
+        return
+    if not isinstance(criterion, LayerOBS):
+        raise ValueError(
+            f"the solver {compensation.resolve()} chooses the mask itself, by criterion "
+            "{kind: layer_obs}; leave the criterion out, or set solver to least_squares"
+        )
+    if criterion.damping != compensation.damping:
+        raise ValueError("criterion.damping and compensation.damping must be the same; give the "
+                         "compensation's alone")  # fmt: skip
+
+
+def _check_pattern(spec: "Spec") -> None:
+    pattern = spec.pattern
+    if not isinstance(pattern, NM):
+        return
+    if not isinstance(spec.allocation, UniformAllocation):
+        raise ValueError("pattern nm takes the same share of every layer: allocation uniform")
+    if abs(spec.target.sparsity - pattern.sparsity) > 1e-9:
+        raise ValueError(
+            f"pattern nm with n {pattern.n} and m {pattern.m} removes {pattern.sparsity:g} of the "
+            f"weights, and target.sparsity asks for {spec.target.sparsity:g}; leave the target out"
+        )
+    if not isinstance(spec.schedule, OneShot) or spec.schedule.recomputations != 1:
+        raise ValueError("pattern nm needs schedule {kind: one_shot, recomputations: 1}")

@@ -1,0 +1,88 @@
+"""From JSON or YAML values to a spec, or to a refusal in plain words."""
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from pruning import catalogue
+from pruning.errors import SecateurError
+from pruning.spec.places import places
+from pruning.spec.refusal import refusal
+from pruning.spec.spec import Spec
+
+
+def default_spec(labelled: bool, data: str = "The calibration data") -> dict[str, Any]:
+    """The spec of a job that names none, by whether its calibration data have labels.
+
+    Args:
+        labelled: Whether there are labels.
+        data: What to call the data in the refusal.
+
+    Raises:
+        SecateurError: `not_available`: without labels the sensible thing is layer-wise, which this
+            version lacks.
+    """
+    if labelled:
+        return {}
+    spec = {
+        "compensation": {"kind": "layerwise"},
+        "recovery": {"kind": "none"},
+        "target": {"sparsity": 0.5},
+    }
+    try:
+        parse_spec(spec)
+    except SecateurError as error:
+        if error.code != "not_available":
+            raise
+        raise SecateurError(
+            "not_available",
+            f"{data} has no labels (an array named target). Without labels Secateur prunes "
+            "layer by layer (compensation layerwise), which this version does not have yet.",
+            where="spec.compensation",
+            hint="Add the labels to the file as an array named target, or send a spec with "
+            "objective {loss: match_dense}.",
+        ) from None
+    return spec
+
+
+def parse_spec(data: Any) -> Spec:
+    """The spec that JSON or YAML values describe.
+
+    Raises:
+        SecateurError: `not_available` for a method the design names but this version lacks,
+            `spec_conflict` where two parts exclude each other, else `spec_invalid` with one
+            entry a wrong field under `details.errors`.
+    """
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise SecateurError(
+            "spec_invalid", f"A spec is a mapping, not {type(data).__name__}.", where="spec"
+        )
+    _refuse_planned(data)
+    try:
+        return Spec.model_validate(data)
+    except ValidationError as error:
+        raise refusal(error) from None
+
+
+def _refuse_planned(data: dict[str, Any]) -> None:
+    for field, kinds in catalogue.PLANNED.items():
+        part = data.get(field)
+        if not isinstance(part, dict):
+            continue
+        named = list(part) if field == "target" else [part.get("kind")]
+        for kind in kinds:
+            if kind in named:
+                raise SecateurError(
+                    "not_available",
+                    f"{field} {kind} is planned, and this version does not have it.",
+                    where=f"spec.{field}",
+                    hint=f"There is: {_what_there_is(field)}.",
+                )
+
+
+def _what_there_is(field: str) -> str:
+    variants = places()[f"spec.{field}"]
+    names = list(variants[""].model_fields) if "" in variants else list(variants)
+    return ", ".join(names)

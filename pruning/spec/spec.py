@@ -1,0 +1,56 @@
+"""The spec itself."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pruning.catalogue.compensation.none import NoCompensation
+from pruning.catalogue.criteria.obs import OBS
+from pruning.spec.agreement import check_agreement
+from pruning.spec.allocation import (
+    ERKAllocation,
+    GlobalAllocation,
+    OWLAllocation,
+    SearchAllocation,
+    UniformAllocation,
+)
+from pruning.spec.defaults import filled
+from pruning.spec.methods import Compensation, Criterion
+from pruning.spec.objective import Gates, Objective
+from pruning.spec.part import Part
+from pruning.spec.pattern import NM, Block, Unstructured
+from pruning.spec.recovery import FineTune, NoRecovery
+from pruning.spec.schedule import OneByOne, OneShot, Rounds
+from pruning.spec.selection import Scope, Target
+from pruning.spec.trust import Trust
+
+
+class Spec(Part):
+    """One pruning job, as asked for."""
+
+    objective: Objective = Objective()
+    criterion: Criterion = OBS()
+    compensation: Compensation = NoCompensation()
+    pattern: Annotated[Unstructured | NM | Block, Field(discriminator="kind")] = Unstructured()
+    target: Target = Target()
+    allocation: Annotated[
+        GlobalAllocation | UniformAllocation | ERKAllocation | OWLAllocation | SearchAllocation,
+        Field(discriminator="kind"),
+    ] = GlobalAllocation()
+    scope: Scope = Scope()
+    schedule: Annotated[OneShot | Rounds | OneByOne, Field(discriminator="kind")] = OneShot()
+    recovery: Annotated[NoRecovery | FineTune, Field(discriminator="kind")] = NoRecovery()
+    trust: Trust = Trust()
+    gates: Gates = Gates()
+    outputs: tuple[Literal["native", "masks", "bitmask"], ...] = ("native", "masks", "bitmask")
+    seed: int = Field(0, ge=0, lt=2**31)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_follow_each_other(cls, data: Any) -> Any:
+        return filled(data) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "Spec":
+        check_agreement(self)
+        return self
