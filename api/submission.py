@@ -37,7 +37,7 @@ def check(session: Session, project_id: str, request: PlanRequest) -> Submission
     facts = {role: DatasetFacts.model_validate(row.facts) for role, row in data.items()}
     if not request.spec:
         labelled = facts["calibration"].target is not None
-        spec = parse_spec(default_spec(labelled, data["calibration"].name))
+        spec = parse_spec(default_spec(labelled))
     return Submission(spec, plan(spec, ModelFacts.model_validate(model.facts), facts))
 
 

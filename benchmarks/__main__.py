@@ -7,6 +7,7 @@ BENCHMARKS = {
     "one_shot_digits": "accuracy left at 85 % sparsity without retraining: magnitude, OBD, OBS",
     "lecun_digits": "loss increase as weights are deleted: measured, quadratic model, OBD alone",
     "monks": "MONK's problems: weights left when the first answer goes wrong, by criterion",
+    "layerwise": "layers of a sentence encoder beside the reference code of SparseGPT and ALPS",
     "greedy_obs": "greedy OBS in a layer beside the reference code of Optimal Brain Compression",
     "curvature_cost": "diagonals and block inverses in units of a plain pass; BackPACK, curvlinops",
     "service_overhead": "the same job through the service and in one process",

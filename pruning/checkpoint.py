@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from pruning.data.batches import ArrayData
 from pruning.job import Job, State
 from pruning.metrics import Evaluation
-from pruning.report.schema import DampingTrial, Round
+from pruning.report.schema import DampingTrial, LayerOutput, Round
 from pruning.report.trust import Check, Trust
 
 KEY = "secateur"
@@ -44,20 +44,36 @@ class Checkpoints:
         tensors |= {"kept": state.kept, "saliency": state.saliency}
         # Tied tensors are stored once a name: the format refuses shared memory.
         tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-        record = {
-            "fingerprint": self.fingerprint,
-            "tensors": _digest(tensors),
-            "state": _state_values(state),
-        }
         path = self.folder / f"round-{len(state.rounds)}.safetensors"
+        self.write(path, tensors, {"state": _state_values(state)})
+
+    def layers(self, number: int) -> "SolvedLayers":
+        """Those of step `number`, each in a file of its own."""
+        return SolvedLayers(self, number)
+
+    def write(self, path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Aside, synced and renamed; the event is sent when it is there."""
+        record = {"fingerprint": self.fingerprint, "tensors": _digest(tensors), **values}
         aside = path.with_suffix(".part")
         with aside.open("wb") as file:
             file.write(save(tensors, {KEY: json.dumps(record)}))
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-        _sync_folder(self.folder)
+        _sync_folder(path.parent)
         self.job.narrator.checkpoint(path)
+
+    def read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Tensors and values of a file of this very job that is whole."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                record = json.loads((file.metadata() or {}).get(KEY, "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, ValueError):
+            return None
+        if record.get("fingerprint") != self.fingerprint or record["tensors"] != _digest(tensors):
+            return None
+        return tensors, record
 
     def latest(self) -> State | None:
         """The state of the newest valid checkpoint, whose weights are put into the module."""
@@ -71,19 +87,43 @@ class Checkpoints:
         return None
 
     def _restore(self, path: Path) -> State | None:
-        try:
-            with safe_open(path, framework="pt") as file:
-                record = json.loads((file.metadata() or {}).get(KEY, "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError):
+        found = self.read(path)
+        if found is None:
             return None
-        if record.get("fingerprint") != self.fingerprint or record["tensors"] != _digest(tensors):
-            return None
+        tensors, record = found
         kept, saliency = (tensors.pop(k).to(self.job.device) for k in ("kept", "saliency"))
         self.job.module.load_state_dict(
             {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
         )
         return _state(record["state"], kept, saliency)
+
+
+@dataclass(frozen=True)
+class SolvedLayers:
+    """Layers that were solved within a step, as `layer-<step>-<layer>.safetensors`."""
+
+    checkpoints: Checkpoints
+    step: int
+
+    def find(self, name: str) -> dict[str, Tensor] | None:
+        """What was kept of a layer; None without a valid file."""
+        path = self._path(name)
+        found = None if path is None else self.checkpoints.read(path)
+        return None if found is None else found[0]
+
+    def keep(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Write a layer's file."""
+        path = self._path(name)
+        if path is not None:
+            plain = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+            self.checkpoints.write(path, plain, {})
+
+    def _path(self, name: str) -> Path | None:
+        folder, job = self.checkpoints.folder, self.checkpoints.job
+        if folder is None:
+            return None
+        index = [p.name for p in job.weights.layers].index(name)
+        return folder / f"layer-{self.step}-{index}.safetensors"
 
 
 def _state_values(state: State) -> dict[str, Any]:
@@ -98,6 +138,8 @@ def _state_values(state: State) -> dict[str, Any]:
         "trust": None if state.trust is None else state.trust.model_dump(mode="json"),
         "trust_checks": [c.model_dump(mode="json") for c in state.trust_checks],
         "general": state.general,
+        "layer_outputs": [o.model_dump() for o in state.layer_outputs],
+        "notes": state.notes,
     }
 
 
@@ -115,6 +157,8 @@ def _state(values: dict[str, Any], kept: Tensor, saliency: Tensor) -> State:
         trust=None if values["trust"] is None else Trust.model_validate(values["trust"]),
         trust_checks=[Check.model_validate(c) for c in values["trust_checks"]],
         general=values["general"],
+        layer_outputs=[LayerOutput.model_validate(o) for o in values["layer_outputs"]],
+        notes=values["notes"],
     )
 
 

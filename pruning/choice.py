@@ -6,10 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruning.allocation import Layers, split
+from pruning.allocation import Layers, largest_remainder, split
 from pruning.criteria import Problem
 from pruning.evidence import View, input_norms
 from pruning.job import Job
+from pruning.patterns.groups import groups_of, lowest_of_each
+from pruning.patterns.shape import layer_pattern
+from pruning.patterns.unstructured import smallest
 from pruning.registry import method
 
 
@@ -33,17 +36,58 @@ def select(job: Job, scores: Tensor, active: Tensor, count: int, target: int) ->
     Returns:
         True for the weights that go, shape [A].
     """
-    spec: Any = job.spec
-    wanted = method("allocation", spec.allocation.kind).quotas(
-        spec.allocation, layers_of(job), target
-    )
-    shares = split(job.weights.group[active], job.weights.sizes, wanted, count)
+    pattern: Any = job.spec.pattern
+    shape = layer_pattern(pattern)
+    # Groups of weights are chosen as single weights are, each with the sum of its scores.
+    members = groups_of(job.weights.layers, active, shape)
+    worth = scores if members is None else scores[members].sum(1)
+    if shape.kind == "nm":
+        assert members is not None
+        return lowest_of_each(scores, members, shape.columns - shape.keep)
+    number = job.weights.group[active if members is None else active[members[:, 0]]]
+    quotas = _quotas(job, layers_of(job), target)
+    size = shape.rows * shape.columns
+    sizes = [n // size for n in job.weights.sizes]
+    wanted = None if quotas is None else [q / size for q in quotas]
+    gone = torch.zeros(len(worth), dtype=torch.bool, device=active.device)
+    for positions, share in split(number, sizes, wanted, count // size):
+        gone[positions] = smallest(worth[positions], share)
+    if members is None:
+        return gone
     removed = torch.zeros(len(active), dtype=torch.bool, device=active.device)
-    for positions, share in shares:
-        removed[positions] = method("patterns", spec.pattern.kind).smallest(
-            scores[positions], share
-        )
+    removed[members[gone].flatten()] = True
     return removed
+
+
+def quotas_of(job: Job, active: Tensor, count: int, target: int, layers: Layers) -> list[int]:
+    """How many weights of each layer go now, where each is to be pruned by itself.
+
+    Args:
+        job: Its spec names allocation and pattern.
+        active: Flat positions of the weights that are left, ascending, shape [A].
+        count: How many go now.
+        target: How many are gone in all afterwards.
+        layers: As the allocation sees them.
+    """
+    pattern: Any = job.spec.pattern
+    shape = layer_pattern(pattern)
+    size = 1 if shape.kind == "nm" else shape.rows * shape.columns
+    quotas = _quotas(job, layers, target)
+    if quotas is None:
+        raise ValueError("one threshold over all layers chooses no number for each")
+    kept = torch.bincount(job.weights.group[active], minlength=len(layers.sizes)).tolist()
+    lacks = [max(0.0, q - (n - a)) for q, n, a in zip(quotas, job.weights.sizes, kept, strict=True)]
+    # A budget other than the number of weights decides by itself how many go.
+    whole = count if abs(sum(quotas) - target) < 0.5 else round(sum(lacks))
+    return [size * n for n in largest_remainder([k / size for k in lacks], whole // size)]
+
+
+def _quotas(job: Job, layers: Layers, target: int) -> list[float] | None:
+    allocation: Any = job.spec.allocation
+    found: list[float] | None = method("allocation", allocation.kind).quotas(
+        allocation, layers, target
+    )
+    return found
 
 
 def layers_of(job: Job) -> Layers:
@@ -69,5 +113,7 @@ def compensate(job: Job, problem: Problem, removed: Tensor) -> Tensor:
         SingularError: If the survivors' curvature can't be factorised.
     """
     spec: Any = job.spec
-    change: Tensor = method("solvers", spec.compensation.kind).compensate(problem, removed)
+    # Layer-wise, the criterion chooses and the layers are solved afterwards.
+    kind = "none" if spec.compensation.kind == "layerwise" else spec.compensation.kind
+    change: Tensor = method("solvers", kind).compensate(problem, removed)
     return change

@@ -5,7 +5,7 @@ from typing import Any
 from pruning.catalogue.criteria.obs import FULL_LIMIT, OBS
 from pruning.catalogue.curvature import EMPIRICAL, HESSIAN_LIMIT, RESTRICTED_LIMIT
 from pruning.errors import SecateurError
-from pruning.spec import Spec
+from pruning.spec import NM, Spec, Unstructured
 
 FIRST_ORDER = frozenset({"taylor", "snip", "grasp"})
 """Criteria that are zero where the gradient is."""
@@ -89,3 +89,33 @@ def check_sizes(spec: Spec, layers: dict[str, int], steps: int) -> None:
                 where="spec.schedule",
                 hint="Use schedule {kind: one_shot, recomputations: 1}, or inverse: block_fisher.",
             )
+
+
+def check_pattern(spec: Spec, layers: list[tuple[str, tuple[int, ...], int]]) -> None:
+    """Refuses a pattern whose groups do not divide the layers in scope.
+
+    Args:
+        spec: What is asked for.
+        layers: Name, shape of the weight and number of groups of each layer.
+
+    Raises:
+        SecateurError: `spec_conflict`, naming all layers that do not fit.
+    """
+    pattern = spec.pattern
+    if isinstance(pattern, Unstructured):
+        return
+    rows, columns = (1, pattern.m) if isinstance(pattern, NM) else pattern.shape
+    odd = [
+        name for name, shape, groups in layers if shape[0] // groups % rows or shape[1] % columns
+    ]
+    if odd:
+        shown = ", ".join(odd[:10]) + (", ..." if len(odd) > 10 else "")
+        raise SecateurError(
+            "spec_conflict",
+            f"Groups of {rows} x {columns} (outputs x input channels) do not divide {len(odd)} of "
+            f"{len(layers)} layers: {shown}.",
+            where="spec.pattern",
+            hint=f"Leave them out with scope: {{exclude: [{', '.join(odd[:10])}]}}, or choose a "
+            "pattern that divides them.",
+            layers=odd,
+        )

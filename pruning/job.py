@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pruning.combinations import check_combination, check_sizes
+from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.curvature.losses import Loss, loss_of
 from pruning.curvature.network import Network, first_output
 from pruning.data.batches import ArrayData, Data, as_arrays
@@ -19,10 +19,9 @@ from pruning.layers import FlatWeights, Prunable, find_prunable, prunable_layers
 from pruning.metrics import Evaluation
 from pruning.progress import Narrator
 from pruning.recovery.masking import Masking
-from pruning.registry import method
-from pruning.report.schema import DampingTrial, ReportWarning, Round
+from pruning.report.schema import DampingTrial, LayerOutput, ReportWarning, Round
 from pruning.report.trust import Check, Trust
-from pruning.schedule.step import Step, removal_count
+from pruning.schedule.step import Step, planned_steps, removal_count
 from pruning.solvers.damping import HELD_OUT
 from pruning.spec import Spec, parse_spec
 
@@ -62,16 +61,14 @@ class Job:
     @property
     def target(self) -> int:
         """Weights to be removed in all."""
-        return removal_count(self.spec.target.sparsity, len(self.weights))
+        unit = self.spec.pattern.unit
+        return removal_count(self.spec.target.sparsity, len(self.weights), unit)
 
     @cached_property
     def steps(self) -> list[Step]:
         """The schedule's steps."""
-        schedule = self.spec.schedule
-        steps: list[Step] = method("schedule", schedule.kind).steps(
-            schedule, len(self.weights), self.target
-        )
-        return steps
+        spec = self.spec
+        return planned_steps(spec.schedule, len(self.weights), self.target, spec.pattern.unit)
 
     @cached_property
     def held_out(self) -> tuple[ArrayData, ArrayData]:
@@ -105,13 +102,15 @@ class State:
     dense_metrics: dict[str, float]
     kept: Tensor
     saliency: Tensor
-    predicted_by_layer: list[float]
+    predicted_by_layer: list[float | None]
     rounds: list[Round] = field(default_factory=list)
     sweep: list[DampingTrial] = field(default_factory=list)
     pruned_metrics: dict[str, float] = field(default_factory=dict)
     recovered_metrics: dict[str, float] | None = None
     trust: Trust | None = None
     trust_checks: list[Check] = field(default_factory=list)
+    layer_outputs: list[LayerOutput] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     general: list[str] = field(default_factory=list)
 
     @property
@@ -152,6 +151,7 @@ def prepare(
     weights = FlatWeights(find_prunable(module, spec.scope, heads))
     job = Job(module, data, spec, facts, narrator, prunable_layers(module), weights)
     check_combination(spec, len(weights))
+    check_pattern(spec, [(p.layer, tuple(p.weight.shape), p.groups) for p in weights.layers])
     check_sizes(spec, {p.layer: p.weight.numel() for p in weights.layers}, len(job.steps))
     for layer in weights.layers:
         if not bool(torch.isfinite(layer.weight).all()):

@@ -71,7 +71,7 @@ def prune(
         store = Checkpoints(checkpoints, job)
         state = store.latest() or start(job)
         for step in job.steps[len(state.rounds) :]:
-            remove(job, state, step)
+            remove(job, state, step, store)
             if step.recover:
                 recover(job, state)
             store.save(state)

@@ -12,13 +12,12 @@ from pydantic import BaseModel, ConfigDict
 
 from pruning.catalogue.about import Size
 from pruning.catalogue.criteria.obs import BLOCK_LIMIT, OBS, Inverse
-from pruning.combinations import check_combination, check_sizes
+from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts
 from pruning.match import match
-from pruning.registry import method
 from pruning.report.schema import ReportWarning, Substitution
-from pruning.schedule.step import removal_count
+from pruning.schedule.step import planned_steps, removal_count
 from pruning.spec import FineTune, Scope, Spec
 
 ROLES = ("calibration", "training", "evaluation")
@@ -137,8 +136,10 @@ def plan(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) -> Plan:
     layers = layers_in_scope(model.layers, spec.scope)
     _check_data(spec, model, data)
     weights = sum(layer.parameters for layer in layers)
-    remove = removal_count(spec.target.sparsity, weights)
-    steps = len(method("schedule", spec.schedule.kind).steps(spec.schedule, weights, remove))
+    unit = spec.pattern.unit
+    remove = removal_count(spec.target.sparsity, weights, unit)
+    steps = len(planned_steps(spec.schedule, weights, remove, unit))
+    check_pattern(spec, [(layer.name, tuple(layer.shape), layer.groups) for layer in layers])
     check_combination(spec, weights)
     check_sizes(spec, {layer.name: layer.parameters for layer in layers}, steps)
     inverse = _inverse(spec, weights)

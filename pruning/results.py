@@ -52,10 +52,11 @@ def make_report(job: Job, state: State) -> Report:
         loss=_loss(job, state),
         metrics=_metrics(job, state),
         rounds=state.rounds,
+        layer_outputs=state.layer_outputs,
         damping_sweep=state.sweep,
         curvature=_curvature(job, state),
         substitutions=_substitutions(job, state),
-        warnings=[*job.warnings, *_without_curvature(state)],
+        warnings=[*job.warnings, *_without_curvature(state), *_notes(state)],
         checks=[*_gates(job, state), *state.trust_checks],
         trust=state.trust,
         timings=dict(job.narrator.timings),
@@ -102,6 +103,7 @@ def _layers(job: Job, state: State) -> list[LayerReport]:
             strict=True,
         )
     }
+    errors = {o.layer: o.relative_error for o in state.layer_outputs}
     reports = []
     for layer in job.layers:
         zeros = int((layer.weight == 0).sum())
@@ -120,8 +122,14 @@ def _layers(job: Job, state: State) -> list[LayerReport]:
             report.removed = int(gone.sum())
             report.saliency, report.saliency_histogram = summarise(saliency.cpu().numpy(), gone)
             report.predicted_loss_increase = predicted
+            report.output_error = errors.get(layer.name)
         reports.append(report)
     return reports
+
+
+def _notes(state: State) -> list[ReportWarning]:
+    """What the walk from layer to layer had to do otherwise than planned."""
+    return [ReportWarning(code="layerwise_note", message=note) for note in state.notes]
 
 
 def _loss(job: Job, state: State) -> Loss:

@@ -7,20 +7,24 @@ import torch
 from torch import Tensor
 
 from pruning.catalogue import Declaration
+from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.catalogue.criteria.obs import OBS
+from pruning.checkpoint import Checkpoints
 from pruning.choice import compensate, score, select
 from pruning.criteria import Problem
 from pruning.curvature import Request, compute
 from pruning.curvature.matrix import LINEAR, Matrix, average
-from pruning.curvature.quadratic import predict
+from pruning.curvature.quadratic import Prediction, predict
 from pruning.errors import SecateurError
 from pruning.evidence import View, gather
 from pruning.factorization import refusal
 from pruning.job import Job, State
+from pruning.layerwise.cut import cut as cut_layers
+from pruning.layerwise.walk import Layer
 from pruning.metrics import evaluate
 from pruning.recovery.fine_tune import round_seed
 from pruning.registry import method
-from pruning.report.schema import DampingTrial, Round
+from pruning.report.schema import DampingTrial, LayerOutput, Round
 from pruning.schedule.step import Step
 from pruning.solvers import damping as dampings
 from pruning.solvers import greedy
@@ -33,11 +37,17 @@ MENDED_BY_DAMPING = ("loss_non_finite", "factorization_failed")
 """Errors of one damping that another one may not have; all others end the sweep."""
 
 
+PREDICTED_MACS = 20_000_000_000
+"""Multiply-adds over the calibration data up to which a layer-wise step predicts the loss: the
+second derivatives cost six forward passes."""
+
+
 @dataclass(frozen=True)
 class Cut:
     """Which active weights go, with their scores [A], and how all of them change [A].
 
-    `problem` is what the criterion knew; None where no weights were left.
+    `problem` is what the criterion knew; None where no weights were left, and layer-wise. `macs`
+    are the multiply-adds of the layers in scope over the calibration data, known layer-wise.
     """
 
     scores: Tensor
@@ -45,6 +55,7 @@ class Cut:
     change: Tensor
     damping: float | None = None
     problem: Problem | None = None
+    macs: int | None = None
 
 
 def start(job: Job) -> State:
@@ -57,14 +68,24 @@ def start(job: Job) -> State:
     return State(dense, metrics, kept, saliency, [0.0] * len(job.weights.layers))
 
 
-def remove(job: Job, state: State, step: Step) -> None:
-    """Remove until `step.removed` weights are gone, move the survivors, predict and measure."""
+def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:
+    """Remove until `step.removed` weights are gone, move the survivors, predict and measure.
+
+    Args:
+        job: What is pruned.
+        state: How far it is; it is brought forward by the step.
+        step: How far it shall be.
+        store: Where layers that are solved one by one are kept.
+    """
     number, criterion = len(state.rounds) + 1, cast(Declaration, job.spec.criterion)
     old, active = job.weights.read(), state.kept.nonzero()[:, 0]
     count = step.removed - (len(state.kept) - len(active))
     before = state.loss
     job.narrator.phase("scoring")
-    cut = _cut(job, state, number, old[active], active, count, step.removed)
+    if isinstance(job.spec.compensation, Layerwise):
+        cut = _cut_layerwise(job, state, old, active, step.removed, store)
+    else:
+        cut = _cut(job, state, number, old[active], active, count, step.removed)
     state.general = sorted({*state.general, *job.general})
     if number == 1 and cut.problem is not None:
         state.trust, state.trust_checks = assess(job, cut.problem)
@@ -73,13 +94,15 @@ def remove(job: Job, state: State, step: Step) -> None:
     change = _apply(job, old, active, cut)
     # The prediction refers to the weights from which the step started.
     job.weights.write(old)
-    prediction = predict(job.network(), job.data.calibration, job.loss, change)
+    prediction = _predict(job, cut, change)
     job.weights.write(old + change)
     state.saliency[active] = cut.scores
     state.kept[active[cut.removed]] = False
     state.predicted_by_layer = [
-        a + b for a, b in zip(state.predicted_by_layer, prediction.by_layer, strict=True)
+        None if a is None or b is None else a + b
+        for a, b in zip(state.predicted_by_layer, prediction.by_layer, strict=True)
     ]
+    gone = len(state.kept) - int(state.kept.sum())
     in_loss_units = criterion.about.unit == "loss"
 
     job.narrator.phase("evaluating")
@@ -89,8 +112,8 @@ def remove(job: Job, state: State, step: Step) -> None:
     state.rounds.append(
         Round(
             index=number,
-            sparsity=step.removed / len(state.kept),
-            removed=count,
+            sparsity=gone / len(state.kept),
+            removed=int(cut.removed.sum()),
             predicted_increase=prediction.total,
             matrix=prediction.matrix,
             criterion_predicted_increase=(
@@ -126,6 +149,17 @@ def recover(job: Job, state: State) -> None:
     stage = "recovered" if number == len(job.steps) else f"round {number} recovered"
     state.recovered_metrics = _measure(job, stage, loss)
     state.rounds[-1].loss_recovered = loss
+
+
+def _predict(job: Job, cut: Cut, change: Tensor) -> Prediction:
+    """The quadratic model of the change, where a pass for it is not out of all proportion."""
+    layers = len(job.weights.layers)
+    if cut.macs is None:
+        return predict(job.network(), job.data.calibration, job.loss, change)
+    if cut.macs > PREDICTED_MACS:
+        return Prediction(None, None, [None] * layers)
+    whole = predict(job.network(), job.data.calibration, job.loss, change, by_layer=False)
+    return replace(whole, by_layer=[None] * layers)
 
 
 def _measure(job: Job, stage: str, loss: float) -> dict[str, float]:
@@ -181,6 +215,42 @@ def _cut(
     except SingularError as failure:
         raise refusal(job.weights, failure, active, damping, criterion) from None
     return replace(cut, damping=damping if hasattr(criterion, "damping") else None)
+
+
+def _cut_layerwise(
+    job: Job, state: State, old: Tensor, active: Tensor, target: int, store: Checkpoints
+) -> Cut:
+    """The layers one after another; the criterion chooses first where the solver does not."""
+    compensation: Any = job.spec.compensation
+    number, count = len(state.rounds) + 1, target - (len(state.kept) - len(active))
+    scores, chosen = None, None
+    if not compensation.chooses:
+        first = _cut(job, state, number, old[active], active, count, target)
+        scores, chosen = first.scores, ~state.kept
+        chosen[active[first.removed]] = True
+    done = cut_layers(job, state.kept, count, target, chosen, store.layers(number))
+    state.layer_outputs += [_output(number, layer) for layer in done.layers]
+    state.notes += [n for n in done.notes if n not in state.notes]
+    sizes = {p.name: p.weight.numel() for p in job.weights.layers}
+    return Cut(
+        done.scores[active] if scores is None else scores,
+        done.removed[active],
+        (done.weights - old)[active],
+        damping=compensation.damping,
+        macs=sum(layer.columns * sizes[layer.name] for layer in done.layers),
+    )
+
+
+def _output(number: int, layer: Layer) -> LayerOutput:
+    return LayerOutput(
+        layer=layer.name,
+        round=number,
+        error=layer.error,
+        relative_error=layer.relative,
+        columns=layer.columns,
+        entries=layer.entries,
+        dead_inputs=layer.dead,
+    )
 
 
 def _cut_with_best_damping(

@@ -8,6 +8,7 @@ A network that has no second derivatives in torch is predicted with the Gauss-Ne
 place of H, dw' G dw = 1/N sum_n |S_n' J_n dw|^2 by one forward-mode pass; the report says so.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -41,14 +42,16 @@ class Prediction:
     Layers interact, so `by_layer` need not add up to `total`. `matrix` is that of `second_order`.
     """
 
-    first_order: float
-    second_order: float
-    by_layer: list[float]
+    first_order: float | None
+    second_order: float | None
+    by_layer: Sequence[float | None]
     matrix: MatrixName = "hessian"
 
     @property
-    def total(self) -> float:
-        """Predicted increase, in units of the loss."""
+    def total(self) -> float | None:
+        """Predicted increase, in units of the loss; None where nothing was predicted."""
+        if self.first_order is None or self.second_order is None:
+            return None
         return self.first_order + self.second_order
 
 

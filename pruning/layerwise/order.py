@@ -5,7 +5,7 @@ share their Gram matrix. A weight that is used more than once is a stage of its 
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -33,6 +33,12 @@ class Stage:
     def names(self) -> list[str]:
         """Of the weights, in the order of their use."""
         return list(self.forms)
+
+    def without(self, done: Container[str]) -> "Stage | None":
+        """The stage without the weights that are done; None if that is all of them."""
+        names = [name for name in self.names if name not in done]
+        forms = {name: self.forms[name] for name in names}
+        return Stage(forms, {name: self.sightings[name] for name in names}) if names else None
 
     @property
     def shared(self) -> bool:

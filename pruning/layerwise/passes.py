@@ -129,6 +129,10 @@ class Pass:
                 self._answer = self._run(call)
             except Exception as error:
                 self._raise = error
+            else:
+                # Not within reach of a module that catches errors.
+                if self.after is not None:
+                    self.after(call, self._answer)
             del call
             self._answered.release()
             self._asked.acquire()
@@ -191,8 +195,6 @@ class Pass:
                 result = self.residence.run(call.func, call.args, call.kwargs, self.originals)
         self._path = hash((self._path, getattr(call.func, "__name__", "")))
         self._note(call.number, result)
-        if self.after is not None:
-            self.after(call, result)
         return result
 
     def _note(self, number: int, result: Any) -> None:

@@ -131,6 +131,13 @@ class Streams:
             weight.copy_(value)
         self.residence.forget()
 
+    def go_on(self, done: Mapping[str, Tensor]) -> None:
+        """These weights were replaced before the passes began; their dense values are given."""
+        if self.dense:
+            for name, dense in done.items():
+                self.originals.keep(name, self.watch.weights[name], dense)
+        self.finish(done)
+
     def finish(self, names: Iterable[str]) -> None:
         """These weights are done: no batch waits before them any more."""
         self._left.difference_update(names)

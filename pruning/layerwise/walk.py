@@ -9,7 +9,7 @@ What a layer is aimed at, with X_p its inputs in the pruned network and X_d thos
   r apart from the dense network's, the layer makes up for r as well: |X_p A' - X_d W' - r|^2.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ class Options:
         limit: Bytes of memory for the activations of waiting batches; what goes beyond is written
             to files. None: no limit.
         folder: For these files; the system's folder for temporary files without one.
+        masks: Whether to keep which weights were removed, at a byte a weight.
     """
 
     aim: Aim = "stream"
@@ -56,6 +57,7 @@ class Options:
     device: torch.device | None = None
     limit: int | None = None
     folder: Path | None = None
+    masks: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Layer:
         name: Of the weight.
         error: tr((W' - A) H (W' - A)') of the written weights W', undamped; None if not solved.
         energy: tr(A H A').
-        removed: How many weights the solution took away; None if not solved.
+        count: How many weights the solution took away; None if not solved.
+        removed: Which, in the weight's shape, on the CPU; None if not solved or not to be kept.
         columns: Columns of each group that H is the mean of.
         entries: Of a column; fewer columns than these leave H without full rank.
         dead: Entries that are zero in every column, over all groups.
@@ -76,7 +79,8 @@ class Layer:
     name: str
     error: float | None
     energy: float
-    removed: int | None
+    count: int | None
+    removed: Tensor | None
     columns: int
     entries: int
     dead: int
@@ -106,6 +110,7 @@ def walk(
     options: Options | None = None,
     *,
     real: Tensor | None = None,
+    done: Mapping[str, Tensor] | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Walk:
     """Solve every layer in the order of first use, and write its weights into the module.
@@ -121,6 +126,8 @@ def walk(
         solve: Given a layer's problem, its solution; None leaves the layer as it is.
         options: How to walk.
         real: Which tokens are no padding, [N, T] (see `padding.real_tokens`); all without it.
+        done: Of a walk that goes on: by name the dense weights of the layers that it solved before,
+            whose pruned weights are in the module.
         progress: Called with (weights done, weights in all, the next weight's name).
 
     Raises:
@@ -145,9 +152,10 @@ def walk(
             module, tensors, batches, residence, shelf, dense=dense, pruned=pruned
         ) as streams:
             streams.lasting = any(stage.shared for stage in order.stages)
-            for stage in order.stages:
+            streams.go_on(done or {})
+            for stage in filter(None, (stage.without(done or {}) for stage in order.stages)):
                 if progress is not None:
-                    progress(len(layers), len(by_name), stage.names[0])
+                    progress(len(layers) + len(done or {}), len(by_name), stage.names[0])
                 moments = _moments(stage, options, residence.device, cross=dense and pruned)
                 streams.collect(stage, moments, drift=options.aim == "stream")
                 for name in stage.names:
@@ -155,26 +163,28 @@ def walk(
                     problem = collected(
                         by_name[name], stage.forms[name], moments, options.neighbours, weight
                     )
-                    layers.append(_solved(problem, solve, streams, len(stage.sightings[name])))
+                    uses = len(stage.sightings[name])
+                    layers.append(_solved(problem, solve, streams, uses, options.masks))
                     del problem, weight
                 streams.finish(stage.names)
         if progress is not None:
-            progress(len(layers), len(by_name), "")
+            progress(len(by_name), len(by_name), "")
         return Walk(layers, [*order.notes, *dict.fromkeys(streams.notes)])
 
 
-def _solved(problem: Collected, solve: Solve, streams: Streams, uses: int) -> Layer:
+def _solved(problem: Collected, solve: Solve, streams: Streams, uses: int, masks: bool) -> Layer:
     name, gram = problem.prunable.name, problem.gram
     solution = solve(problem)
-    error = removed = None
+    error = count = removed = None
     size = energy(problem.aim, gram)
     if solution is not None:
         streams.replace(name, problem.as_weight(solution.weight))
         written = streams.watch.weights[name].detach().to(gram.device, gram.dtype, copy=True)
         error = energy(problem.as_matrix(written).sub_(problem.aim), gram)
-        removed = int(solution.removed.sum())
+        count = int(solution.removed.sum())
+        removed = problem.as_weight(solution.removed).cpu() if masks else None
     dead = int((gram.diagonal(dim1=1, dim2=2) == 0).sum())
-    return Layer(name, error, size, removed, problem.columns, gram.shape[1], dead, uses)
+    return Layer(name, error, size, count, removed, problem.columns, gram.shape[1], dead, uses)
 
 
 def _moments(stage: Stage, options: Options, device: torch.device, cross: bool) -> Moments:

@@ -80,6 +80,21 @@ class SaliencyHistogram(_Section):
     not_positive: int = Field(default=0, description="Weights with a saliency <= 0 or not finite.")
 
 
+class LayerOutput(_Section):
+    """How far a layer's outputs moved when it was pruned by itself."""
+
+    layer: str = Field(description="Path of the weight.")
+    round: int = Field(description="The step, from 1.")
+    error: Number = Field(
+        description="|X (W - A)|^2 a sample and position: the outputs' squared distance from those "
+        "aimed at, on the calibration data as the layer sees them, undamped."
+    )
+    relative_error: Number = Field(description="error / |X A|^2.")
+    columns: int = Field(description="Inputs it was measured on: samples times positions.")
+    entries: int = Field(description="Numbers an input; fewer columns leave some unknown.")
+    dead_inputs: int = Field(description="Entries that are zero in every input.")
+
+
 class LayerReport(_Section):
     """One prunable layer, in module order; layers out of scope are listed with `in_scope` false."""
 
@@ -98,6 +113,11 @@ class LayerReport(_Section):
     )
     saliency_histogram: SaliencyHistogram | None = Field(
         default=None, description="The same values as counts."
+    )
+    output_error: Number = Field(
+        default=None,
+        description="Relative error of the layer's outputs when it was last pruned by itself; null "
+        "without compensation layerwise.",
     )
     predicted_loss_increase: Number = Field(
         default=None,
@@ -303,6 +323,9 @@ class Report(_Section):
     loss: Loss = Field(description="The loss on the calibration data.")
     metrics: Metrics = Field(description="Metrics on the evaluation data.")
     rounds: list[Round] = Field(description="The steps of the schedule.")
+    layer_outputs: list[LayerOutput] = Field(
+        default=[], description="Compensation layerwise: each layer in the order it was solved."
+    )
     damping_sweep: list[DampingTrial] = Field(
         default=[], description="Values tried for damping: auto."
     )

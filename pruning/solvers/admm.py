@@ -9,9 +9,9 @@ not, so one matrix carries both. The minimiser over B is
 
 Distances are measured in a diagonal metric. Meng et al. use that of H. The one here is the
 diagonal of the inverse of (1 + SOFT) diag(H) + offdiag(H), inverted: a weight is worth what it
-costs to remove it when all others make up for it, which is the saliency of OBS, and SOFT keeps
-inputs that are nearly combinations of others from dominating. It leaves 1 to 5 % less error on
-transformer layers than the diagonal of H and needs fewer iterations.
+costs to remove it when all others make up for it, which is the saliency of OBS, and SOFT bounds
+what inputs that are nearly combinations of others can gain by that. On a sentence encoder's layers
+it left 1 to 6 % less error than the diagonal of H after as many iterations.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from pruning.solvers.layer import LayerProblem, LayerSolution
 from pruning.solvers.layer_factor import cholesky, damped, dead_inputs
 
 SOFT = 0.05
+"""What is added to the correlations' diagonal of ones before they are inverted."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ def solve(problem: LayerProblem, options: ADMM = FAST) -> LayerSolution:
     curvature = damped(problem)
     dead = dead_inputs(problem)[:, None, :]
     # What a weight on a dead input is worth: nothing.
-    aim = problem.aim.masked_fill(dead, 0.0)
+    aim = problem.aim.masked_fill(dead, 0.0) if bool(dead.any()) else problem.aim
     scale = metric(curvature)[:, None, :]
-    value, removed = _masks(problem, curvature, aim * scale, scale, options)
-    weight = masked_cg.improve(curvature, aim, value.div_(scale), removed, options.polish)
+    weight, removed = _masks(problem, curvature, aim, scale, options)
+    weight = masked_cg.improve(curvature, aim, weight.div_(scale), removed, options.polish)
     if options.swaps:
         gone = patterns.already_gone(problem) | dead
         weight, removed = swaps.refine(
@@ -82,10 +83,13 @@ def metric(curvature: Tensor) -> Tensor:
     Raises:
         SingularError: If H can't be factorised.
     """
-    softened = curvature.clone()
-    softened.diagonal(dim1=1, dim2=2).mul_(1.0 + SOFT)
-    inverse = torch.cholesky_inverse(cholesky(softened))
-    return inverse.diagonal(dim1=1, dim2=2).rsqrt()
+    diagonal = curvature.diagonal(dim1=1, dim2=2)
+    root = diagonal.rsqrt()
+    correlation = curvature * root[:, :, None]
+    correlation *= root[:, None, :]
+    correlation.diagonal(dim1=1, dim2=2).add_(SOFT)
+    inverse = torch.cholesky_inverse(cholesky(correlation))
+    return (diagonal / inverse.diagonal(dim1=1, dim2=2)).sqrt()
 
 
 def _masks(
@@ -93,10 +97,11 @@ def _masks(
 ) -> tuple[Tensor, Tensor]:
     """The last V and the weights it gives up, both [g, o, d], in the metric's units."""
     unit = (curvature.diagonal(dim1=1, dim2=2) / scale[:, 0].square()).mean(1)
+    aim = aim * scale
     value = aim.clone()
-    removed = projection.nearly(value.square(), problem)
-    cut = value * removed
-    right, base = torch.empty_like(value), torch.empty_like(value)
+    right, base, cut = (torch.empty_like(value) for _ in range(3))
+    removed = projection.nearly(torch.mul(value, value, out=base), problem)
+    torch.mul(value, removed, out=cut)
     rho = unit * options.start
     for penalty in range(options.penalties):
         inverse = _inverse(curvature, scale, rho)
@@ -111,7 +116,8 @@ def _masks(
             torch.mul(value, removed, out=cut)
             share = 1.0
         rho = rho * options.growth
-    removed = projection.support(value.square(), problem)
+    del aim, cut, right
+    removed = projection.support(torch.mul(value, value, out=base), problem)
     return value, removed
 
 

@@ -19,7 +19,7 @@ from pruning.solvers.row_paths import Paths, follow, forced_groups, ranks_of
 SHARE = 2
 """Default memory of a chunk of rows in units of the layer and its Gram matrix."""
 
-LEAST = 8 * 2**20
+LEAST = 6 * 2**20
 """Default memory of a chunk where that would be less."""
 
 
@@ -29,7 +29,7 @@ class GreedyRows:
 
     Args:
         memory: Bytes for the rows that are followed at one time; by default twice the layer and
-            its Gram matrix or 8 MiB, on a GPU a quarter of what is free if that is more.
+            its Gram matrix or 6 MiB, on a GPU a quarter of what is free if that is more.
     """
 
     memory: int | None = None

@@ -107,7 +107,9 @@ def _restricted_diagonal(block: KroneckerBlock, damping: float, used: Tensor) ->
             where="spec.criterion.inverse",
             hint="Use schedule {kind: one_shot, recomputations: 1}, or inverse: block_fisher.",
         )
-    if fewer == len(left) or (not _invertible(block, damping) and len(left) <= 2 * RESTRICTED_LIMIT):
+    if fewer == len(left) or (
+        not _invertible(block, damping) and len(left) <= 2 * RESTRICTED_LIMIT
+    ):
         return torch.cholesky_inverse(_dense_factor(block, damping, used)).diagonal()
     # Of the whole inverse P, the inverse of the kept block is P_SS - P_SR P_RR^-1 P_RS.
     inverse = _inverse_scales(block, damping)

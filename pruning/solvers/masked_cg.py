@@ -8,6 +8,9 @@ multiplied by the one H at once: the directions of a row are zero outside its su
 import torch
 from torch import Tensor
 
+ROWS = 512
+"""Rows that are worked on at a time: enough for full speed, and the memory of a slab at most."""
+
 
 def improve(curvature: Tensor, aim: Tensor, weight: Tensor, removed: Tensor, steps: int) -> Tensor:
     """Weights nearer the best ones on their support, exactly zero where `removed`.
@@ -22,15 +25,23 @@ def improve(curvature: Tensor, aim: Tensor, weight: Tensor, removed: Tensor, ste
         steps: How many products with H, beside the one for the first residual. A row ends before
             when its residual is zero or rounding has used up its direction.
     """
+    slabs = zip(aim.split(ROWS, 1), weight.split(ROWS, 1), removed.split(ROWS, 1), strict=True)
+    return torch.cat([_improve(curvature, *slab, steps=steps) for slab in slabs], 1)
+
+
+def _improve(
+    curvature: Tensor, aim: Tensor, weight: Tensor, removed: Tensor, *, steps: int
+) -> Tensor:
     inverse = curvature.diagonal(dim1=1, dim2=2).reciprocal()[:, None, :]
     kept = ~removed
     weight = weight * kept
-    residual = torch.bmm(aim - weight, curvature).mul_(kept)
-    scaled = residual * inverse
-    direction = scaled.clone()
+    image = aim - weight
+    residual = torch.bmm(image, curvature).mul_(kept)
+    direction = residual * inverse
+    scaled = direction.clone()
     size = torch.linalg.vecdot(residual, scaled)
     for step in range(steps):
-        image = torch.bmm(direction, curvature)
+        torch.bmm(direction, curvature, out=image)
         bend = torch.linalg.vecdot(direction, image)
         length = torch.where(bend > 0, size / bend, 0.0)[..., None]
         weight.addcmul_(direction, length)

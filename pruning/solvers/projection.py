@@ -30,9 +30,9 @@ def support(squares: Tensor, problem: LayerProblem) -> Tensor:
     Raises:
         SecateurError: `loss_non_finite` if a square is NaN.
     """
-    pattern = problem.pattern
-    gone = patterns.already_gone(problem)
-    squares = squares.masked_fill(gone, -torch.inf)
+    pattern, gone = problem.pattern, problem.gone
+    if gone is not None:
+        squares = squares.masked_fill(gone, -torch.inf)
     if pattern.kind == "unstructured":
         return patterns.smallest(squares, problem.count)
     grouped = patterns.into_groups(squares, pattern)
@@ -40,10 +40,9 @@ def support(squares: Tensor, problem: LayerProblem) -> Tensor:
         size = pattern.rows * pattern.columns
         lowest = patterns.smallest(grouped.sum(-1), problem.count // size)
         return patterns.from_groups(lowest, pattern)
-    before = patterns.into_groups(gone, pattern)
+    before = patterns.into_groups(patterns.already_gone(problem), pattern)
     cut = pattern.columns - pattern.keep
-    lowest = patterns.smallest_of_each(grouped, cut, before, dim=-1)
-    return lowest.flatten(2)
+    return patterns.smallest_of_each(grouped, cut, before, dim=-1).flatten(2)
 
 
 def nearly(squares: Tensor, problem: LayerProblem) -> Tensor:

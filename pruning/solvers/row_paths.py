@@ -31,7 +31,7 @@ class Paths:
     Args:
         groups: Column group removed at each step, int32, shape [strips, steps].
         costs: Increase of the damped error by each step, shape [strips, steps].
-        changes: |A - W|^2 after each step, shape [strips, steps].
+        changes: |A - W|^2 after each step, shape [strips, steps]; [strips, 0] if not asked for.
     """
 
     groups: Tensor
@@ -58,11 +58,11 @@ def forced_groups(problem: LayerProblem) -> Tensor:
     return gone[:, :: problem.pattern.rows, ::width]
 
 
-def _empty(strips: int, like: Tensor, steps: int) -> Paths:
+def _empty(strips: int, like: Tensor, steps: int, distances: bool) -> Paths:
     shape = (strips, steps)
     groups = torch.full(shape, -1, dtype=torch.int32, device=like.device)
     costs = torch.full(shape, torch.inf, dtype=like.dtype, device=like.device)
-    return Paths(groups, costs, costs.clone())
+    return Paths(groups, costs, costs.clone() if distances else costs[:, :0])
 
 
 def _joined(parts: list[Paths]) -> Paths:
@@ -113,7 +113,7 @@ class _Layer:
     def paths(self) -> Paths:
         """Every strip as far as the layer's path may need it."""
         if self.steps == 0:
-            return _empty(self.strips, self.aim, 0)
+            return _empty(self.strips, self.aim, 0, self.distances)
         everything = torch.arange(self.strips, device=self.own.device)
         if self.of_each is not None:
             chunks = everything[self.totals.argsort(stable=True)].split(self._many(self.totals))
@@ -176,9 +176,10 @@ class _Layer:
             run.check()
             groups, costs, changes = (torch.stack(x, 1) for x in zip(*pending, strict=True))
             pending = []
-            part = _empty(len(strips), self.aim, groups.shape[1])
+            part = _empty(len(strips), self.aim, groups.shape[1], self.distances)
             part.groups[alive], part.costs[alive] = groups.int(), costs
-            part.changes[alive] = changes
+            if self.distances:
+                part.changes[alive] = changes
             parts.append(part)
             ranks = ranks_of(_joined(parts).costs, forced)
             if share is not None and int((ranks < torch.inf).sum()) >= share:
@@ -229,9 +230,11 @@ class _Layer:
         return max(int(self.memory / (numbers * self.aim.element_size())), 1)
 
     def _merge(self, found: list[tuple[Tensor, Paths]]) -> Paths:
-        whole = _empty(self.strips, self.aim, max(p.groups.shape[1] for _, p in found))
+        steps = max(p.groups.shape[1] for _, p in found)
+        whole = _empty(self.strips, self.aim, steps, self.distances)
         for strips, p in found:
             here = slice(p.groups.shape[1])
             whole.groups[strips, here], whole.costs[strips, here] = p.groups, p.costs
-            whole.changes[strips, here] = p.changes
+            if self.distances:
+                whole.changes[strips, here] = p.changes
         return whole

@@ -45,20 +45,32 @@ def refine(
     """
     if pattern.kind == "block":
         return weight, removed
+    locked = (gone if gone is not None else removed.new_zeros(())).expand_as(removed)
     square = scale.square()[:, None, :]
-    kept = (~removed).sum(-1)
-    tries = (kept * share).round().clamp(min=1.0)
-    errors = _errors(curvature, aim, weight)
+    done = []
+    for start in range(0, aim.shape[1], masked_cg.ROWS):
+        rows = slice(start, start + masked_cg.ROWS)
+        slab = (aim[:, rows], weight[:, rows], removed[:, rows], locked[:, rows])
+        done.append(_refine(curvature, square, *slab, pattern, rounds, share, steps))
+    return torch.cat([solved for solved, _ in done], 1), torch.cat([mask for _, mask in done], 1)
+
+
+def _refine(
+    curvature: Tensor, square: Tensor, aim: Tensor, weight: Tensor, removed: Tensor, locked: Tensor,
+    pattern: Pattern, rounds: int, share: float, steps: int,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    tries = ((~removed).sum(-1) * share).round().clamp(min=1.0)
     for _ in range(rounds):
-        pull = torch.bmm(aim - weight, curvature)
-        candidate = _swap(weight.square() * square, pull.square_().div_(square), removed,
-                          tries.long(), pattern, gone)  # fmt: skip
+        change = aim - weight
+        pull = torch.bmm(change, curvature)
+        errors = torch.linalg.vecdot(pull, change)
+        loss = torch.mul(weight, weight, out=change).mul_(square)
+        gain = pull.square_().div_(square)
+        candidate = _swap(loss, gain, removed, tries.long(), pattern, locked)
         moved = masked_cg.improve(curvature, aim, weight, candidate, steps)
-        after = _errors(curvature, aim, moved)
-        better = after < errors
+        better = _errors(curvature, aim, moved) < errors
         weight = torch.where(better[..., None], moved, weight)
         removed = torch.where(better[..., None], candidate, removed)
-        errors = torch.where(better, after, errors)
         tries = torch.where(better, tries, (tries / 2).floor().clamp(min=1.0))
     return weight, removed
 
@@ -70,19 +82,16 @@ def _errors(curvature: Tensor, aim: Tensor, weight: Tensor) -> Tensor:
 
 
 def _swap(
-    loss: Tensor,
-    gain: Tensor,
-    removed: Tensor,
-    tries: Tensor,
-    pattern: Pattern,
-    gone: Tensor | None,
+    loss: Tensor, gain: Tensor, removed: Tensor, tries: Tensor, pattern: Pattern, locked: Tensor
 ) -> Tensor:
-    """Removed after up to `tries` swaps a row, the best gains for the least losses first."""
+    """Removed after up to `tries` swaps a row, the best gains for the least losses first.
+
+    `loss` and `gain` are overwritten.
+    """
     width = pattern.columns if pattern.kind == "nm" else loss.shape[-1]
     most = 1 if pattern.kind == "nm" else int(tries.max())
-    open_ = removed if gone is None else removed & ~gone
-    loss = loss.masked_fill(removed, torch.inf).unflatten(-1, (-1, width))
-    gain = gain.masked_fill(~open_, -torch.inf).unflatten(-1, (-1, width))
+    loss = loss.masked_fill_(removed, torch.inf).unflatten(-1, (-1, width))
+    gain = gain.masked_fill_(~removed | locked, -torch.inf).unflatten(-1, (-1, width))
     out_cost, out = loss.topk(min(most, width), dim=-1, largest=False)
     in_gain, back = gain.topk(min(most, width), dim=-1)
     worth = in_gain - out_cost

@@ -12,6 +12,11 @@ class Unstructured(Part):
 
     kind: Literal["unstructured"] = "unstructured"
 
+    @property
+    def unit(self) -> int:
+        """Weights that go at once."""
+        return 1
+
 
 class NM(Part):
     """Exactly `n` weights stay of every `m` neighbours along the input channels."""
@@ -25,6 +30,11 @@ class NM(Part):
         """The share that goes, which the pattern fixes."""
         return 1.0 - self.n / self.m
 
+    @property
+    def unit(self) -> int:
+        """Weights that go at once: one, but of each m neighbours the same number."""
+        return 1
+
     @model_validator(mode="after")
     def _some_go(self) -> "NM":
         if self.n >= self.m:
@@ -37,3 +47,8 @@ class Block(Part):
 
     kind: Literal["block"] = "block"
     shape: tuple[Annotated[int, Field(ge=1, le=256)], Annotated[int, Field(ge=1, le=256)]] = (1, 4)
+
+    @property
+    def unit(self) -> int:
+        """Weights that go at once."""
+        return self.shape[0] * self.shape[1]

@@ -11,38 +11,20 @@ from pruning.spec.refusal import refusal
 from pruning.spec.spec import Spec
 
 
-def default_spec(labelled: bool, data: str = "The calibration data") -> dict[str, Any]:
+def default_spec(labelled: bool) -> dict[str, Any]:
     """The spec of a job that names none, by whether its calibration data have labels.
 
-    Args:
-        labelled: Whether there are labels.
-        data: What to call the data in the refusal.
-
-    Raises:
-        SecateurError: `not_available`: without labels the sensible thing is layer-wise, which this
-            version lacks.
+    Without labels half of the weights go layer by layer, and the dense model's own outputs stand in
+    for the labels.
     """
     if labelled:
         return {}
-    spec = {
+    return {
+        "objective": {"loss": "match_dense"},
         "compensation": {"kind": "layerwise"},
         "recovery": {"kind": "none"},
         "target": {"sparsity": 0.5},
     }
-    try:
-        parse_spec(spec)
-    except SecateurError as error:
-        if error.code != "not_available":
-            raise
-        raise SecateurError(
-            "not_available",
-            f"{data} has no labels (an array named target). Without labels Secateur prunes "
-            "layer by layer (compensation layerwise), which this version does not have yet.",
-            where="spec.compensation",
-            hint="Add the labels to the file as an array named target, or send a spec with "
-            "objective {loss: match_dense}.",
-        ) from None
-    return spec
 
 
 def parse_spec(data: Any) -> Spec:

@@ -56,7 +56,7 @@ def inputs(
     if sparsity is not None:
         spec["target"] = {"sparsity": sparsity}
     if spec_file is None and criterion is None:
-        spec = default_spec(labelled(calibration), calibration.name) | spec
+        spec = default_spec(labelled(calibration)) | spec
     parse_spec(spec)
     return Inputs(model, data, spec)
 

@@ -74,7 +74,7 @@ def half(problem: Collected) -> LayerSolution:
 
 def prune(module: nn.Module, device: torch.device | None = None) -> Any:
     x = torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(1))
-    options = Options(aim="dense", batch=32, device=device)
+    options = Options(aim="dense", batch=32, device=device, masks=False)
     return walk(module, prunable_layers(module), ArrayData({"x": x}), half, options)
 
 

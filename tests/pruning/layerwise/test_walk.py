@@ -12,6 +12,8 @@ from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.layers import Prunable, prunable_layers
 from pruning.layerwise import Collected, Options, Walk, walk
+from pruning.layerwise.order import find_order
+from pruning.layerwise.residence import Residence
 from pruning.solvers.layer import LayerSolution
 
 DAMPING = 0.01
@@ -120,7 +122,7 @@ def naive(module: nn.Module, x: Tensor, aim: str) -> None:
 
 
 def walked(module: nn.Module, x: Tensor, **options: Any) -> Walk:
-    real = options.pop("real", None)
+    real, done = options.pop("real", None), options.pop("done", None)
     solve: Callable[[Collected], LayerSolution | None] = options.pop("solve", half)
     return walk(
         module,
@@ -129,6 +131,7 @@ def walked(module: nn.Module, x: Tensor, **options: Any) -> Walk:
         solve,
         Options(**{"damping": DAMPING, "batch": 4, **options}),
         real=real,
+        done=done,
     )
 
 
@@ -155,8 +158,9 @@ def test_what_a_layer_reports_is_its_own_output_error() -> None:
         with torch.no_grad():
             gap = (new(inputs) - outputs).square().sum() / plain.square().sum()
         assert report.relative == pytest.approx(float(gap), rel=1e-9)
-        assert report.removed == prunable.weight.numel() // 2
-        assert int((prunable.weight == 0).sum()) == report.removed
+        assert report.count == prunable.weight.numel() // 2
+        assert report.removed is not None
+        assert torch.equal(prunable.weight == 0, report.removed)
 
 
 def test_no_batch_and_no_file_makes_a_difference() -> None:
@@ -167,6 +171,29 @@ def test_no_batch_and_no_file_makes_a_difference() -> None:
         results.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
     torch.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-11)
     assert torch.equal(results[2], results[1])
+
+
+@pytest.mark.parametrize("solved", [1, 3, 6])
+@pytest.mark.parametrize("aim", ["weights", "layer", "stream"])
+def test_a_walk_that_goes_on_ends_where_an_undisturbed_one_does(aim: Any, solved: int) -> None:
+    module, x = network("blocks")
+    expected, dense = copy.deepcopy(module), copy.deepcopy(module)
+    walked(expected, x, aim=aim)
+    done: list[str] = []
+
+    def until_the_crash(problem: Collected) -> LayerSolution:
+        if len(done) == solved:
+            raise KeyboardInterrupt
+        done.append(problem.prunable.name)
+        return half(problem)
+
+    with pytest.raises(KeyboardInterrupt):
+        walked(module, x, aim=aim, solve=until_the_crash)
+    before = {name: dense.get_parameter(name) for name in done}
+    layers = walked(module, x, aim=aim, done=before).layers
+    assert len(layers) + solved == 11
+    for one, other in zip(module.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
 def test_each_call_runs_once_a_batch_and_network() -> None:
@@ -198,6 +225,47 @@ def test_query_and_key_share_one_gram_matrix() -> None:
     walked(module, x, solve=solve)
     assert torch.equal(grams["1.query"], grams["1.key"])
     assert [p.prunable.layer for p in kept][:5] == ["0.query", "0.key", "0.out", "0.up", "0.down"]
+
+
+class ChangedInPlace(nn.Module):
+    """Two layers on one tensor that is changed between them, and again before a sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(5, 5), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.one(x)
+        x[:, 0] *= 3.0
+        z = self.two(x)
+        x *= 0.5
+        return y + (x + z)
+
+
+def test_inputs_and_streams_that_change_in_place_are_not_taken_for_the_same() -> None:
+    torch.manual_seed(0)
+    module, x = ChangedInPlace().double().eval(), torch.randn(8, 5, dtype=torch.float64)
+    weights = {p.name: p.weight for p in prunable_layers(module)}
+    order = find_order(module, weights, (x,), Residence(module))
+    assert [stage.names for stage in order.stages] == [["one.weight"], ["two.weight"]]
+    assert all(s.sightings[n][0].stream is None for s in order.stages for n in s.names)
+    found: dict[str, Tensor] = {}
+
+    def look(problem: Collected) -> None:
+        found[problem.prunable.layer] = problem.gram[0]
+
+    walked(module, x, solve=look)
+    torch.testing.assert_close(found["one"], x.T @ x / 8)
+    x[:, 0] *= 3.0
+    torch.testing.assert_close(found["two"], x.T @ x / 8)
+
+
+def test_a_stream_is_what_an_output_is_added_to() -> None:
+    module, x = network("blocks")
+    weights = {p.name: p.weight for p in prunable_layers(module)}
+    order = find_order(module, weights, (x,), Residence(module))
+    streams = [n for s in order.stages for n in s.names if s.sightings[n][0].stream is not None]
+    assert streams == ["0.out.weight", "0.down.weight", "1.out.weight", "1.down.weight"]
 
 
 class Shared(nn.Module):

@@ -54,7 +54,7 @@ def test_every_kind_is_listed_once_and_walked() -> None:
     for prunable, layer in (
         (p, next(q for q in result.layers if q.name == p.name)) for p in weights
     ):
-        assert int((prunable.weight == 0).sum()) == layer.removed
+        assert int((prunable.weight == 0).sum()) == layer.count
         assert layer.relative is not None
 
 

@@ -154,3 +154,19 @@ def test_weights_that_are_not_numbers_are_refused():
     p.aim[0, 0, 0] = float("nan")
     with pytest.raises(SecateurError, match="not a number"):
         admm.solve(p)
+
+
+def test_the_metric_is_the_inverted_diagonal_of_the_softened_inverse():
+    p = problem()
+    h = curvature(p)
+    softened = h + admm.SOFT * torch.diag_embed(h.diagonal(dim1=1, dim2=2))
+    expected = torch.linalg.inv(softened).diagonal(dim1=1, dim2=2) ** -0.5
+    torch.testing.assert_close(admm.metric(h), expected, rtol=1e-9, atol=0)
+
+
+def test_the_given_layer_is_left_as_it_was():
+    p = problem()
+    aim, gram = p.aim.clone(), p.gram.clone()
+    admm.solve(p, admm.THOROUGH)
+    assert torch.equal(p.aim, aim)
+    assert torch.equal(p.gram, gram)
