@@ -1,0 +1,209 @@
+"""Layer-wise pruning as a job asks for it: exactly k, every pattern and allocation, resumable."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from pruning import prune
+from pruning.errors import SecateurError
+from pruning.report.schema import results_json
+
+torch.set_num_threads(1)
+
+
+class Residual(nn.Module):
+    """Convolutions, plain, grouped and depthwise, with a residual sum and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(4, 8, 3, padding=1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.wide = nn.Conv2d(8, 16, 3, stride=2)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        x = x + self.grouped(x).relu()
+        return self.head(self.wide(x).relu().mean((2, 3)))
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return Residual().eval()
+
+
+def inputs(count: int = 60) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 4, 6, 6, generator=generator)
+
+
+def spec(**parts):
+    compensation = {"kind": "layerwise", **parts.pop("compensation", {})}
+    return {
+        "objective": {"loss": "match_dense"},
+        "compensation": compensation,
+        "trust": {"checks": False},
+        **parts,
+    }
+
+
+def zeros(outcome) -> int:
+    layers = [m for m in outcome.module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert sum(int((~m).sum()) for m in outcome.masks.values()) == outcome.report.sparsity.removed
+    for name, mask in outcome.masks.items():
+        weight = outcome.module.get_parameter(name)
+        assert not bool(weight[~mask].any())
+    return sum(int((layer.weight == 0).sum()) for layer in layers)
+
+
+@pytest.mark.parametrize("solver", ["admm", "sparsegpt", "greedy", "least_squares"])
+@pytest.mark.parametrize("sparsity", [0.0, 0.31, 0.7])
+def test_exactly_as_many_weights_go_as_were_asked_for(solver, sparsity):
+    wanted = spec(compensation={"solver": solver}, target={"sparsity": sparsity})
+    outcome = prune(network(), inputs(), wanted)
+    total = outcome.report.sparsity.total
+    assert zeros(outcome) == outcome.report.sparsity.removed == int(sparsity * total + 0.5)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "global", "erk", "owl", "search"])
+def test_every_allocation_adds_up(kind):
+    wanted = spec(allocation={"kind": kind}, target={"sparsity": 0.6})
+    outcome = prune(network(), inputs(), wanted)
+    assert zeros(outcome) == int(0.6 * outcome.report.sparsity.total + 0.5)
+
+
+@pytest.mark.parametrize("budget", ["flops", "time"])
+def test_a_budget_is_met_by_the_layers_that_use_it(budget):
+    wanted = spec(allocation={"kind": "search", "budget": budget}, target={"sparsity": 0.5})
+    report = prune(network(), inputs(), wanted).report
+    if budget == "flops":
+        uses = {"stem": 36, "grouped": 36, "wide": 4, "head": 1}
+        saved = sum(uses[layer.name] * layer.removed for layer in report.layers)
+        whole = sum(uses[layer.name] * layer.parameters for layer in report.layers)
+        assert 0.5 * whole <= saved <= 0.5 * whole + max(uses.values())
+    assert 0 < report.sparsity.removed < report.sparsity.total
+
+
+@pytest.mark.parametrize("solver", ["admm", "sparsegpt", "greedy", "least_squares"])
+def test_two_of_four_neighbouring_channels_stay(solver):
+    wanted = spec(compensation={"solver": solver}, pattern={"kind": "nm", "n": 2, "m": 4})
+    outcome = prune(network(), inputs(), wanted)
+    for mask in outcome.masks.values():
+        channels = mask.movedim(1, -1).unflatten(-1, (-1, 4))
+        assert bool((channels.sum(-1) == 2).all())
+
+
+@pytest.mark.parametrize("solver", ["admm", "sparsegpt", "greedy", "least_squares"])
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1), (2, 2)])
+def test_blocks_go_as_a_whole(solver, shape):
+    wanted = spec(
+        compensation={"solver": solver},
+        pattern={"kind": "block", "shape": shape},
+        target={"sparsity": 0.5},
+    )
+    outcome = prune(network(), inputs(), wanted)
+    for mask in outcome.masks.values():
+        blocks = mask.unflatten(0, (-1, shape[0])).movedim(2, -1).unflatten(-1, (-1, shape[1]))
+        sums = blocks.movedim(1, -2).sum((-1, -2))
+        assert set(sums.flatten().tolist()) <= {0, shape[0] * shape[1]}
+    assert zeros(outcome) % (shape[0] * shape[1]) == 0
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "obd", "wanda"])
+@pytest.mark.parametrize("pattern", [{"kind": "nm"}, {"kind": "block", "shape": (1, 4)}])
+def test_patterns_hold_for_criteria_over_the_whole_network(criterion, pattern):
+    labels = torch.arange(60) % 4
+    wanted = {"criterion": {"kind": criterion}, "pattern": pattern, "trust": {"checks": False}}
+    outcome = prune(network(), (inputs(), labels), wanted)
+    groups = [m.movedim(1, -1).unflatten(-1, (-1, 4)).sum(-1) for m in outcome.masks.values()]
+    allowed = {2} if pattern["kind"] == "nm" else {0, 4}
+    assert set(torch.cat([g.flatten() for g in groups]).tolist()) <= allowed
+    assert outcome.report.sparsity.achieved == pytest.approx(0.5)
+
+
+def test_rounds_never_bring_a_weight_back_and_end_at_the_target():
+    wanted = spec(target={"sparsity": 0.7}, schedule={"kind": "rounds", "rounds": 3})
+    outcome = prune(network(), inputs(), wanted)
+    removed = [r.removed for r in outcome.report.rounds]
+    assert len(removed) == 3
+    assert sum(removed) == zeros(outcome) == int(0.7 * outcome.report.sparsity.total + 0.5)
+
+
+def test_solving_for_the_survivors_beats_leaving_them_and_admm_beats_both():
+    def loss(**parts) -> float:
+        value = prune(network(), inputs(), {**spec(target={"sparsity": 0.6}), **parts}).report.loss
+        assert value.pruned is not None
+        return value.pruned
+
+    left = loss(criterion={"kind": "wanda"}, compensation={"kind": "none"})
+    solved = loss(criterion={"kind": "wanda"}, compensation={"kind": "layerwise",
+                                                            "solver": "least_squares"})  # fmt: skip
+    best = loss()
+    assert best < solved < left
+
+
+def test_a_resumed_run_gives_the_same_bytes_wherever_it_was_cut_off(tmp_path):
+    wanted = spec(
+        target={"sparsity": 0.6},
+        allocation={"kind": "global"},
+        schedule={"kind": "rounds", "rounds": 2},
+    )
+    whole = prune(network(), inputs(), wanted)
+
+    class Killed(Exception):
+        pass
+
+    saved = 0
+    for stop in (1, 3, 5, 8):
+
+        def emit(event, stop=stop):
+            nonlocal saved
+            if event.type == "checkpoint":
+                saved += 1
+                if saved == stop:
+                    raise Killed
+
+        with pytest.raises(Killed):
+            prune(network(), inputs(), wanted, emit=emit, checkpoints=tmp_path)
+    resumed = prune(network(), inputs(), wanted, checkpoints=tmp_path)
+    assert results_json(resumed.report) == results_json(whole.report)
+    for (name, a), b in zip(
+        whole.module.state_dict().items(), resumed.module.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_layers_are_reported_with_what_their_outputs_lost():
+    report = prune(network(), inputs(), spec(target={"sparsity": 0.5})).report
+    assert [o.layer for o in report.layer_outputs] == [
+        "stem.weight", "grouped.weight", "wide.weight", "head.weight",
+    ]  # fmt: skip
+    assert all(0 < (o.relative_error or 0) < 1 for o in report.layer_outputs)
+    assert all(layer.output_error is not None for layer in report.layers)
+    uses = [o.columns for o in report.layer_outputs]
+    samples = report.data.calibration.samples
+    assert uses == [36 * samples, 36 * samples, 4 * samples, samples]
+
+
+def test_more_weights_gone_never_brings_less_error():
+    errors = []
+    for sparsity in (0.2, 0.4, 0.6, 0.8):
+        report = prune(network(), inputs(), spec(target={"sparsity": sparsity})).report
+        errors.append(report.layer_outputs[0].relative_error)
+    assert all(a < b for a, b in pairwise(errors))
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"pattern": {"kind": "nm", "n": 2, "m": 3}}, "do not divide 4 of 4 layers"),
+        ({"criterion": {"kind": "magnitude"}}, "chooses the mask itself"),
+        ({"schedule": {"kind": "one_by_one"}}, "one_by_one"),
+        ({"pattern": {"kind": "nm"}, "target": {"sparsity": 0.7}}, "leave the target out"),
+    ],
+)
+def test_what_can_not_be_is_refused_with_what_to_change(parts, words):
+    with pytest.raises(SecateurError, match=words):
+        prune(network(), inputs(), spec(**parts))
