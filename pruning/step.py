@@ -1,5 +1,6 @@
 """One step of the schedule: score, choose, compensate, measure; and the recovery after it."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -8,11 +9,12 @@ from torch import Tensor
 
 from pruning.catalogue import Declaration
 from pruning.catalogue.criteria.obs import OBS
-from pruning.choice import compensate, score, select
+from pruning.choice import compensate, own_prediction, score, select
 from pruning.criteria import Problem
 from pruning.curvature import Request, compute
+from pruning.curvature.derivatives import lacks_derivative
 from pruning.curvature.matrix import LINEAR, Matrix, average
-from pruning.curvature.quadratic import predict
+from pruning.curvature.quadratic import Prediction, predict
 from pruning.errors import SecateurError
 from pruning.evidence import View, gather
 from pruning.factorization import refusal
@@ -59,7 +61,7 @@ def start(job: Job) -> State:
 
 def remove(job: Job, state: State, step: Step) -> None:
     """Remove until `step.removed` weights are gone, move the survivors, predict and measure."""
-    number, criterion = len(state.rounds) + 1, cast(Declaration, job.spec.criterion)
+    number = len(state.rounds) + 1
     old, active = job.weights.read(), state.kept.nonzero()[:, 0]
     count = step.removed - (len(state.kept) - len(active))
     before = state.loss
@@ -73,14 +75,13 @@ def remove(job: Job, state: State, step: Step) -> None:
     change = _apply(job, old, active, cut)
     # The prediction refers to the weights from which the step started.
     job.weights.write(old)
-    prediction = predict(job.network(), job.data.calibration, job.loss, change)
+    prediction, why_not = _predict(job, change)
     job.weights.write(old + change)
     state.saliency[active] = cut.scores
     state.kept[active[cut.removed]] = False
     state.predicted_by_layer = [
         a + b for a, b in zip(state.predicted_by_layer, prediction.by_layer, strict=True)
     ]
-    in_loss_units = criterion.about.unit == "loss"
 
     job.narrator.phase("evaluating")
     pruned = evaluate(job.module, job.data.calibration, job.loss).loss
@@ -93,9 +94,8 @@ def remove(job: Job, state: State, step: Step) -> None:
             removed=count,
             predicted_increase=prediction.total,
             matrix=prediction.matrix,
-            criterion_predicted_increase=(
-                float(cut.scores[cut.removed].sum()) if in_loss_units else None
-            ),
+            not_predicted=why_not,
+            criterion_predicted_increase=_own(job, cut),
             measured_increase=pruned - before,
             damping=cut.damping,
             without_curvature=_without_curvature(cut.problem),
@@ -136,6 +136,25 @@ def _measure(job: Job, stage: str, loss: float) -> dict[str, float]:
     for name, value in metrics.items():
         job.narrator.metric(name, stage, value)
     return metrics
+
+
+def _predict(job: Job, change: Tensor) -> tuple[Prediction, str | None]:
+    """The prediction; NaN, and the reason, where torch can't differentiate the network."""
+    try:
+        return predict(job.network(), job.data.calibration, job.loss, change), None
+    except SecateurError as failure:
+        if not lacks_derivative(failure):
+            raise
+        nothing = [math.nan] * len(job.weights.layers)
+        return Prediction(math.nan, math.nan, nothing), failure.message
+
+
+def _own(job: Job, cut: Cut) -> float | None:
+    """What the criterion itself foretells, nothing where no weights were left."""
+    problem = cut.problem
+    if problem is None:
+        return 0.0 if cast(Declaration, job.spec.criterion).about.unit == "loss" else None
+    return own_prediction(job, problem, cut.scores, cut.removed, cut.change)
 
 
 def _without_curvature(problem: Problem | None) -> int:
