@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from pruning.allocation import Layers, largest_remainder, split
+from pruning.catalogue.criteria.obs import OBS
 from pruning.criteria import Problem
+from pruning.curvature.form import quadratic_form
 from pruning.evidence import View, input_norms
 from pruning.job import Job
 from pruning.patterns.groups import groups_of, lowest_of_each
@@ -117,3 +119,28 @@ def compensate(job: Job, problem: Problem, removed: Tensor) -> Tensor:
     kind = "none" if spec.compensation.kind == "layerwise" else spec.compensation.kind
     change: Tensor = method("solvers", kind).compensate(problem, removed)
     return change
+
+
+def own_prediction(
+    job: Job, problem: Problem, scores: Tensor, removed: Tensor, change: Tensor
+) -> float | None:
+    """What the criterion itself foretells a removal to cost; None if not in units of the loss.
+
+    For OBS it is 1/2 dw'(H + damping I)dw of the whole change, with the criterion's own H; at its
+    minimum over the survivors that is 1/2 w_Q' ([(H + damping I)^-1]_QQ)^-1 w_Q, no sum of single
+    deletions. For any other criterion it is the sum of the saliencies.
+
+    Args:
+        job: Its spec names the criterion.
+        problem: What the criterion knew.
+        scores: Saliencies of the active weights, shape [A].
+        removed: True for the removed set Q, shape [A].
+        change: dw of all active weights, shape [A].
+    """
+    criterion: Any = job.spec.criterion
+    if criterion.about.unit != "loss":
+        return None
+    if isinstance(criterion, OBS) and problem.curvature is not None:
+        damped = problem.damping * float(change @ change)
+        return 0.5 * (quadratic_form(problem.curvature, change) + damped)
+    return float(scores[removed].sum())

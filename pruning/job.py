@@ -102,7 +102,7 @@ class State:
     dense_metrics: dict[str, float]
     kept: Tensor
     saliency: Tensor
-    predicted_by_layer: list[float | None]
+    predicted_by_layer: list[float]
     rounds: list[Round] = field(default_factory=list)
     sweep: list[DampingTrial] = field(default_factory=list)
     pruned_metrics: dict[str, float] = field(default_factory=dict)

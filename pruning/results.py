@@ -56,7 +56,12 @@ def make_report(job: Job, state: State) -> Report:
         damping_sweep=state.sweep,
         curvature=_curvature(job, state),
         substitutions=_substitutions(job, state),
-        warnings=[*job.warnings, *_without_curvature(state), *_notes(state)],
+        warnings=[
+            *job.warnings,
+            *_without_curvature(state),
+            *_not_predicted(state),
+            *_notes(state),
+        ],
         checks=[*_gates(job, state), *state.trust_checks],
         trust=state.trust,
         timings=dict(job.narrator.timings),
@@ -178,7 +183,7 @@ def _curvature(job: Job, state: State) -> Curvature:
     return Curvature(
         kind=KINDS.get(request.kind, request.kind),
         weights=len(job.weights),
-        samples=job.data.calibration.samples,
+        samples=request.samples(job.data.calibration.samples),
         block=request.parameters.get("block"),
         damping=state.rounds[-1].damping,
         general_path=state.general,
@@ -216,7 +221,7 @@ def _without_curvature(state: State) -> list[ReportWarning]:
         return []
     first, total = steps[0], len(state.kept)
     left = total - sum(r.removed for r in state.rounds[: first.index - 1])
-    later = f" So it was in {len(steps) - 1} later steps." if len(steps) > 1 else ""
+    later = f" So it was in later steps, {len(steps) - 1} of them." if len(steps) > 1 else ""
     message = (
         f"In step {first.index}, {first.without_curvature} of the {left} weights left had no "
         "curvature: on the calibration data the loss does not depend on them, as when a layer or "
@@ -225,6 +230,14 @@ def _without_curvature(state: State) -> list[ReportWarning]:
         "allocation: {kind: uniform}, a lower sparsity, or exclude the last layer."
     )
     return [ReportWarning(code="without_curvature", message=message, where="spec.criterion")]
+
+
+def _not_predicted(state: State) -> list[ReportWarning]:
+    reasons = [r.not_predicted for r in state.rounds if r.not_predicted]
+    if not reasons:
+        return []
+    message = f"The increase of the loss could not be predicted, only measured. {reasons[0]}"
+    return [ReportWarning(code="not_predicted", message=message, where="loss")]
 
 
 def _gates(job: Job, state: State) -> list[Check]:

@@ -1,5 +1,6 @@
 """One step of the schedule: score, choose, compensate, measure; and the recovery after it."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -10,9 +11,10 @@ from pruning.catalogue import Declaration
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.catalogue.criteria.obs import OBS
 from pruning.checkpoint import Checkpoints
-from pruning.choice import compensate, score, select
+from pruning.choice import compensate, own_prediction, score, select
 from pruning.criteria import Problem
 from pruning.curvature import Request, compute
+from pruning.curvature.derivatives import lacks_derivative
 from pruning.curvature.matrix import LINEAR, Matrix, average
 from pruning.curvature.quadratic import Prediction, predict
 from pruning.errors import SecateurError
@@ -77,7 +79,7 @@ def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:
         step: How far it shall be.
         store: Where layers that are solved one by one are kept.
     """
-    number, criterion = len(state.rounds) + 1, cast(Declaration, job.spec.criterion)
+    number = len(state.rounds) + 1
     old, active = job.weights.read(), state.kept.nonzero()[:, 0]
     count = step.removed - (len(state.kept) - len(active))
     before = state.loss
@@ -94,16 +96,14 @@ def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:
     change = _apply(job, old, active, cut)
     # The prediction refers to the weights from which the step started.
     job.weights.write(old)
-    prediction = _predict(job, cut, change)
+    prediction, why_not = _predict(job, cut, change)
     job.weights.write(old + change)
     state.saliency[active] = cut.scores
     state.kept[active[cut.removed]] = False
     state.predicted_by_layer = [
-        None if a is None or b is None else a + b
-        for a, b in zip(state.predicted_by_layer, prediction.by_layer, strict=True)
+        a + b for a, b in zip(state.predicted_by_layer, prediction.by_layer, strict=True)
     ]
     gone = len(state.kept) - int(state.kept.sum())
-    in_loss_units = criterion.about.unit == "loss"
 
     job.narrator.phase("evaluating")
     pruned = evaluate(job.module, job.data.calibration, job.loss).loss
@@ -116,9 +116,8 @@ def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:
             removed=int(cut.removed.sum()),
             predicted_increase=prediction.total,
             matrix=prediction.matrix,
-            criterion_predicted_increase=(
-                float(cut.scores[cut.removed].sum()) if in_loss_units else None
-            ),
+            not_predicted=why_not,
+            criterion_predicted_increase=_own(job, cut),
             measured_increase=pruned - before,
             damping=cut.damping,
             without_curvature=_without_curvature(cut.problem),
@@ -151,17 +150,6 @@ def recover(job: Job, state: State) -> None:
     state.rounds[-1].loss_recovered = loss
 
 
-def _predict(job: Job, cut: Cut, change: Tensor) -> Prediction:
-    """The quadratic model of the change, where a pass for it is not out of all proportion."""
-    layers = len(job.weights.layers)
-    if cut.macs is None:
-        return predict(job.network(), job.data.calibration, job.loss, change)
-    if cut.macs > PREDICTED_MACS:
-        return Prediction(None, None, [None] * layers)
-    whole = predict(job.network(), job.data.calibration, job.loss, change, by_layer=False)
-    return replace(whole, by_layer=[None] * layers)
-
-
 def _measure(job: Job, stage: str, loss: float) -> dict[str, float]:
     job.narrator.metric("loss", stage, loss)
     if not job.metrics:
@@ -170,6 +158,39 @@ def _measure(job: Job, stage: str, loss: float) -> dict[str, float]:
     for name, value in metrics.items():
         job.narrator.metric(name, stage, value)
     return metrics
+
+
+def _predict(job: Job, cut: Cut, change: Tensor) -> tuple[Prediction, str | None]:
+    """The prediction; NaN, and the reason, where there is none.
+
+    None is made where torch can't differentiate the network, or where it would cost out of all
+    proportion to a layer-wise step; such a step is not split by layer either.
+    """
+    nothing = [math.nan] * len(job.weights.layers)
+    if cut.macs is not None and cut.macs > PREDICTED_MACS:
+        words = (
+            f"Layer-wise pruning takes no derivatives, and over the {cut.macs:.1e} multiply-adds "
+            "of the calibration data they would cost several times as much as the pruning."
+        )
+        return Prediction(math.nan, math.nan, nothing), words
+    layerwise = cut.macs is not None
+    try:
+        found = predict(
+            job.network(), job.data.calibration, job.loss, change, by_layer=not layerwise
+        )
+    except SecateurError as failure:
+        if not lacks_derivative(failure):
+            raise
+        return Prediction(math.nan, math.nan, nothing), failure.message
+    return replace(found, by_layer=nothing) if layerwise else found, None
+
+
+def _own(job: Job, cut: Cut) -> float | None:
+    """What the criterion itself foretells, nothing where no weights were left."""
+    problem = cut.problem
+    if problem is None:
+        return 0.0 if cast(Declaration, job.spec.criterion).about.unit == "loss" else None
+    return own_prediction(job, problem, cut.scores, cut.removed, cut.change)
 
 
 def _without_curvature(problem: Problem | None) -> int:

@@ -14,8 +14,8 @@ class Size:
     """The numbers a cost depends on.
 
     `weights`: prunable weights in scope; `parameters`: all parameters; `samples`: calibration
-    samples; `outputs`: network outputs a sample; `macs`: multiply-adds a sample; `largest`:
-    weights of the largest layer.
+    samples; `outputs`: network outputs a sample; `macs`: multiply-adds a sample; `layers`: groups,
+    outputs and inputs of a group for each layer in scope, where they are known.
     """
 
     weights: int
@@ -23,7 +23,7 @@ class Size:
     samples: int
     outputs: int
     macs: int
-    largest: int = 0
+    layers: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ RESTRICTED_LIMIT = 2_048
 """Once weights of a layer are gone its Kronecker inverse is no Kronecker product: exact up to this
 many weights gone or left in the layer, whichever are fewer."""
 
-EMPIRICAL = frozenset({"empirical_fisher", "block_fisher", "low_rank"})
+EMPIRICAL = frozenset({"empirical_fisher", "fisher", "block_fisher", "low_rank"})
 """Made of the samples' own gradients, and so zero where every sample's loss is at its minimum."""
 
 

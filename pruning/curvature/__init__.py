@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pruning.curvature.derivatives import differentiating
 from pruning.curvature.losses import Loss
 from pruning.curvature.matrix import Blocks, Dense, Matrix
 from pruning.curvature.network import Network
@@ -34,6 +35,10 @@ class Request:
     parameters: dict[str, Any] = field(default_factory=dict)
     seeded: bool = False
 
+    def samples(self, available: int) -> int:
+        """How many of the samples it is computed from: low_rank takes a few."""
+        return min(self.parameters["samples"], available) if self.kind == "low_rank" else available
+
 
 def compute(
     request: Request,
@@ -49,12 +54,14 @@ def compute(
     have, and the two parts of a damping sweep are estimated with the same signs.
 
     Raises:
-        SecateurError: `loss_non_finite` naming the first layer whose curvature is not finite, or
-            what the kind's own `compute` raises.
+        SecateurError: `loss_non_finite` naming the first layer whose curvature is not finite,
+            `operator_unsupported` where torch can't differentiate the network, or what the kind's
+            own `compute` raises.
     """
     parameters = request.parameters | ({"seed": seed} if request.seeded else {})
     module = method("curvature", request.kind)
-    matrix: Matrix = module.compute(network, data, loss, active, **parameters)
+    with differentiating():
+        matrix: Matrix = module.compute(network, data, loss, active, **parameters)
     _check_finite(matrix, network, active)
     return matrix
 

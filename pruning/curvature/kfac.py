@@ -3,9 +3,10 @@
 Martens and Grosse 2015; for convolutions and other layers with positions Grosse and Martens 2016.
 With x_nt the input of sample n at position t (a patch for convolutions) and b_nct the gradient of
 column c of the output Hessian's square root in the layer's output there,
-A = 1/N sum_n sum_t x_nt x_nt' and B = 1/N sum_n 1/T sum_t sum_c b_nct b_nct'. No label enters. Each
-group of a convolution is a block of its own; between blocks the curvature is taken as zero. Exact
-for a layer whose b do not depend on x, as in a deep linear network with squared loss.
+A = 1/N sum_n sum_t x_nt x_nt' and B = 1/N sum_n 1/T_n sum_t sum_c b_nct b_nct'. Of a sample's
+positions only the T_n count at which some b_nct is not zero: padding is no data. No label enters.
+Each group of a convolution is a block of its own; between blocks the curvature is taken as zero.
+Exact for a layer whose b do not depend on x, as in a deep linear network with squared loss.
 """
 
 from collections.abc import Iterator
@@ -54,14 +55,30 @@ def eigenbases(network: Network, data: ArrayData, loss: Loss, active: Tensor) ->
             if name not in side:
                 side[name] = x.new_zeros(x.shape[1], size, size, dtype=torch.float64)
         x, b = x.double(), b.double()
+        used = positions(b)
+        x = x * used[:, None, None, :]
+        b = b * used.sum(1).rsqrt()[:, None, None, None]
         inner[name] += torch.einsum("ngit,ngjt->gij", x, x)
-        outer[name] += torch.einsum("cngit,cngjt->gij", b, b) / b.shape[-1]
+        outer[name] += torch.einsum("cngit,cngjt->gij", b, b)
     bases = {}
     for name in inner:
         low, right = torch.linalg.eigh(inner[name] / data.samples)
         high, left = torch.linalg.eigh(outer[name] / data.samples)
         bases[name] = (left, right, (high, low))
     return bases
+
+
+def positions(gradients: Tensor) -> Tensor:
+    """1 at the positions of a sample that are data for a layer, else 0; shape [n, T].
+
+    Not padding, nor anything else that the loss does not depend on by this layer: the output
+    gradients are zero there for every column. A sample without any other position keeps all.
+
+    Args:
+        gradients: Shape [c, n, g, o, T].
+    """
+    live = (gradients != 0).any(0).flatten(1, 2).any(1)
+    return (live | ~live.any(1, keepdim=True)).to(gradients)
 
 
 def assemble(

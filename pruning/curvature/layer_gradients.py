@@ -88,17 +88,16 @@ def room(network: Network, data: ArrayData, columns: Columns) -> tuple[int, int]
     return max(1, min(BATCH, held, own)), held
 
 
-def factors(loss: Loss, outputs: Tensor, target: Tensor | None) -> Tensor:
-    """S_n of every sample of a batch, shape [n, numel(z), columns]."""
-    dims = (0, None if target is None else 0)
-    factor: Tensor = vmap(loss.factor, in_dims=dims)(outputs, target)
-    return factor
-
-
 def factor_columns(loss: Loss) -> Columns:
-    """The columns of S_n, all of them: shape [c, n, ...]."""
+    """The columns of S_n, all of them: shape [c, n, ...].
+
+    They raise `curvature_too_large` for samples of more than `OUTPUT_LIMIT` outputs.
+    """
     return partial(_factor_columns, loss)
 
 
 def _factor_columns(loss: Loss, outputs: Tensor, target: Tensor | None) -> Tensor:
-    return factors(loss, outputs, target).permute(2, 0, 1).reshape(-1, *outputs.shape)
+    per_sample.check_outputs(outputs[0].numel())
+    dims = (0, None if target is None else 0)
+    factors: Tensor = vmap(loss.factor, in_dims=dims)(outputs, target)
+    return factors.permute(2, 0, 1).reshape(-1, *outputs.shape)

@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pruning.curvature.derivatives import WITHOUT, reason
 from pruning.curvature.whereabouts import named, watching
 from pruning.errors import SecateurError
 from pruning.layers import FlatWeights
@@ -91,11 +92,9 @@ class Network:
                 place, words = "", "the module"
         return SecateurError(
             "operator_unsupported",
-            f"Derivatives sample by sample can't be taken through {words}: "
-            f"{(str(error).splitlines() or [type(error).__name__])[0][:300]}",
+            f"Derivatives sample by sample can't be taken through {words}: {reason(error)}",
             where=place or None,
-            hint="Use a criterion without derivatives, as magnitude, or write the layer with "
-            "plain tensor operations.",
+            hint=WITHOUT,
         )
 
     def saved_bytes(self, inputs: tuple[Tensor, ...]) -> int:

@@ -98,17 +98,27 @@ def _rows(network: Network, data: ArrayData) -> int:
     return max(1, min(CHUNK_BYTES // (item * len(weights)), activations))
 
 
+def check_outputs(count: int) -> None:
+    """Refuse to go back from each of so many outputs a sample.
+
+    Raises:
+        SecateurError: `curvature_too_large` above `OUTPUT_LIMIT`.
+    """
+    if count > OUTPUT_LIMIT:
+        raise SecateurError(
+            "curvature_too_large",
+            f"One sample has {count} outputs, each a backward pass of its own; exact Gauss-Newton "
+            f"curvature is formed up to {OUTPUT_LIMIT}.",
+            where="spec.criterion",
+            hint="Use obd with curvature: ggn_mc or empirical_fisher, obs with inverse: low_rank "
+            "or block_fisher, or shorter sequences.",
+        )
+
+
 def _columns(network: Network, data: ArrayData, loss: Loss) -> int:
     inputs, target = next(iter(data.batches(1, device=network.weights.device)))
     output = network.outputs(network.parameters(), inputs)[0]
-    if output.numel() > OUTPUT_LIMIT:
-        raise SecateurError(
-            "curvature_too_large",
-            f"One sample has {output.numel()} outputs, each a backward pass of its own; the exact "
-            f"Gauss-Newton matrix is formed up to {OUTPUT_LIMIT}.",
-            where="spec.criterion.curvature",
-            hint="Use an empirical Fisher or a Monte-Carlo estimate, or shorter sequences.",
-        )
+    check_outputs(output.numel())
     return loss.factor(output, None if target is None else target[0]).shape[1]
 
 

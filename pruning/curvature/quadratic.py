@@ -8,7 +8,6 @@ A network that has no second derivatives in torch is predicted with the Gauss-Ne
 place of H, dw' G dw = 1/N sum_n |S_n' J_n dw|^2 by one forward-mode pass; the report says so.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jvp
 
+from pruning.curvature.derivatives import differentiating, lacks_derivative
 from pruning.curvature.losses import Loss, required
 from pruning.curvature.network import Network, Parameters
 from pruning.curvature.per_sample import ACTIVATION_BYTES
@@ -42,28 +42,30 @@ class Prediction:
     Layers interact, so `by_layer` need not add up to `total`. `matrix` is that of `second_order`.
     """
 
-    first_order: float | None
-    second_order: float | None
-    by_layer: Sequence[float | None]
+    first_order: float
+    second_order: float
+    by_layer: list[float]
     matrix: MatrixName = "hessian"
 
     @property
-    def total(self) -> float | None:
-        """Predicted increase, in units of the loss; None where nothing was predicted."""
-        if self.first_order is None or self.second_order is None:
-            return None
+    def total(self) -> float:
+        """Predicted increase, in units of the loss."""
         return self.first_order + self.second_order
 
 
 def gradient(network: Network, data: ArrayData, loss: Loss) -> Tensor:
-    """Gradient of the mean loss in the weights in scope, shape [W], batches summed in float64."""
+    """Gradient of the mean loss in the weights in scope, shape [W], batches summed in float64.
+
+    Raises:
+        SecateurError: `operator_unsupported` where torch can't differentiate the network.
+    """
     parameters = network.parameters()
     total = torch.zeros(len(network.weights), dtype=torch.float64, device=network.weights.device)
 
     def batch_loss(values: Parameters, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
         return loss.samples(network.outputs(values, inputs), target).sum()
 
-    with torch.no_grad():
+    with torch.no_grad(), differentiating():
         for inputs, target in data.batches(
             batch_size(network, data), device=network.weights.device
         ):
@@ -76,33 +78,30 @@ def curvature_term(network: Network, data: ArrayData, loss: Loss, change: Tensor
     """The form dw' H dw for a flat change of the weights in scope, summed in float64.
 
     With the Gauss-Newton matrix where the network has no second derivatives.
+
+    Raises:
+        SecateurError: `operator_unsupported` where it has no forward derivatives either.
     """
     if not bool(change.any()):
         return CurvatureTerm(0.0, "hessian")
     try:
         product = hessian_products(network, data, loss, change[None])[0]
     except (NotImplementedError, RuntimeError, SecateurError) as failure:
-        if not _lacks_derivative(failure):
+        if not lacks_derivative(failure):
             raise
         return CurvatureTerm(gauss_newton_term(network, data, loss, change), "gauss_newton")
     return CurvatureTerm(float(change @ product), "hessian")
 
 
-def _lacks_derivative(failure: Exception) -> bool:
-    """Whether torch has no such derivative, rather than anything else being wrong."""
-    if isinstance(failure, SecateurError):
-        return failure.code == "operator_unsupported"
-    words = str(failure).lower()
-    return isinstance(failure, NotImplementedError) or (
-        "derivative" in words and ("not implemented" in words or "not support" in words)
-    )
-
-
 def gauss_newton_term(network: Network, data: ArrayData, loss: Loss, change: Tensor) -> float:
-    """The form dw' G dw for a flat change of the weights in scope, summed in float64."""
+    """The form dw' G dw for a flat change of the weights in scope, summed in float64.
+
+    Raises:
+        SecateurError: `operator_unsupported` where the network has no forward derivative in torch.
+    """
     parameters, tangent = network.parameters(), network.named(change)
     total = 0.0
-    with torch.no_grad():
+    with torch.no_grad(), differentiating():
         for inputs, target in data.batches(
             batch_size(network, data), device=network.weights.device
         ):
@@ -128,6 +127,9 @@ def predict(
         loss: The loss of one sample.
         change: dw, flat over the weights in scope, shape [W], float64.
         by_layer: Whether to predict each layer's part of the change alone as well.
+
+    Raises:
+        SecateurError: `operator_unsupported` where torch can't differentiate the network.
     """
     g = gradient(network, data, loss)
     parts = []

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
+from torch.func import grad
 from torch.overrides import TorchFunctionMode
 
 from pruning.curvature.losses import Loss, required
@@ -138,8 +138,7 @@ def compute(
 def _start(loss: Loss, outputs: Tensor, target: Tensor) -> Pair:
     """Diagonal of the loss's Hessian in the outputs, and its gradient, sample by sample."""
     first = grad(lambda z: loss.samples(z, target).sum())(outputs)
-    second = vmap(lambda z, y: loss.factor(z, y).square().sum(1))(outputs, target)
-    return second.reshape(outputs.shape), first
+    return loss.diagonal(outputs, target), first
 
 
 def _backward(

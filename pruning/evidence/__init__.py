@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pruning.curvature import Request
+from pruning.curvature.derivatives import differentiating
 from pruning.evidence.view import View
 from pruning.registry import method
 
@@ -23,7 +24,12 @@ def gather(criterion: Any, view: View) -> Mapping[str, Tensor]:
     Args:
         criterion: Its declaration.
         view: The network, its data and the active weights.
+
+    Raises:
+        SecateurError: `operator_unsupported` where torch can't differentiate the network, or what
+            the kinds' own `compute` raises.
     """
     ask = getattr(method("criteria", criterion.kind), "evidence", None)
     requests: tuple[Request, ...] = () if ask is None else ask(criterion)
-    return {r.kind: method("evidence", r.kind).compute(view, **r.parameters) for r in requests}
+    with differentiating():
+        return {r.kind: method("evidence", r.kind).compute(view, **r.parameters) for r in requests}

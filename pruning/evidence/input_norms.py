@@ -3,16 +3,15 @@
 For a fully connected layer x_j is input feature j over all samples (and tokens); for a convolution
 it is the input as the kernel sees it, one row a sample and output position (im2col), padding and
 stride included, each group with its own channels. A weight that several layers share sees them all.
-Every position that a layer sees counts, whatever the labels say: context is data here.
+Padding counts for nothing (`pruning.evidence.layer_inputs`); all else that a layer sees does, also
+a prompt whose labels are ignored: context is data here.
 """
-
-from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruning.errors import SecateurError
+from pruning.evidence.layer_inputs import listen
 from pruning.evidence.view import View, layers_of
 
 
@@ -27,27 +26,11 @@ def compute(view: View) -> Tensor:
     squares = [torch.zeros(p.weight.shape, dtype=torch.float64, device=weights.device)
                for p in weights.layers]  # fmt: skip
 
-    layers, seen = layers_of(module, weights), set()
+    def hear(number: int, layer: nn.Module, x: Tensor) -> None:
+        squares[number] += _squares(layer, x.double())
 
-    def listen(number: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def hook(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-            x = inputs[0] if inputs else named["input"]
-            squares[number] += _squares(layer, x.detach().double())
-            seen.add(layer)
-
-        return hook
-
-    handles = [
-        layer.register_forward_pre_hook(listen(number), with_kwargs=True)
-        for number, layer in layers
-    ]
-    try:
-        with torch.no_grad():
-            for inputs, _ in view.data.batches(64, device=weights.device):
-                module(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    layers = layers_of(module, weights)
+    seen = listen(module, layers, view.data, view.loss, hear, weights.device)
     for number, layer in layers:
         if layer not in seen:
             name = weights.layers[number].layer

@@ -142,9 +142,10 @@ class Loss(_Section):
     )
     criterion_predicted_increase: Number = Field(
         default=None,
-        description="Sum of the removed weights' saliencies over all steps: each as if it were the "
-        "only one to go and the gradient zero, damped where the criterion damps. It ranks, and is "
-        "no prediction for the set. Null where the saliency is not in units of the loss.",
+        description="The criterion's own prediction, which takes the gradient as zero, summed over "
+        "the steps: for obs 1/2 dw'(H + damping I)dw of each step's whole change, with the matrix "
+        "and damping that it inverts; for others the sum of the removed weights' saliencies, "
+        "each as if it were the only one to go. Null where these are not in units of the loss.",
     )
 
 
@@ -187,8 +188,11 @@ class Round(_Section):
         description="H of the quadratic model g.dw + 1/2 dw'H dw: the exact Hessian, or the "
         "Gauss-Newton matrix where the network has no second derivatives. The same for the ladder.",
     )
+    not_predicted: str | None = Field(
+        default=None, description="Why predicted_increase is null, the layer named where known."
+    )
     criterion_predicted_increase: Number = Field(
-        default=None, description="Sum of the saliencies of the weights removed."
+        default=None, description="The criterion's own prediction for this step's whole change."
     )
     measured_increase: Number = Field(description="loss_pruned - loss_before.")
     damping: Number = Field(

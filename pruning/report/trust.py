@@ -20,8 +20,9 @@ class Rung(Section):
     measured: Number = Field(default=None, description="Loss afterwards minus dense loss.")
     own: Number = Field(
         default=None,
-        description="The criterion's own prediction, the sum of the removed weights' saliencies; "
-        "null where these are not in units of the loss.",
+        description="The criterion's own prediction: for obs 1/2 dw'(H + damping I)dw of the whole "
+        "change with its own matrix H, else the sum of the removed weights' saliencies; null where "
+        "these are not in units of the loss.",
     )
     error: str | None = Field(default=None, description="Why nothing could be measured.")
 
@@ -60,6 +61,9 @@ class Ladder(Section):
         default=None, description="The same for the criterion's own prediction; null without one."
     )
     layers: list[LayerLadder] = Field(default=[], description="Each layer alone.")
+    not_predicted: str | None = Field(
+        default=None, description="Why nothing is predicted, where torch can't differentiate."
+    )
     layers_left_out: str | None = Field(default=None, description="Why `layers` is empty.")
 
 

@@ -8,7 +8,9 @@ from pruning.report.words import count, number, share
 def ladder(found: Ladder) -> list[str]:
     """How far the quadratic model and the criterion's own prediction reach, one sentence each."""
     sentences = [
-        _reach(
+        f"Nothing is predicted. {found.not_predicted}"
+        if found.not_predicted
+        else _reach(
             "The quadratic model, gradient term included,",
             found.rungs,
             found.holds_up_to,

@@ -22,7 +22,7 @@ PANEL = 64
 TOLERANCE = 1e-8
 """Relative residual at which conjugate gradients stop."""
 
-ITERATIONS = 10_000
+ITERATIONS = 4_000
 """Conjugate gradient steps, at most."""
 
 
@@ -42,7 +42,8 @@ def inverse_diagonal(curvature: Kronecker, damping: float) -> Tensor:
             values[block.index] = block.diagonal_of(_inverse_scales(block, damping))
             continue
         found = torch.full_like(block.index, torch.inf, dtype=torch.float64)
-        found[used] = _restricted_diagonal(block, damping, used)
+        if bool(used.any()):
+            found[used] = _restricted_diagonal(block, damping, used)
         values[block.index] = found
     return values
 
@@ -107,9 +108,8 @@ def _restricted_diagonal(block: KroneckerBlock, damping: float, used: Tensor) ->
             where="spec.criterion.inverse",
             hint="Use schedule {kind: one_shot, recomputations: 1}, or inverse: block_fisher.",
         )
-    if fewer == len(left) or (
-        not _invertible(block, damping) and len(left) <= 2 * RESTRICTED_LIMIT
-    ):
+    small = len(left) <= 2 * RESTRICTED_LIMIT
+    if fewer == len(left) or (small and not _invertible(block, damping)):
         return torch.cholesky_inverse(_dense_factor(block, damping, used)).diagonal()
     # Of the whole inverse P, the inverse of the kept block is P_SS - P_SR P_RR^-1 P_RS.
     inverse = _inverse_scales(block, damping)

@@ -17,18 +17,18 @@ def filled(spec: dict[str, Any]) -> dict[str, Any]:
     allocation and schedule of layer-wise pruning are its own; a pattern n:m fixes the target.
     """
     found = dict(spec)
-    if _kind(spec.get("compensation")) == "layerwise":
-        for field, value in _with_layerwise(spec["compensation"]).items():
-            found.setdefault(field, value)
-    elif "compensation" not in spec:
-        obs = _kind(spec.get("criterion", {"kind": "obs"})) == "obs"
-        found["compensation"] = {"kind": "obs" if obs else "none"}
     if _kind(spec.get("pattern")) == "nm":
         found.setdefault("allocation", {"kind": "uniform"})
         found.setdefault("schedule", ONE_STEP)
         with suppress(ValidationError):
             pattern = NM.model_validate(spec["pattern"])
             found.setdefault("target", {"sparsity": pattern.sparsity})
+    if _kind(spec.get("compensation")) == "layerwise":
+        for field, value in _with_layerwise(spec["compensation"]).items():
+            found.setdefault(field, value)
+    elif "compensation" not in spec:
+        obs = _kind(spec.get("criterion", {"kind": "obs"})) == "obs"
+        found["compensation"] = {"kind": "obs" if obs else "none"}
     return found
 
 
@@ -45,6 +45,6 @@ def _with_layerwise(compensation: Any) -> dict[str, Any]:
         criterion["damping"] = given["damping"]
     return {
         "criterion": criterion,
-        "allocation": {"kind": "uniform"},
+        "allocation": {"kind": "global" if chooses else "uniform"},
         "schedule": ONE_STEP,
     }

@@ -54,7 +54,7 @@ def _check(job: Job, problem: Problem, some: ArrayData) -> tuple[list[Check], li
         *checks.negative_curvature(job, _spread(job.data.calibration, SPECTRUM_SAMPLES)),
         *rank_and_condition(problem),
     ]
-    enough = checks.samples_against_weights(job, problem, some)
+    enough = checks.samples_against_weights(job, problem)
     found += [] if enough is None else [enough]
     dead, inputs = checks.dead_inputs(job, some)
     return [*found, dead], inputs

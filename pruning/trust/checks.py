@@ -1,18 +1,23 @@
 """Do the assumptions of second-order pruning hold here? Asked before anything is removed."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pruning.catalogue.curvature import EMPIRICAL
 from pruning.criteria import Problem
+from pruning.curvature.derivatives import lacks_derivative, reason
+from pruning.curvature.losses import required
 from pruning.curvature.products import hessian_products
 from pruning.curvature.quadratic import curvature_term, gradient
 from pruning.data.batches import ArrayData
+from pruning.errors import SecateurError
+from pruning.evidence.layer_inputs import listen
 from pruning.evidence.view import layers_of
 from pruning.job import Job
+from pruning.registry import method
 from pruning.report.trust import Check, DeadInputs
 from pruning.trust.check import check
 from pruning.trust.lanczos import Spectrum, lanczos, negative_share
@@ -36,9 +41,14 @@ def near_minimum(job: Job, removed: Tensor, data: ArrayData) -> Check:
         data: Samples.
     """
     change = torch.where(removed, -job.weights.read(), 0.0)
-    g = gradient(job.network(), data, job.loss)
+    try:
+        g = gradient(job.network(), data, job.loss)
+        second = 0.5 * curvature_term(job.network(), data, job.loss, change).value
+    except SecateurError as failure:
+        if not lacks_derivative(failure):
+            raise
+        return check("gradient_term", False, None, GRADIENT, f"Not measured: {failure.message}")
     first = float(g @ change)
-    second = 0.5 * curvature_term(job.network(), data, job.loss, change).value
     ratio = abs(first) / second if second > 0 else (0.0 if first == 0 else math.inf)
     near = ratio <= GRADIENT
     message = (
@@ -70,9 +80,12 @@ def negative_curvature(job: Job, data: ArrayData) -> list[Check]:
             job.narrator.progress(number, PROBES, "Lanczos")
             signs = torch.randint(2, (size,), generator=generator).double() * 2.0 - 1.0
             spectra.append(lanczos(product, signs.to(job.device), STEPS))
-    except (NotImplementedError, RuntimeError) as failure:
-        reason = str(failure).splitlines()[0][:160]
-        message = f"Not measured: this network has no second derivatives in torch ({reason})."
+    except (NotImplementedError, RuntimeError, SecateurError) as failure:
+        if not lacks_derivative(failure):
+            raise
+        message = (
+            f"Not measured: this network has no second derivatives in torch ({reason(failure)})."
+        )
         return [check("negative_curvature", False, None, NEGATIVE, message)]
     low = min(float(s.values.min()) for s in spectra)
     high = max(float(s.values.max()) for s in spectra)
@@ -103,31 +116,18 @@ def negative_curvature(job: Job, data: ArrayData) -> list[Check]:
 
 
 def dead_inputs(job: Job, data: ArrayData) -> tuple[Check, list[DeadInputs]]:
-    """Inputs of the layers in scope that are zero for every sample and position."""
-    module, weights = job.module, job.weights
+    """Inputs of the layers in scope that are zero for every sample and position but padding."""
+    weights = job.weights
     seen: dict[int, Tensor] = {}
 
-    def listen(number: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def hook(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-            x = inputs[0].detach() != 0
-            dims = len(getattr(layer, "kernel_size", ()))
-            alive = x.reshape(-1, x.shape[-1]) if dims == 0 else x.movedim(-dims - 1, -1)
-            alive = alive.reshape(-1, alive.shape[-1]).any(0)
-            seen[number] = seen[number] | alive if number in seen else alive
+    def hear(number: int, layer: nn.Module, x: Tensor) -> None:
+        dims = len(getattr(layer, "kernel_size", ()))
+        alive = (x != 0).movedim(-dims - 1, -1)
+        alive = alive.reshape(-1, alive.shape[-1]).any(0)
+        seen[number] = seen[number] | alive if number in seen else alive
 
-        return hook
-
-    handles = [
-        layer.register_forward_pre_hook(listen(number))
-        for number, layer in layers_of(module, weights)
-    ]
-    try:
-        with torch.no_grad():
-            for inputs, _ in data.batches(64, device=job.device):
-                module(*inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    layers = layers_of(job.module, weights)
+    listen(job.module, layers, data, job.loss, hear, job.device)
     found = []
     for number, layer in enumerate(weights.layers):
         if number not in seen:
@@ -149,27 +149,38 @@ def dead_inputs(job: Job, data: ArrayData) -> tuple[Check, list[DeadInputs]]:
     return check("dead_inputs", dead == 0, float(dead), 0.0, message), found
 
 
-def samples_against_weights(job: Job, problem: Problem, data: ArrayData) -> Check | None:
-    """The rank that the samples allow the curvature to have, against the number of weights."""
+def samples_against_weights(job: Job, problem: Problem) -> Check | None:
+    """The rank that the samples allow the curvature to have, against the number of weights.
+
+    A sample gives the empirical Fisher matrix one gradient, and the Gauss-Newton matrix as many
+    rows as its loss's Hessian in the outputs has rank.
+    """
     if problem.curvature is None:
         return None
-    inputs, target = next(iter(data.batches(1, device=job.device)))
-    network = job.network()
-    with torch.no_grad():
-        outputs = network.outputs(network.parameters(), inputs)
-        factor = job.loss.factor(outputs[0].double(), None if target is None else target[0])
-        columns = int(torch.linalg.matrix_rank(factor))
-    samples, size = job.data.calibration.samples, len(job.weights)
-    bound = samples * max(1, columns)
-    enough = bound >= size
-    message = (
-        f"{samples} samples with {columns} independent outputs each give the Gauss-Newton matrix "
-        f"a rank of at most {bound}, for {size} weights"
-        + (
-            "."
-            if enough
-            else ": the curvature can't know all directions, and what it calls free may not be. "
-            "More calibration samples would help."
+    criterion: Any = job.spec.criterion
+    request = method("criteria", criterion.kind).curvature(criterion, len(job.weights))
+    calibration, size = job.data.calibration, len(job.weights)
+    samples = request.samples(calibration.samples)
+    if request.kind in EMPIRICAL:
+        bound = samples
+        subject = f"{samples} samples with one gradient each give the empirical Fisher matrix"
+    else:
+        inputs, _ = next(iter(calibration.batches(1, device=job.device)))
+        network = job.network()
+        with torch.no_grad():
+            outputs = network.outputs(network.parameters(), inputs)
+        target = required(calibration.target, job.loss)
+        ranks = job.loss.ranks(outputs.expand(samples, *outputs.shape[1:]), target.to(job.device))
+        bound = int(ranks.sum())
+        subject = (
+            f"{samples} samples with {bound} independent outputs together give the Gauss-Newton "
+            "matrix"
         )
+    enough = bound >= size
+    message = f"{subject} a rank of at most {bound}, for {size} weights" + (
+        "."
+        if enough
+        else ": the curvature can't know all directions, and what it calls free may not be. "
+        "More calibration samples would help."
     )
     return check("samples_against_weights", enough, bound / size, 1.0, message)

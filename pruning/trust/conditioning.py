@@ -62,7 +62,7 @@ def rank_and_condition(problem: Problem) -> list[Check]:
         damped = bottom + problem.damping
         worst = max(worst, (top + problem.damping) / damped if damped > floor else math.inf)
     size = sum(len(values) for values in spectra.blocks)
-    checks = [_rank(rank, size, spectra.part)]
+    checks = [_rank(rank, size, spectra.part, _approximation(matrix))]
     # Nothing is solved with a diagonal.
     return checks if isinstance(matrix, Diagonal) else [*checks, _condition(worst, problem.damping)]
 
@@ -108,15 +108,31 @@ def _largest(spectrum: Tensor, size: int) -> Tensor:
     return spectrum[spectrum.abs().argsort(descending=True)[:size]]
 
 
-def _rank(rank: int, size: int, part: str) -> Check:
+def _approximation(matrix: Matrix) -> str:
+    """What stands for the curvature, where it is not the matrix itself."""
+    if isinstance(matrix, Diagonal):
+        return "diagonal"
+    if isinstance(matrix, Blocks):
+        return "block-diagonal"
+    return "Kronecker-factored" if isinstance(matrix, Kronecker) else ""
+
+
+def _rank(rank: int, size: int, part: str, approximation: str) -> Check:
     full = rank == size
+    what = f"{approximation} approximation of the curvature" if approximation else "curvature"
     subject = (
-        f"The curvature over {size} weights has"
+        f"The {what} over {size} weights has"
         if not part
-        else f"Of the curvature {part}{size} weights and have together"
+        else f"Of the {what} {part}{size} weights and have together"
+    )
+    known = (
+        f"Every direction of the {approximation} approximation is known, which says nothing of the "
+        "matrix it stands for: see samples against weights."
+        if approximation
+        else "Every direction is known."
     )
     message = f"{subject} numerical rank {rank}. " + (
-        "Every direction is known."
+        known
         if full
         else f"In {size - rank} directions it says nothing, and removal there looks free; "
         "what damping adds decides. More calibration samples would help, unless inputs or "

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from pruning.catalogue.criteria.obs import OBS
-from pruning.choice import compensate, score, select
+from pruning.choice import compensate, own_prediction, score, select
 from pruning.criteria import Problem
+from pruning.curvature.derivatives import lacks_derivative
 from pruning.curvature.quadratic import curvature_term, gradient
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
@@ -41,32 +42,41 @@ wakes up, the model foretells zero and the truth is some millionth."""
 
 @dataclass(frozen=True)
 class _Step:
-    """From the dense weights to one rung, all of shape [W].
-
-    `own` holds what the criterion itself foretells for each removed weight, zero elsewhere.
-    """
+    """From the dense weights to one rung, all of shape [W]; `scores` are those it was chosen by."""
 
     removed: Tensor
     change: Tensor
-    own: Tensor
+    scores: Tensor
+
+    def own(self, job: Job, problem: Problem, here: Tensor | None = None) -> float | None:
+        """The criterion's own prediction, for all of the step or for the weights `here` alone."""
+        removed, change = self.removed, self.change
+        if here is not None:
+            removed, change = removed & here, torch.where(here, change, 0.0)
+        return own_prediction(job, problem, self.scores, removed, change)
 
 
 @dataclass(frozen=True)
 class _Ground:
-    """The dense network on the samples that the ladder stands on."""
+    """The dense network on the samples that the ladder stands on.
+
+    `gradient` is None where torch can't differentiate the network, and then nothing is predicted.
+    """
 
     job: Job
     data: ArrayData
     weights: Tensor
-    gradient: Tensor
+    gradient: Tensor | None
     loss: float
 
     def rung(self, change: Tensor, removed: int, total: int, own: float | None) -> Rung:
         """Predict and measure one change of the weights, shape [W]."""
         job = self.job
-        first = float(self.gradient @ change)
+        first = second = float("nan")
+        if self.gradient is not None:
+            first = float(self.gradient @ change)
+            second = 0.5 * curvature_term(job.network(), self.data, job.loss, change).value
         moved = bool(change.any())
-        second = 0.5 * curvature_term(job.network(), self.data, job.loss, change).value
         measured, error = 0.0, None
         if moved:
             try:
@@ -108,7 +118,8 @@ def climb(
     weights, options = job.weights, job.spec.trust
     old = weights.read()
     loss = evaluate(job.module, data, job.loss).loss
-    ground = _Ground(job, data, old, gradient(job.network(), data, job.loss), loss)
+    slope, why_not = _gradient(job, data)
+    ground = _Ground(job, data, old, slope, loss)
     own_factor = OWN_FACTOR
     epsilon = max(torch.finfo(p.weight.dtype).eps for p in weights.layers)
     measured_layers = len(weights.layers) <= options.layers
@@ -123,11 +134,9 @@ def climb(
             for group in layers if measured_layers else []:
                 group.append(nothing.model_copy())
             continue
-        removed, own = step.removed, step.own
+        removed = step.removed
         change = _rounded(job, old, step.change, removed)
-        rungs.append(
-            ground.rung(change, count, len(old), float(own.sum()) if in_loss_units else None)
-        )
+        rungs.append(ground.rung(change, count, len(old), step.own(job, problem)))
         for index, size in enumerate(weights.sizes if measured_layers else []):
             here = weights.group == index
             layers[index].append(
@@ -135,7 +144,7 @@ def climb(
                     torch.where(here, change, 0.0),
                     int(removed[here].sum()),
                     size,
-                    float(own[here].sum()) if in_loss_units else None,
+                    step.own(job, problem, here),
                 )
             )
     largest = max((abs(r.measured) for r in rungs if r.measured is not None), default=0.0)
@@ -145,6 +154,7 @@ def climb(
         factor=options.factor,
         own_factor=own_factor,
         resolution=resolution,
+        not_predicted=why_not,
         rungs=rungs,
         holds_up_to=holds_up_to(rungs, "predicted", options.factor, resolution),
         own_holds_up_to=(
@@ -172,6 +182,19 @@ def climb(
     )
 
 
+def _gradient(job: Job, data: ArrayData) -> tuple[Tensor | None, str | None]:
+    """The gradient; where torch can't differentiate once and then again along it, the reason."""
+    try:
+        found = gradient(job.network(), data, job.loss)
+        some = data.select(slice(0, 1))
+        curvature_term(job.network(), some, job.loss, torch.ones_like(found))
+    except SecateurError as failure:
+        if not lacks_derivative(failure):
+            raise
+        return None, failure.message
+    return found, None
+
+
 def _steps(job: Job, problem: Problem, counts: Sequence[int]) -> Iterator[_Step | SingularError]:
     """One for each of `counts`, ascending; what could not be solved in the place of a step."""
     spec: Any = job.spec
@@ -187,14 +210,14 @@ def _steps(job: Job, problem: Problem, counts: Sequence[int]) -> Iterator[_Step 
         except SingularError as failure:
             yield failure
             continue
-        yield _Step(removed, change, torch.where(removed, scores, 0.0))
+        yield _Step(removed, change, scores)
 
 
 def _along_the_path(problem: Problem, counts: Sequence[int]) -> Iterator[_Step | SingularError]:
-    """Stops on one walk down the greedy path; a deletion's own prediction is its cost then."""
+    """Stops on one walk down the greedy path, where a deletion's score is its cost then."""
     old = problem.weights
     removed = torch.zeros(len(old), dtype=torch.bool, device=old.device)
-    weights, own = old, torch.zeros_like(old)
+    weights, costs = old, torch.zeros_like(old)
     path = greedy.deletions(problem)
     stuck: SingularError | None = None
     done = 0
@@ -202,12 +225,12 @@ def _along_the_path(problem: Problem, counts: Sequence[int]) -> Iterator[_Step |
         try:
             for deletion in islice(path, count - done):
                 removed[deletion.position] = True
-                own[deletion.position] = deletion.cost
+                costs[deletion.position] = deletion.cost
                 weights = deletion.weights
         except SingularError as failure:
             stuck = failure
         done = count
-        yield stuck or _Step(removed.clone(), weights - old, own.clone())
+        yield stuck or _Step(removed.clone(), weights - old, costs.clone())
 
 
 def _rounded(job: Job, old: Tensor, change: Tensor, removed: Tensor) -> Tensor:

@@ -52,11 +52,65 @@ def test_large_kronecker_layers_are_pruned_in_one_step_alone():
         {"objective": {"loss": "mse", "distance": "kl"}},
         {"criterion": {"kind": "obs", "inverse": "kfac", "curvature": "hessian"}},
         {"criterion": {"kind": "obs", "curvature": "empirical_fisher"}},
+        {"criterion": {"kind": "obs", "inverse": "kfac", "block": 7}},
+        {"criterion": {"kind": "obs", "gradients": 7}},
+        {"criterion": {"kind": "obd", "probes": 5}},
+        {"criterion": {"kind": "obd", "curvature": "hutchinson", "samples": 5}},
+        {"criterion": {"kind": "obd", "curvature": "ggn_mc", "second_derivatives": True}},
     ],
 )
 def test_parameters_that_would_be_ignored_are_refused(spec):
     with pytest.raises(SecateurError, match="spec_conflict"):
         parse_spec(spec)
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        {"kind": "obs", "block": 7},
+        {"kind": "obs", "inverse": "low_rank", "gradients": 7},
+        {"kind": "obd", "curvature": "hutchinson", "probes": 5, "samples": 1},
+        {"kind": "obd", "curvature": "ggn_mc", "samples": 5},
+        {"kind": "obd", "curvature": "second_backprop", "second_derivatives": True},
+    ],
+)
+def test_parameters_of_the_kind_that_takes_them_are_accepted(criterion):
+    parse_spec({"criterion": criterion})
+
+
+@pytest.mark.parametrize("inverse", ["kfac", "ekfac"])
+def test_kronecker_factors_are_priced_by_the_sides_of_the_layers(inverse):
+    """3,000 inputs make a factor of 9 million entries, whatever the number of weights."""
+    wide, square = model([layer("a", 8, 3_000)]), model([layer("a", 160, 150)])
+    spec = parse_spec(
+        {
+            "criterion": {"kind": "obs", "inverse": inverse},
+            "schedule": {"kind": "one_shot", "recomputations": 1},
+        }
+    )
+    costs = [plan(spec, m, {"calibration": dataset()}).cost for m in (wide, square)]
+    factors = 3_000**2 + 8**2
+    assert costs[0].bytes == 80 * (24_000 + factors) + 48 * 2_048**2
+    assert costs[1].bytes == 80 * (24_000 + 160**2 + 150**2) + 48 * 2_048**2
+    assert costs[0].flops > 10 * costs[1].flops
+
+
+def test_a_plan_prices_every_damping_that_is_tried():
+    def flops(damping):
+        spec = {"criterion": {"kind": "obs", "inverse": "full", "damping": damping}}
+        return plan(parse_spec(spec), model(), {"calibration": dataset()}).cost.flops
+
+    # Four steps, five more solutions in each.
+    assert flops("auto") - flops(0.1) >= 4 * 5 * 2 * 1184**3
+
+
+def test_a_group_of_a_convolution_has_factors_of_its_own():
+    conv = layer("conv", 8, 1).model_copy(
+        update={"shape": [8, 3, 5, 5], "parameters": 600, "groups": 4}
+    )
+    spec = parse_spec({"criterion": {"kind": "obs", "inverse": "kfac"}})
+    cost = plan(spec, model([conv]), {"calibration": dataset()}).cost
+    assert cost.bytes == 80 * (600 + 4 * (2**2 + 75**2)) + 48 * 600**2
 
 
 TOKENS = TargetFact(dtype="int64", shape=[500, 8], classes=50, ignored=True)

@@ -166,13 +166,28 @@ def test_singular_curvature_names_layer_and_rank():
     assert "samples" in error.hint
 
 
-def test_a_network_cut_in_two_is_an_error_that_says_so():
+@pytest.mark.parametrize("inverse", ["full", "block_fisher", "low_rank", "kfac"])
+def test_in_a_network_cut_in_two_every_weight_is_free_and_the_report_says_so(inverse):
     case = cases.make("mlp-cross_entropy")
     with torch.no_grad():
         case.module[4].weight.zero_()
-    with pytest.raises(SecateurError, match="loss depends on none") as caught:
-        prune(case.module, one_for_all(case), spec(scope={"exclude": ["4"]}))
-    assert caught.value.code == "factorization_failed"
+    asked = spec(
+        scope={"exclude": ["4"]},
+        criterion={"kind": "obs", "inverse": inverse, "damping": 0.1},
+        schedule={"kind": "one_shot", "recomputations": 2},
+    )
+    outcome = prune(case.module, one_for_all(case), asked)
+    first, second = outcome.report.rounds
+    assert (first.without_curvature, second.without_curvature) == (50, 50 - first.removed)
+    assert outcome.report.loss.criterion_predicted_increase == 0.0
+    assert outcome.report.loss.measured_increase == 0.0
+    kept = torch.cat([m.flatten() for m in outcome.masks.values()])
+    assert kept.tolist() == [False] * 30 + [True] * 20
+    survivors = torch.cat([p.flatten() for k, p in outcome.module.named_parameters()
+                           if k in outcome.masks])[kept]  # fmt: skip
+    assert torch.equal(survivors, case.weights.read()[30:50])
+    (told,) = [w for w in outcome.report.warnings if w.code == "without_curvature"]
+    assert "In step 1, 50 of the 50 weights" in told.message
 
 
 def test_gate_is_a_check_that_fails_or_passes():
@@ -261,6 +276,33 @@ RESUMED = {
     ),
     "one_shot": spec(recovery={"kind": "fine_tune", "epochs": 1}),
 }
+
+
+OTHERS = [
+    {"kind": "obs", "inverse": "kfac"},
+    {"kind": "obs", "inverse": "block_fisher", "block": 9},
+    {"kind": "obs", "inverse": "full", "curvature": "empirical_fisher"},
+    {"kind": "wanda"},
+    {"kind": "grasp"},
+    {"kind": "random"},
+]
+
+
+@pytest.mark.parametrize("criterion", OTHERS, ids=lambda c: "-".join(map(str, c.values())))
+def test_resuming_gives_the_same_bytes_by_every_criterion(criterion, tmp_path):
+    case = cases.make("mlp-cross_entropy", samples=30)
+    asked = spec(
+        criterion=criterion,
+        schedule={"kind": "one_shot", "recomputations": 3},
+        trust={"checks": False, "ladder": False, "bootstrap": 2, "batches": 4},
+    )
+    data = one_for_all(case)
+    whole = prune(case.module, data, asked, checkpoints=tmp_path / "all")
+    for kept in (1, 2):
+        folder = tmp_path / f"after-{kept}"
+        folder.mkdir()
+        shutil.copy(tmp_path / "all" / f"round-{kept}.safetensors", folder)
+        assert bits(prune(case.module, data, asked, checkpoints=folder)) == bits(whole)
 
 
 @pytest.mark.parametrize("schedule", RESUMED)

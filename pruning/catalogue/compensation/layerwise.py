@@ -34,7 +34,7 @@ class Layerwise(Declaration):
     solver: Literal["auto", "greedy", "sparsegpt", "admm", "least_squares"] = "auto"
     effort: Literal["normal", "high"] = "normal"
     sequential: bool = True
-    aim: Literal["layer", "dense", "stream"] = "dense"
+    aim: Literal["layer", "dense", "stream"] = "stream"
     damping: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = AUTO_DAMPING
 
     about = About(
@@ -61,9 +61,6 @@ class Layerwise(Declaration):
 
     def price(self, size: Size) -> Cost:
         """Gram matrices and solves, with layers taken as square."""
-        widest = int(size.largest**0.5) + 1
-        solve = 60 * size.weights * widest
-        return Cost(
-            bytes=40 * widest**2 + 24 * size.largest,
-            flops=4 * size.samples * size.macs * max(1, widest // 64) + solve,
-        )
+        most = max((40 * g * d * d + 24 * g * o * d for g, o, d in size.layers), default=0)
+        solve = sum(60 * g * o * d * d for g, o, d in size.layers)
+        return Cost(bytes=most, flops=8 * size.samples * size.macs + solve)

@@ -34,7 +34,8 @@ class LayerOBS(Declaration):
     )
 
     def price(self, size: Size) -> Cost:
-        """Gram matrices and their inverses, with layers taken as square."""
-        widest = int(size.largest**0.5) + 1
+        """Gram matrices, with layers taken as square, and their inverses."""
+        widest = max((d for _, _, d in size.layers), default=0)
+        inverses = sum(g * d**3 for g, _, d in size.layers)
         gram = 4 * size.samples * size.macs
-        return Cost(bytes=32 * widest**2 + 8 * size.weights, flops=gram + size.weights * widest)
+        return Cost(bytes=32 * widest**2 + 8 * size.weights, flops=gram + inverses)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pruning.catalogue.about import About, Cost, Declaration, Size
 from pruning.catalogue.curvature import DIAGONALS, diagonal_cost
@@ -51,6 +51,21 @@ class OBD(Declaration):
             for kind, about in DIAGONALS.items()
         ),
     )
+
+    @model_validator(mode="after")
+    def _parameters_are_of_the_curvature(self) -> "OBD":
+        fields = type(self).model_fields
+        for name, curvature in (
+            ("samples", "ggn_mc"),
+            ("probes", "hutchinson"),
+            ("second_derivatives", "second_backprop"),
+        ):
+            if getattr(self, name) != fields[name].default and self.curvature != curvature:
+                raise ValueError(
+                    f"criterion.{name} is of curvature: {curvature}; curvature: {self.curvature} "
+                    "would ignore it"
+                )
+        return self
 
     def price(self, size: Size) -> Cost:
         """Passes over the data that the diagonal takes."""

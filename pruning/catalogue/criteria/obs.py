@@ -1,10 +1,12 @@
 """Declaration of Optimal Brain Surgeon."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pruning.catalogue.about import About, Cost, Declaration, Size
+from pruning.catalogue.curvature import RESTRICTED_LIMIT
 
 FULL_AUTO = 4_096
 """`inverse: auto` forms the full matrix up to this many weights in scope."""
@@ -16,6 +18,11 @@ BLOCK_LIMIT = 2**30
 """Entries of all blocks of `block_fisher` together beyond which it is refused (8 GiB in float64,
 of which a damping sweep holds several copies)."""
 
+TRIED = 6
+"""Times that a step solves with `damping: auto`: five values at least, and the chosen one."""
+
+STEPS = 500
+"""Steps of conjugate gradients that are priced; few dampings take more than a few times as many."""
 
 Inverse = Literal["full", "block_fisher", "low_rank", "kfac", "ekfac"]
 
@@ -54,18 +61,35 @@ class OBS(Declaration):
         "Martens and Grosse 2015, Grosse and Martens 2016; ekfac: George et al. 2018",
         unit="loss",
         needs=("labels", "gradients"),
-        cost_formula="a damping tried, N samples, C outputs, M multiply-adds a sample; full (at "
-        "most 16,384 weights): bytes 48 W^2, operations 2 N C W^2 + 2 W^3 (hessian, at most 4,096: "
-        "12 N W M instead of 2 N C W^2); block_fisher: bytes 48 W B, operations 2 N W B + 2 W B^2; "
-        "low_rank: bytes 24 m W (at most 2 GiB a copy), operations 6 m M + 4 m^2 W; kfac, ekfac: "
-        "bytes 48 W and both factors of each layer (at most 8,192 a side), operations 6 N C M and "
-        "8 W^1.5; layers above 4,096 weights in one step alone",
+        cost_formula="N samples, C outputs, M multiply-adds a sample, t = 6 with damping: auto "
+        "(five values tried, and the chosen one), else 1; full (at most 16,384 weights): bytes "
+        "48 W^2, operations 2 N C W^2 + 2 t W^3 (hessian, at most 4,096: 12 N W M instead of "
+        "2 N C W^2); block_fisher: bytes 48 W B, operations 2 N W B + 2 t W B^2; low_rank: bytes "
+        "24 m W (at most 2 GiB a copy), operations 6 m M + 4 t m^2 W; kfac, ekfac, for layers of "
+        "o x i weights with F = o^2 + i^2 (at most 8,192 a side): bytes 80 (W + F) + 48 R^2 with "
+        "R <= 2,048 weights of one layer, operations 6 N C M + 30 (o^3 + i^3) + 4,000 t o i (o + "
+        "i); layers above 4,096 weights in one step alone. damping: auto adds 24 N M, and forms "
+        "low_rank, kfac and ekfac twice; ekfac takes its passes twice",
     )
 
     @model_validator(mode="after")
     def _curvature_is_of_full(self) -> "OBS":
         if self.curvature != "ggn" and self.inverse != "full":
             raise ValueError("criterion.curvature is what inverse: full inverts; set both")
+        return self
+
+    @model_validator(mode="after")
+    def _parameters_are_of_the_inverse(self) -> "OBS":
+        fields = type(self).model_fields
+        for name, inverses in (
+            ("block", ("auto", "block_fisher")),
+            ("gradients", ("low_rank",)),
+        ):
+            if getattr(self, name) != fields[name].default and self.inverse not in inverses:
+                raise ValueError(
+                    f"criterion.{name} is of inverse: {inverses[-1]}; inverse: {self.inverse} "
+                    "would ignore it"
+                )
         return self
 
     def resolve(self, weights: int) -> Inverse:
@@ -82,18 +106,35 @@ class OBS(Declaration):
         return {"ggn": "full", "hessian": "hessian", "empirical_fisher": "fisher"}[self.curvature]
 
     def price(self, size: Size) -> Cost:
-        """Copies for two parts of the data and all of it, and the factors."""
+        """Copies for two parts of the data and all of it, the factors, and each damping tried."""
         w, n = size.weights, size.samples
         inverse = self.resolve(w)
+        # Trials measure and predict the loss on the held-out fifth of the data.
+        tried, trials = (TRIED, 24 * n * size.macs) if self.damping == "auto" else (1, 0)
+        # Curvature that is no mean over samples is computed for a part of the data and for all.
+        parts = 2 if self.damping == "auto" else 1
         if inverse == "full":
             columns = size.outputs if self.curvature == "ggn" else 1
             form = 12 * n * w * size.macs if self.curvature == "hessian" else 2 * n * columns * w**2
-            return Cost(bytes=48 * w * w, flops=form + 2 * w**3)
+            return Cost(bytes=48 * w * w, flops=form + 2 * tried * w**3 + trials)
         if inverse == "low_rank":
             m = min(self.gradients, n)
-            return Cost(bytes=24 * m * w, flops=6 * m * size.macs + 4 * m * m * w)
+            flops = 6 * parts * m * size.macs + 4 * tried * m * m * w
+            return Cost(bytes=24 * m * w, flops=flops + trials)
         if inverse in ("kfac", "ekfac"):
-            turning = 8 * int(w**1.5)
-            return Cost(bytes=64 * w, flops=6 * n * size.outputs * size.macs + turning)
+            return self._price_of_factors(size, parts, tried, trials)
         b = min(self.block, w)
-        return Cost(bytes=48 * w * b, flops=2 * n * w * b + 2 * w * b * b)
+        return Cost(bytes=48 * w * b, flops=2 * n * w * b + 2 * tried * w * b * b + trials)
+
+    def _price_of_factors(self, size: Size, parts: int, tried: int, trials: int) -> Cost:
+        side = math.isqrt(size.weights - 1) + 1 if size.weights else 0
+        layers = size.layers or ((1, side, side),)
+        entries = sum(g * (o * o + i * i) for g, o, i in layers)
+        widest = min(RESTRICTED_LIMIT, max(g * o * i for g, o, i in layers))
+        passes = 6 * (2 if self.inverse == "ekfac" else 1) * size.samples * size.outputs * size.macs
+        decompose = 30 * sum(g * (o**3 + i**3) for g, o, i in layers)
+        solve = 8 * STEPS * sum(g * o * i * (o + i) for g, o, i in layers)
+        return Cost(
+            bytes=80 * (size.weights + entries) + 48 * widest**2,
+            flops=parts * (passes + decompose) + tried * solve + trials,
+        )

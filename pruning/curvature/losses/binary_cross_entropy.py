@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.curvature.losses.loss import required
-from pruning.curvature.losses.rows import rows
+from pruning.curvature.losses.rows import normal_draw, rows
 from pruning.errors import SecateurError
 
 
@@ -52,6 +52,21 @@ class BinaryCrossEntropy:
     def project(self, outputs: Tensor, tangents: Tensor, target: Tensor | None = None) -> Tensor:
         """sqrt(p (1 - p) / D) v, shape [N, D]."""
         return self._roots(rows(outputs)) * rows(tangents)
+
+    def diagonal(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The diagonal p (1 - p) / D, in the shape of the outputs."""
+        return self._roots(rows(outputs)).square().view(outputs.shape)
+
+    def ranks(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """D, shape [N]."""
+        return torch.full((len(target),), outputs[0].numel())
+
+    def draw(
+        self, outputs: Tensor, target: Tensor | None, samples: int, generator: torch.Generator
+    ) -> Tensor:
+        """Normal with variance p (1 - p) / D, shape [m, N, ...]."""
+        roots = self._roots(rows(outputs))
+        return normal_draw(roots, samples, generator).view(samples, *outputs.shape)
 
     def correct(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The share of outputs on their target's side of 1/2, shape [N]."""

@@ -4,7 +4,13 @@ import torch
 from torch import Tensor
 
 from pruning.curvature.losses.loss import required
-from pruning.curvature.losses.rows import rows, softmax_factor, softmax_project
+from pruning.curvature.losses.rows import (
+    rows,
+    softmax_diagonal,
+    softmax_draw,
+    softmax_factor,
+    softmax_project,
+)
 from pruning.errors import SecateurError
 
 IGNORED = -100
@@ -79,6 +85,23 @@ class CausalLM:
         """S'v position by position, shape [N, (T - 1) V]."""
         roots = self._shares(outputs, required(target, self)).sqrt()
         return rows(softmax_project(outputs[:, :-1], tangents[:, :-1]) * roots[..., None])
+
+    def diagonal(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The diagonal p (1 - p) times the position's share, zero at the last; shape [N, T, V]."""
+        known = softmax_diagonal(outputs[:, :-1]) * self._shares(outputs, target)[..., None]
+        return torch.cat([known, torch.zeros_like(outputs[:, :1])], 1)
+
+    def ranks(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """V - 1 for each position that counts, shape [N]."""
+        return (target[:, 1:] != IGNORED).sum(1) * (outputs.shape[2] - 1)
+
+    def draw(
+        self, outputs: Tensor, target: Tensor | None, samples: int, generator: torch.Generator
+    ) -> Tensor:
+        """Gradients p - e_y at tokens drawn position by position, times the share's root."""
+        roots = self._shares(outputs, required(target, self)).sqrt()[..., None]
+        v = softmax_draw(outputs[:, :-1], samples, generator).mul_(roots)
+        return torch.cat([v, v.new_zeros(samples, len(outputs), 1, outputs.shape[2])], 2)
 
     def correct(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The share of labels that have the largest score, shape [N]."""

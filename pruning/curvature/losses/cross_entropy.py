@@ -1,9 +1,15 @@
 """Cross-entropy of class scores."""
 
+import torch
 from torch import Tensor, nn
 
 from pruning.curvature.losses.loss import required
-from pruning.curvature.losses.rows import softmax_factor, softmax_project
+from pruning.curvature.losses.rows import (
+    softmax_diagonal,
+    softmax_draw,
+    softmax_factor,
+    softmax_project,
+)
 from pruning.errors import SecateurError
 
 
@@ -60,6 +66,20 @@ class CrossEntropy:
     def project(self, outputs: Tensor, tangents: Tensor, target: Tensor | None = None) -> Tensor:
         """sqrt(p) (v - p'v), shape [N, C]."""
         return softmax_project(outputs, tangents)
+
+    def diagonal(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The diagonal p (1 - p), shape [N, C]."""
+        return softmax_diagonal(outputs)
+
+    def ranks(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """C - 1: a constant added to all scores changes nothing; shape [N]."""
+        return torch.full((len(target),), outputs.shape[1] - 1)
+
+    def draw(
+        self, outputs: Tensor, target: Tensor | None, samples: int, generator: torch.Generator
+    ) -> Tensor:
+        """Gradients p - e_y at labels that the model draws itself, shape [m, N, C]."""
+        return softmax_draw(outputs, samples, generator)
 
     def correct(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Whether the label's output is the largest (the first of equal ones), shape [N]."""

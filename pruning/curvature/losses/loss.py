@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from pruning.errors import SecateurError
@@ -23,6 +24,27 @@ class Loss(Protocol):
 
     def project(self, outputs: Tensor, tangents: Tensor, target: Tensor | None = None) -> Tensor:
         """S(z, y)' v for each sample of a batch, without forming S; shape [N, columns]."""
+
+    def diagonal(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """Diagonals of S S', the Hessian of each sample's loss, in the shape of the outputs."""
+
+    def ranks(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The rank of S of each sample, whatever its outputs are; shape [N], int64."""
+
+    def draw(
+        self, outputs: Tensor, target: Tensor | None, samples: int, generator: torch.Generator
+    ) -> Tensor:
+        """Independent v with mean zero and E[v v'] = S S', without forming S.
+
+        Args:
+            outputs: Shape [N, ...].
+            target: Which positions count, for the losses that leave some out.
+            samples: Draws for each sample, m.
+            generator: Where the draws come from, on the CPU whatever the device.
+
+        Returns:
+            Shape [m, N, ...], in the outputs' dtype.
+        """
 
     def correct(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The share of right decisions in each sample, shape [N]; not every loss has one."""

@@ -1,9 +1,16 @@
 """Distances to the dense network's own outputs, for data without labels."""
 
+import torch
 from torch import Tensor
 
 from pruning.curvature.losses.loss import required
-from pruning.curvature.losses.rows import rows, softmax_factor, softmax_project
+from pruning.curvature.losses.rows import (
+    rows,
+    softmax_diagonal,
+    softmax_draw,
+    softmax_factor,
+    softmax_project,
+)
 from pruning.curvature.losses.squared_error import MeanSquaredError
 from pruning.errors import SecateurError
 
@@ -58,6 +65,26 @@ class MatchDenseKL:
         """S'v position by position, shape [N, P C]."""
         found = rows(softmax_project(outputs, tangents))
         return found * (outputs.shape[-1] / found.shape[1]) ** 0.5
+
+    def diagonal(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The diagonal p (1 - p) / P, in the shape of the outputs."""
+        return softmax_diagonal(outputs) / self._positions(outputs)
+
+    def ranks(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """C - 1 for each position, shape [N]."""
+        rank = self._positions(outputs) * (outputs.shape[-1] - 1)
+        return torch.full((len(target),), rank)
+
+    def draw(
+        self, outputs: Tensor, target: Tensor | None, samples: int, generator: torch.Generator
+    ) -> Tensor:
+        """(p - e_y) / sqrt(P), y drawn position by position; shape [m, N, ..., C]."""
+        root = self._positions(outputs) ** -0.5
+        return softmax_draw(outputs, samples, generator).mul_(root)
+
+    @staticmethod
+    def _positions(outputs: Tensor) -> int:
+        return outputs[0].numel() // outputs.shape[-1]
 
     def correct(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Undefined.

@@ -1,4 +1,4 @@
-"""Samples as rows, and the softmax's square root of its Hessian."""
+"""Samples as rows, the softmax's square root of its Hessian, and draws with it as covariance."""
 
 import torch
 from torch import Tensor
@@ -25,3 +25,34 @@ def softmax_project(scores: Tensor, tangents: Tensor) -> Tensor:
     """The block's transpose times tangents along the last axis, both of shape [..., C]."""
     p = scores.softmax(-1)
     return p.sqrt() * (tangents - (p * tangents).sum(-1, keepdim=True))
+
+
+def softmax_diagonal(scores: Tensor) -> Tensor:
+    """The diagonal p (1 - p) of the block times its transpose, shape [..., C]."""
+    p = scores.softmax(-1)
+    return p * (1.0 - p)
+
+
+def softmax_draw(scores: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """Vectors p - e_y with y drawn from the softmax p at every position: E[v v'] = diag(p) - p p'.
+
+    Args:
+        scores: Shape [..., C].
+        samples: m.
+        generator: On the CPU.
+
+    Returns:
+        Shape [m, ..., C].
+    """
+    p = scores.softmax(-1)
+    flat = p.double().cpu().reshape(-1, p.shape[-1])
+    drawn = torch.multinomial(flat, samples, replacement=True, generator=generator)
+    labels = drawn.T.reshape(samples, *p.shape[:-1], 1).to(p.device)
+    v = p.expand(samples, *p.shape).clone()
+    return v.scatter_add_(-1, labels, -torch.ones_like(labels, dtype=p.dtype))
+
+
+def normal_draw(roots: Tensor, samples: int, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers times `roots` [N, D]: E[v v'] = diag(roots^2); shape [m, N, D]."""
+    normal = torch.randn(samples, *roots.shape, generator=generator, dtype=torch.float64)
+    return roots * normal.to(roots)

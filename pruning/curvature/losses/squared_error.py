@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pruning.curvature.losses.loss import required
-from pruning.curvature.losses.rows import rows
+from pruning.curvature.losses.rows import normal_draw, rows
 from pruning.errors import SecateurError
 
 
@@ -45,6 +45,21 @@ class MeanSquaredError:
         """sqrt(2/D) v, shape [N, D]."""
         flat = rows(tangents)
         return flat * (2.0 / flat.shape[1]) ** 0.5
+
+    def diagonal(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """2/D everywhere, in the shape of the outputs."""
+        return torch.full_like(outputs, 2.0 / outputs[0].numel())
+
+    def ranks(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """D, shape [N]."""
+        return torch.full((len(target),), outputs[0].numel())
+
+    def draw(
+        self, outputs: Tensor, target: Tensor | None, samples: int, generator: torch.Generator
+    ) -> Tensor:
+        """Normal with variance 2/D: gradients at targets from a Gaussian around the outputs."""
+        roots = torch.full_like(rows(outputs), (2.0 / outputs[0].numel()) ** 0.5)
+        return normal_draw(roots, samples, generator).view(samples, *outputs.shape)
 
     def correct(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Undefined.

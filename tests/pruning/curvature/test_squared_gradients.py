@@ -170,7 +170,7 @@ def test_either_form_gives_the_squares(positions, columns):
     close(total, 1.0 + expected)
 
 
-@pytest.mark.parametrize("name", ["mlp-cross_entropy", "mlp-mse", "cnn-cross_entropy"])
+@pytest.mark.parametrize("name", cases.NAMES)
 def test_monte_carlo_lies_within_four_standard_errors(name):
     case = cases.make(name)
     active = torch.arange(len(case.weights))

@@ -99,7 +99,7 @@ def test_singular_curvature_without_damping_is_refused_with_its_rank(layout):
 
 def test_failing_block_is_named():
     h = torch.eye(N, dtype=torch.float64)
-    h[7, 7] = 0.0
+    h[7, 8] = h[8, 7] = 1.0
     matrix, _ = blocks_of(h, [N], 5)
     with pytest.raises(obs.SingularError) as caught:
         obs.inverse_diagonal(matrix, 0.0)

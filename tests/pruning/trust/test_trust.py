@@ -142,7 +142,9 @@ def test_rank_and_condition_are_those_of_the_curvature(inverse):
     x, y = torch.randn(60, 5).double(), torch.randn(60, 1).double()
     x[:, 2] = 0.0
     case = cases.Case(nn.Linear(5, 1).double(), ArrayData({"x": x}, y), cases.LOSSES["mse"])
-    criterion = {"kind": "obs", "inverse": inverse, "block": 3, "damping": 0.5}
+    criterion = {"kind": "obs", "inverse": inverse, "damping": 0.5}
+    if inverse == "block_fisher":
+        criterion["block"] = 3
     report = run(case, 0.2, criterion).report
     assert check(report, "curvature_rank").value == pytest.approx(4 / 5)
     assert check(report, "curvature_rank").status == "warn"
@@ -173,6 +175,84 @@ def test_samples_are_held_against_weights(samples, status):
     case = cases.make("mlp-cross_entropy", samples=10)
     softmax = check(run(case).report, "samples_against_weights")
     assert softmax.value == pytest.approx(10 * 2 / len(case.weights))
+
+
+def test_positions_that_count_are_counted_sample_by_sample_and_no_factor_is_formed(monkeypatch):
+    case = cases.make("transformer-causal_lm", samples=9)
+    monkeypatch.delattr(type(case.loss), "factor")
+    criterion = {"kind": "obd", "curvature": "ggn_mc"}
+    found = check(run(case, criterion=criterion).report, "samples_against_weights")
+    rank = 4 * int((case.data.target[:, 1:] != -100).sum())
+    assert found.value == pytest.approx(rank / len(case.weights))
+    assert f"at most {rank}," in found.message
+
+
+@pytest.mark.parametrize(
+    ("criterion", "samples"),
+    [
+        ({"kind": "obd", "curvature": "empirical_fisher"}, 24),
+        ({"kind": "obs", "inverse": "block_fisher", "damping": 0.1}, 24),
+        ({"kind": "obs", "inverse": "full", "curvature": "empirical_fisher", "damping": 0.1}, 24),
+        ({"kind": "obs", "inverse": "low_rank", "gradients": 8, "damping": 0.1}, 8),
+    ],
+    ids=["diagonal", "blocks", "dense", "low rank"],
+)
+def test_an_empirical_fisher_knows_as_many_directions_as_it_has_gradients(criterion, samples):
+    case = cases.make("mlp-cross_entropy", samples=24)
+    report = run(case, criterion=criterion).report
+    found = check(report, "samples_against_weights")
+    assert found.value == pytest.approx(samples / len(case.weights))
+    assert "empirical Fisher" in found.message
+    assert report.curvature.samples == samples
+    rank = check(report, "curvature_rank")
+    approximate = criterion.get("inverse", "diagonal") in ("diagonal", "block_fisher")
+    assert ("approximation" in rank.message) == approximate
+    if not approximate:
+        assert rank.value <= found.value + 1e-12
+
+
+@pytest.mark.parametrize("kind", ["obd", "obs-kfac"])
+def test_a_full_rank_of_an_approximation_is_not_sold_as_knowledge_of_the_matrix(kind):
+    case = cases.make("mlp-mse", samples=10)
+    criterion = {"kind": "obd"}
+    if kind == "obs-kfac":
+        criterion = {"kind": "obs", "inverse": "kfac", "damping": 0.1}
+    report = run(case, criterion=criterion).report
+    assert check(report, "samples_against_weights").status == "warn"
+    message = check(report, "curvature_rank").message
+    assert "approximation" in message
+    assert "Every direction is known." not in message
+
+
+def test_inputs_given_by_keyword_are_seen():
+    class Keyword(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.fc(input=x)
+
+    torch.manual_seed(0)
+    x = torch.randn(20, 5).double()
+    x[:, 3] = 0.0
+    data = ArrayData({"x": x}, torch.randn(20, 2).double())
+    report = run(cases.Case(Keyword().double(), data, cases.LOSSES["mse"]), 0.3).report
+    (dead,) = report.trust.dead_inputs
+    assert (dead.inputs, dead.dead, dead.weights) == (5, 1, 2)
+
+
+def test_only_rounding_and_a_hundred_thousandth_of_the_largest_increase_are_negligible():
+    """OBD's own prediction is off by more than 10 % here, at increases that are far from small."""
+    report = run(cases.make("mlp-cross_entropy", samples=40), 0.9).report
+    ladder = report.trust.ladder
+    largest = max(abs(r.measured) for r in ladder.rungs)
+    rounding = 4.0 * torch.finfo(torch.float64).eps * abs(report.loss.dense)
+    assert ladder.resolution == pytest.approx(max(rounding, 1e-5 * largest), rel=1e-12)
+    missed = [r for r in ladder.rungs if not 1 / 1.1 <= r.own / r.measured <= 1.1]
+    assert missed
+    assert max(abs(r.measured) for r in missed) > 1e3 * ladder.resolution
+    assert ladder.own_holds_up_to < missed[-1].sparsity
 
 
 LINEAR = [
