@@ -64,6 +64,7 @@ def cut(
     kept: Tensor,
     count: int,
     target: int,
+    damping: float,
     chosen: Tensor | None = None,
     saved: Saved | None = None,
 ) -> LayerwiseCut:
@@ -74,6 +75,7 @@ def cut(
         kept: False for the weights that are gone already, shape [W].
         count: How many go now.
         target: How many are gone in all afterwards.
+        damping: Added to each Gram matrix' diagonal, in units of its mean.
         chosen: For a solver that does not choose the mask: which weights are gone afterwards,
             shape [W].
         saved: Layers that an earlier attempt solved, and where to put the others.
@@ -90,7 +92,7 @@ def cut(
     fixed = None if chosen is None else weights.split(chosen)
     options = Options(
         aim=_aim(compensation),
-        damping=compensation.damping,
+        damping=damping,
         neighbours=pattern.kind != "unstructured",
     )
     real = real_tokens(job.data.calibration)
@@ -125,7 +127,7 @@ def cut(
                 removed = found.as_matrix(fixed[number])
                 solution = LayerSolution(least_squares.fit(problem, removed), removed)
         except SingularError as failure:
-            raise _refusal(found, compensation, failure) from None
+            raise _refusal(found, failure) from None
         parts[number][...] = found.as_weight(solution.removed)
         result = {"weight": solution.weight, "removed": solution.removed, "scores": scores[number]}
         saved.keep(found.prunable.name, {**result, "counts": torch.tensor(counts)})
@@ -187,7 +189,7 @@ def _saliency(found: Collected) -> Tensor:
     return found.aim.square() / inverse[:, None, :]
 
 
-def _refusal(found: Collected, compensation: Layerwise, failure: SingularError) -> SecateurError:
+def _refusal(found: Collected, failure: SingularError) -> SecateurError:
     gram = found.gram
     spectra = torch.linalg.eigvalsh(gram)
     floor = spectra[:, -1:] * gram.shape[1] * torch.finfo(torch.float64).eps
@@ -196,10 +198,10 @@ def _refusal(found: Collected, compensation: Layerwise, failure: SingularError) 
     return SecateurError(
         "factorization_failed",
         f"The Gram matrix of the inputs of {name} ({gram.shape[1]} wide, rank {rank}) can't be "
-        f"factorised at damping {compensation.damping:g}.",
+        f"factorised at damping {found.damping:g}.",
         where=name,
         hint="Use a larger compensation.damping, more calibration samples, or exclude the layer.",
         rank=rank,
         weights=gram.shape[1],
-        damping=compensation.damping,
+        damping=found.damping,
     )

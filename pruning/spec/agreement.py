@@ -63,7 +63,7 @@ def _check_layerwise(spec: "Spec") -> None:
             f"the solver {compensation.resolve()} chooses the mask itself, by criterion "
             "{kind: layer_obs}; leave the criterion out, or set solver to least_squares"
         )
-    if criterion.damping != compensation.damping:
+    if compensation.damping not in ("auto", criterion.damping):
         raise ValueError("criterion.damping and compensation.damping must be the same; give the "
                          "compensation's alone")  # fmt: skip
 

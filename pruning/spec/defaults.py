@@ -41,7 +41,7 @@ def _with_layerwise(compensation: Any) -> dict[str, Any]:
     given = compensation if isinstance(compensation, dict) else compensation.model_dump()
     chooses = given.get("solver", "auto") != "least_squares"
     criterion: dict[str, Any] = {"kind": "layer_obs" if chooses else "wanda"}
-    if chooses and "damping" in given:
+    if chooses and given.get("damping", "auto") != "auto":
         criterion["damping"] = given["damping"]
     return {
         "criterion": criterion,

@@ -22,7 +22,7 @@ REFUSED = [
     ({"recovery": {"kind": "fine_tune", "optimizer": {"kind": "sgd", "lr": 0}}},
      "spec_invalid", "spec.recovery.optimizer.lr"),
     ({"recovery": {"kind": "batch_norm"}}, "not_available", "spec.recovery"),
-    ({"compensation": {"kind": "layerwise"}}, "not_available", "spec.compensation"),
+    ({"allocation": {"kind": "search"}}, "spec_conflict", "spec"),
     ({"pattern": {"kind": "channel"}}, "not_available", "spec.pattern"),
     ({"target": {"max_drop": {"metric": "accuracy"}}}, "not_available", "spec.target"),
     ({"criterion": {"kind": "magnitude"}, "compensation": {"kind": "obs"}},
@@ -70,14 +70,14 @@ def test_every_wrong_field_is_listed_and_the_near_name_offered():
         ({"sparsity": 0.5}, "There is no field 'sparsity' here. Did you mean 'target.sparsity'?"),
         ({"criterion": {"kind": "obss"}},
          "There is no criterion of kind 'obss'. Did you mean 'obs'? "
-         "The kinds are grasp, magnitude, obd, obs, random, snip, synflow, taylor, wanda."),
+         "The kinds are grasp, layer_obs, magnitude, obd, obs, random, snip, synflow, taylor, wanda."),
         ({"schedule": {"kind": "xyz"}},
          "There is no schedule of kind 'xyz'. The kinds are one_shot, rounds, one_by_one."),
         ({"schedule": {"kind": ["x"]}},
          "There is no schedule of kind ['x']. The kinds are one_shot, rounds, one_by_one."),
         ({"criterion": {}},
          "criterion needs a kind. "
-         "The kinds are grasp, magnitude, obd, obs, random, snip, synflow, taylor, wanda."),
+         "The kinds are grasp, layer_obs, magnitude, obd, obs, random, snip, synflow, taylor, wanda."),
         ({"criterion": "obs"}, "criterion is a mapping: write {kind: obs}."),
         ({"target": 0.5}, "target is a mapping, not 0.5."),
         ({"target": {"sparsity": 1.5}}, "1.5 is not less than 1."),
@@ -119,7 +119,10 @@ def test_the_unions_are_those_of_the_spec():
 @pytest.mark.parametrize("place", KINDS)
 def test_every_kind_that_is_offered_is_taken_and_every_kind_is_offered(place: str):
     for kind in KINDS[place]:
-        spec = parse_spec(nested(place, {"kind": kind}))
+        whole = nested(place, {"kind": kind})
+        # Search goes over the ladders that layer-wise pruning has.
+        layerwise = {"compensation": {"kind": "layerwise"}} if kind == "search" else {}
+        spec = parse_spec({**whole, **layerwise})
         assert places()[place][kind] in {type(p) for p in walk(spec)}
     with pytest.raises(SecateurError) as caught:
         parse_spec(nested(place, {"kind": "?"}))
@@ -147,14 +150,22 @@ def test_what_is_planned_is_refused_with_what_there_is(field: str):
         assert all(name in caught.value.hint for name in there)
 
 
-def test_without_labels_the_default_is_layerwise_which_is_refused_by_name():
+def test_without_labels_the_default_is_layerwise_at_half_of_the_weights():
     assert default_spec(True) == {}
-    with pytest.raises(SecateurError) as caught:
-        default_spec(False, "digits.npz")
-    assert (caught.value.code, caught.value.where) == ("not_available", "spec.compensation")
-    assert "layerwise" in caught.value.message
-    assert "digits.npz" in caught.value.message
-    assert "labels" in caught.value.hint
+    spec = parse_spec(default_spec(False))
+    assert (spec.compensation.kind, spec.criterion.kind) == ("layerwise", "layer_obs")
+    assert (spec.objective.loss, spec.recovery.kind) == ("match_dense", "none")
+    assert (spec.target.sparsity, spec.allocation.kind) == (0.5, "global")
+
+
+def test_what_is_left_open_follows_from_the_pattern_and_the_compensation():
+    spec = parse_spec({"pattern": {"kind": "nm", "n": 1, "m": 4}})
+    assert (spec.target.sparsity, spec.allocation.kind) == (0.75, "uniform")
+    assert spec.schedule.recomputations == 1
+    spec = parse_spec({"compensation": {"kind": "layerwise", "damping": 0.1}})
+    assert spec.criterion.damping == 0.1
+    spec = parse_spec({"compensation": {"kind": "layerwise", "solver": "least_squares"}})
+    assert spec.criterion.kind == "wanda"
 
 
 def test_a_completed_spec_reads_back_the_same():

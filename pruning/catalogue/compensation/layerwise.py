@@ -8,8 +8,8 @@ from pruning.catalogue.about import About, Cost, Declaration, Size
 
 Solver = Literal["greedy", "sparsegpt", "admm", "least_squares"]
 
-AUTO_DAMPING = 0.01
-"""Where a solver needs a damping before any can be compared: what the literature uses."""
+DAMPING = 0.01
+"""Of the mean diagonal: what the literature on layer-wise pruning uses throughout."""
 
 
 class Layerwise(Declaration):
@@ -27,7 +27,9 @@ class Layerwise(Declaration):
             (`dense`), also making up for how far the residual stream that they are added to lies
             from the dense network's (`stream`), or those of the layer's own dense weights on the
             inputs that it now sees (`layer`).
-        damping: Added to the diagonal of the Gram matrix, in units of its mean.
+        damping: Added to the diagonal of the Gram matrix, in units of its mean. `auto` walks through
+            the network once for each value it tries, and takes the one whose pruned network has the
+            lowest loss on a held-out share of the calibration data.
     """
 
     kind: Literal["layerwise"] = "layerwise"
@@ -35,7 +37,7 @@ class Layerwise(Declaration):
     effort: Literal["normal", "high"] = "normal"
     sequential: bool = True
     aim: Literal["layer", "dense", "stream"] = "stream"
-    damping: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = AUTO_DAMPING
+    damping: Literal["auto"] | Annotated[float, Field(ge=0, allow_inf_nan=False)] = DAMPING
 
     about = About(
         title="Layer-wise",

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pruning.catalogue.about import About, Cost, Declaration, Size
-from pruning.catalogue.compensation.layerwise import AUTO_DAMPING
+from pruning.catalogue.compensation.layerwise import DAMPING
 
 
 class LayerOBS(Declaration):
@@ -19,7 +19,7 @@ class LayerOBS(Declaration):
     """
 
     kind: Literal["layer_obs"] = "layer_obs"
-    damping: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = AUTO_DAMPING
+    damping: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DAMPING
 
     about = About(
         title="Layer-wise OBS",
