@@ -17,7 +17,7 @@ from pruning.curvature import per_sample
 from pruning.curvature.layers import Capture, Problem
 from pruning.curvature.layers.call import Use
 from pruning.curvature.losses import Loss
-from pruning.curvature.network import Network
+from pruning.curvature.network import Network, Parameters
 from pruning.data.batches import ArrayData
 
 Columns = Callable[[Tensor, Tensor | None], Tensor]
@@ -28,10 +28,20 @@ BATCH = 128
 
 
 def forward(
-    network: Network, inputs: tuple[Tensor, ...], names: list[str]
+    network: Network,
+    inputs: tuple[Tensor, ...],
+    names: list[str],
+    parameters: Parameters | None = None,
 ) -> tuple[Tensor, list[Use]]:
-    """The outputs of a batch, and the uses of the named weights that a layer kind describes."""
-    parameters = network.parameters()
+    """The outputs of a batch, and the uses of the named weights that a layer kind describes.
+
+    Args:
+        network: The module with its weights in scope.
+        inputs: A batch.
+        names: The weights to watch.
+        parameters: Values of the weights in scope; the present ones without it.
+    """
+    parameters = network.parameters() if parameters is None else parameters
     with torch.enable_grad(), Capture({name: parameters[name] for name in names}) as seen:
         outputs = network.outputs(parameters, inputs, once=True)
     return outputs, [use for use in seen.uses if use.name not in seen.unknown]

@@ -1,12 +1,16 @@
 """Which weights' uses are understood: proven on two samples before anything is built on them."""
 
 import torch
+from torch import Tensor
 
 from pruning.curvature.layer_gradients import backward, forward, problem
 from pruning.curvature.layers import squares
 from pruning.curvature.layers.call import Use
-from pruning.curvature.network import Network
+from pruning.curvature.network import Network, Parameters
 from pruning.data.batches import ArrayData
+
+TRIES = 8
+"""How often a weight without any effect on the outputs is tried again."""
 
 
 def sample_axes(network: Network, data: ArrayData, names: list[str]) -> dict[str, list[int]]:
@@ -15,28 +19,61 @@ def sample_axes(network: Network, data: ArrayData, names: list[str]) -> dict[str
     Two samples go through the network; the derivatives of each one's outputs, put together from the
     uses, must be those of autograd, and leave no trace at the other sample. So a weight used where
     it can't be seen, or positions that can't be told from samples, do not pass.
+
+    Derivatives that are all zero prove nothing, as where a unit is dead at both samples. Such a
+    weight is tried again on other samples and with noise added to all weights in scope, which the
+    way they are used does not depend on; it does not pass before something was seen.
     """
-    first, _ = next(iter(data.batches(2, device=network.weights.device)))
+    device = network.weights.device
+    first, _ = next(iter(data.batches(2, device=device)))
+    found, silent = _prove(network, first, names, network.parameters())
+    for attempt in range(TRIES):
+        if not silent:
+            break
+        start = (attempt + 1) * data.samples // (TRIES + 1)
+        some, _ = next(iter(data.select(slice(start, start + 2)).batches(2, device=device)))
+        # Every other time the weights stay as they are: noise may saturate what was alive.
+        values = network.parameters() if attempt % 2 else _noisy(network, attempt)
+        more, silent = _prove(network, some, silent, values)
+        found |= more
+    return {name: found[name] for name in names if name in found}
+
+
+def _noisy(network: Network, seed: int) -> Parameters:
+    """Weights with noise of their own size, or of what fan-in would give them, and more by seed."""
+    generator = torch.Generator().manual_seed(seed)
+    noisy = {}
+    for name, weight in network.parameters().items():
+        noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight)
+        size = max(float(weight.square().mean().sqrt()), weight[0].numel() ** -0.5)
+        noisy[name] = weight + 2.0**seed * size * noise
+    return noisy
+
+
+def _prove(
+    network: Network, first: tuple[Tensor, ...], names: list[str], values: Parameters
+) -> tuple[dict[str, list[int]], list[str]]:
+    """The weights that pass, and those whose derivatives were all zero."""
     two = first if len(first[0]) == 2 else tuple(torch.cat([x, x]) for x in first)
-    _, single = forward(network, tuple(x[:1] for x in two), names)
-    outputs, uses = forward(network, two, names)
+    _, single = forward(network, tuple(x[:1] for x in two), names, values)
+    outputs, uses = forward(network, two, names, values)
     axes = _axes(single, uses)
     names = [n for n in names if axes.get(n)]
     if not names or not outputs.requires_grad:
-        return {}
+        return {}, []
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(outputs.shape, generator=generator, dtype=torch.float64).to(outputs)
     directions = torch.stack([noise, noise])
     directions[0, 1], directions[1, 0] = 0.0, 0.0
     found = backward(outputs, uses, directions)
-    parameters = {k: v.requires_grad_(k in names) for k, v in network.parameters().items()}
+    parameters = {k: v.detach().requires_grad_(k in names) for k, v in values.items()}
     with torch.enable_grad():
         plain = network.outputs(parameters, two, once=True)
     wrt = [parameters[n] for n in names]
     truth = [
         torch.autograd.grad(plain, wrt, v, retain_graph=True, allow_unused=True) for v in directions
     ]
-    proven = {}
+    proven, silent = {}, []
     for number, name in enumerate(names):
         own = [(u, g) for u, g in zip(uses, found, strict=True) if u.name == name]
         problems = [problem(u, g, axis, 2) for (u, g), axis in zip(own, axes[name], strict=True)]
@@ -49,9 +86,13 @@ def sample_axes(network: Network, data: ArrayData, names: list[str]) -> dict[str
             if gradient is not None:
                 expected[column, column] = gradient.flatten()
         limit = 1e3 * torch.finfo(rows.dtype).eps * float(expected.abs().max())
+        connected = any(column[number] is not None for column in truth)
         if bool(((rows - expected).abs() <= limit).all()):
-            proven[name] = axes[name]
-    return proven
+            if connected and not bool(expected.any()):
+                silent.append(name)
+            else:
+                proven[name] = axes[name]
+    return proven, silent
 
 
 def _axes(single: list[Use], double: list[Use]) -> dict[str, list[int]]:

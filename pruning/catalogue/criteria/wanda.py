@@ -21,7 +21,8 @@ class Wanda(Declaration):
         summary="The weight times the norm of the input it meets. With compare: row the score "
         "is the weight's rank within its output row, as a share of that row, so that "
         "one threshold takes the same share of every row whatever the allocation, as "
-        "the paper has it; compare: allocation leaves the product as it is.",
+        "the paper has it; compare: allocation leaves the product as it is. Padding (where "
+        "attention_mask is zero, or behind the last label of causal_lm) counts for nothing.",
         formula="s_q = |w_q| |x_j(q)|_2, by rank in its row",
         paper="Sun, Liu, Bair, Kolter 2024, eq. 1; convolutions: their unfolded inputs",
         unit="score",

@@ -10,7 +10,12 @@ CACHED = 2**18
 """Entries of per-sample gradients, or of patches, formed at a time: few enough for a cache."""
 
 PAIRS = 8
-"""Positions up to which the position form may be used; beyond, its cancellation costs digits."""
+"""Positions up to which pairs of them may be used, in float32 and less alone.
+
+Where a gradient is a difference of large terms their squares cancel: an entry is off by rounding of
+the largest of them rather than by its own. Float64 is asked for where every digit matters, so there
+pairs are not used (at 8 positions they save nothing, at 2 to 4 a factor of 2 to 4).
+"""
 
 PAIRED = 2**22
 """Entries of pairs of positions formed at a time."""
@@ -57,7 +62,8 @@ def add_squares(total: Tensor, problems: list[Problem]) -> None:
     positions = first.fold(first.gradients[0][:1]).shape[-1]
     # A pair of positions costs one multiplication an entry whatever the number of columns; a
     # gradient formed costs one a position and column, and about as much again to be squared.
-    if len(problems) == 1 and positions <= PAIRS and positions + 1 <= 4 * columns:
+    most = 1 if total.dtype == torch.float64 else PAIRS
+    if len(problems) == 1 and positions <= most and positions + 1 <= 4 * columns:
         paired = groups * (outs + entries) * positions * (positions + 1) // 2
         for samples in _slices(count, PAIRED // paired):
             _add_pairs(total, first.unfolded(samples), first.folded(samples))

@@ -122,6 +122,51 @@ def test_diagonals_of_unusual_networks_are_exact(name, cached, monkeypatch):
     assert network.general == OWN[name][2]
 
 
+class Gated(Interleaved):
+    """Interleaved, and nothing of it reaches the outputs of samples whose first entry is low."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.tanh(self.inner(x.transpose(0, 1).reshape(-1, 4)))
+        gate = (x[:, 0, 0] > 0).to(x)[:, None]
+        return self.head(hidden.view(x.shape[1], len(x), 5).mean(0) * gate)
+
+
+@pytest.mark.parametrize("alive", [1, 4, 7])
+def test_samples_at_which_a_weight_is_dead_prove_nothing_of_its_use(alive):
+    """Of seven samples one is alive, or none; at the others `inner` has no derivative."""
+    torch.manual_seed(0)
+    module = Gated().double().eval()
+    x = torch.randn(7, 3, 4, dtype=torch.float64)
+    x[:, 0, 0] = -1.0
+    x[alive : alive + 1, 0, 0] = 1.0
+    data = ArrayData({"x": x}, torch.randint(3, (7,)))
+    case = cases.Case(module, data, LOSSES["cross_entropy"])
+    network = case.network
+    fisher, ggn = both(case, network)
+    close(fisher, brute_force.per_sample_gradients(case).square().mean(0))
+    close(ggn, brute_force.ggn(case).diagonal())
+    assert "inner.weight" in network.general
+
+
+@pytest.mark.parametrize("dead", ["unit", "layer", "head"])
+def test_dead_units_and_removed_layers_still_go_the_short_way(dead):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3))
+    with torch.no_grad():
+        if dead == "unit":
+            module[0].bias.fill_(-4.0)
+            module[0].weight.mul_(0.1)
+        else:
+            module[2 if dead == "layer" else 4].weight.zero_()
+    data = ArrayData({"x": torch.randn(9, 4).double()}, torch.randint(3, (9,)))
+    case = cases.Case(module.double().eval(), data, LOSSES["cross_entropy"])
+    network = case.network
+    fisher, ggn = both(case, network)
+    close(fisher, brute_force.per_sample_gradients(case).square().mean(0))
+    close(ggn, brute_force.ggn(case).diagonal())
+    assert network.general == set()
+
+
 @pytest.mark.parametrize("name", ["mlp-mse", "cnn-cross_entropy", "tied-cross_entropy"])
 def test_known_layers_never_take_the_general_path(name):
     case = cases.make(name)
@@ -168,6 +213,28 @@ def test_either_form_gives_the_squares(positions, columns):
     problem = squares.Problem(u, list(b), unfold=lambda x: x, fold=lambda g: g, copies=1)
     squares.add_squares(total, [problem])
     close(total, 1.0 + expected)
+    single = squares.Problem(
+        u.float(), list(b.float()), unfold=lambda x: x, fold=lambda g: g, copies=1
+    )
+    total = torch.ones(2, 5, 4)
+    squares.add_squares(total, [single])
+    torch.testing.assert_close(total, (1.0 + expected).float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", [2, 8])
+def test_an_entry_that_is_a_small_difference_keeps_its_digits_in_float64(positions):
+    """The terms of each sum cancel, exactly, to less than a hundred-millionth of themselves."""
+    torch.manual_seed(0)
+    u = torch.randint(1, 9, (3, 1, 4, positions)).double()
+    b = torch.randint(1, 9, (4, 3, 1, 5, positions)).double()
+    u[..., 1], b[..., 1] = u[..., 0], -b[..., 0]
+    u[..., 2:], tiny = 0.0, 2.0**-27
+    u[..., 0] += tiny
+    expected = ((b[..., 0] * tiny)[..., None]).square().sum((0, 1)).expand(1, 5, 4)
+    total = torch.zeros(1, 5, 4, dtype=torch.float64)
+    problem = squares.Problem(u, list(b), unfold=lambda x: x, fold=lambda g: g, copies=1)
+    squares.add_squares(total, [problem])
+    torch.testing.assert_close(total, expected, rtol=1e-8, atol=0.0)
 
 
 @pytest.mark.parametrize("name", cases.NAMES)
