@@ -46,9 +46,7 @@ def texts(count: int, *, held_out: bool = False) -> ArrayData:
 @torch.no_grad()
 def cosine(dense: nn.Module, pruned: nn.Module, data: ArrayData) -> float:
     """Mean cosine of both models' embeddings, which have length 1."""
-    sums = [
-        (dense(*inputs) * pruned(*inputs)).sum(1).double() for inputs, _ in data.batches(32)
-    ]
+    sums = [(dense(*inputs) * pruned(*inputs)).sum(1).double() for inputs, _ in data.batches(32)]
     return float(torch.cat(sums).mean())
 
 

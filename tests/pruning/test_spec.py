@@ -70,14 +70,16 @@ def test_every_wrong_field_is_listed_and_the_near_name_offered():
         ({"sparsity": 0.5}, "There is no field 'sparsity' here. Did you mean 'target.sparsity'?"),
         ({"criterion": {"kind": "obss"}},
          "There is no criterion of kind 'obss'. Did you mean 'obs'? "
-         "The kinds are grasp, layer_obs, magnitude, obd, obs, random, snip, synflow, taylor, wanda."),
+         "The kinds are grasp, layer_obs, magnitude, obd, obs, random, snip, synflow, "
+         "taylor, wanda."),
         ({"schedule": {"kind": "xyz"}},
          "There is no schedule of kind 'xyz'. The kinds are one_shot, rounds, one_by_one."),
         ({"schedule": {"kind": ["x"]}},
          "There is no schedule of kind ['x']. The kinds are one_shot, rounds, one_by_one."),
         ({"criterion": {}},
          "criterion needs a kind. "
-         "The kinds are grasp, layer_obs, magnitude, obd, obs, random, snip, synflow, taylor, wanda."),
+         "The kinds are grasp, layer_obs, magnitude, obd, obs, random, snip, synflow, "
+         "taylor, wanda."),
         ({"criterion": "obs"}, "criterion is a mapping: write {kind: obs}."),
         ({"target": 0.5}, "target is a mapping, not 0.5."),
         ({"target": {"sparsity": 1.5}}, "1.5 is not less than 1."),

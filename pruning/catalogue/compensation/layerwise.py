@@ -27,8 +27,8 @@ class Layerwise(Declaration):
             (`dense`), also making up for how far the residual stream that they are added to lies
             from the dense network's (`stream`), or those of the layer's own dense weights on the
             inputs that it now sees (`layer`).
-        damping: Added to the diagonal of the Gram matrix, in units of its mean. `auto` walks through
-            the network once for each value it tries, and takes the one whose pruned network has the
+        damping: Added to the diagonal of the Gram matrix, in units of its mean. `auto` walks the
+            network once for each value it tries, and takes the one whose pruned network has the
             lowest loss on a held-out share of the calibration data.
     """
 

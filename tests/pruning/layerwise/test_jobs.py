@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from pruning import prune
+from pruning.data.batches import ArrayData, Data
 from pruning.errors import SecateurError
 from pruning.report.schema import results_json
 
@@ -208,3 +209,24 @@ def test_more_weights_gone_never_brings_less_error():
 def test_what_can_not_be_is_refused_with_what_to_change(parts, words):
     with pytest.raises(SecateurError, match=words):
         prune(network(), inputs(), spec(**parts))
+
+
+def test_automatic_damping_takes_the_lowest_held_out_loss_of_whole_walks():
+    wanted = spec(target={"sparsity": 0.7}, compensation={"damping": "auto"})
+    report = prune(network(), inputs(), wanted).report
+    trials = {t.damping: t.loss for t in report.damping_sweep}
+    assert len(trials) >= 5
+    (chosen,) = [t for t in report.damping_sweep if t.chosen]
+    assert chosen.loss == pytest.approx(min(trials.values()), rel=1e-3)
+    assert report.rounds[0].damping == chosen.damping
+    # The trial is a walk over the part that is not held out, measured on the part that is.
+    rest, held = ArrayData({"input": inputs()}).split(0.2, 0)
+    rest, kept = rest.split(0.2, 0)
+    again = prune(
+        network(),
+        Data(rest, rest, held),
+        spec(target={"sparsity": 0.7}, compensation={"damping": chosen.damping}),
+    )
+    with torch.no_grad():
+        apart = again.module(*kept.inputs.values()) - network()(*kept.inputs.values())
+    assert float(apart.square().mean()) == pytest.approx(chosen.loss, rel=1e-4)
