@@ -8,6 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+
+class Skipped(Exception):  # noqa: N818 - no error: what a benchmark needs is not here
+    """Why a benchmark, or its figures, were not measured, and what to do about it."""
+
+
 RESULTS = Path(__file__).parent / "results"
 
 

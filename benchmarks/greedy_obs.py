@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.common import save, table
+from benchmarks.common import Skipped, save, table
 from benchmarks.references import VARIABLE, _layer, _load, _quiet, folder
 from pruning.solvers import greedy_rows
 from pruning.solvers.layer import LayerProblem, Pattern
@@ -126,8 +126,7 @@ def run(root: Path | None = None) -> bool:
     """Measure, print, save; whether the figures hold."""
     root = root or folder()
     if root is None or not (root / "OBC" / "trueobs.py").is_file():
-        print(f"not measured: {VARIABLE} must name a folder with a clone of IST-DASLab/OBC as OBC")
-        return False
+        raise Skipped(f"{VARIABLE} must name a folder with a clone of IST-DASLab/OBC as OBC")
     rows = compare(root)
     table(
         [
@@ -147,4 +146,7 @@ def run(root: Path | None = None) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(not run(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+    try:
+        sys.exit(not run(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+    except Skipped as reason:
+        sys.exit(f"skipped: {reason}")

