@@ -202,15 +202,26 @@ def _substitutions(job: Job, state: State) -> list[Substitution]:
                 reason=f"{len(job.weights)} weights in scope",
             )
         )
-    if getattr(criterion, "damping", None) == "auto":
+    compensation: Any = job.spec.compensation
+    if getattr(compensation, "solver", None) == "auto":
         made.append(
             Substitution(
-                where="spec.criterion.damping",
+                where="spec.compensation.solver",
                 asked="auto",
-                used=", ".join(f"{r.damping:g}" for r in state.rounds if r.damping is not None),
-                reason="lowest loss on a held-out share of the calibration data, step by step",
+                used=compensation.resolve(),
+                reason="the least error for its time",
             )
         )
+    for name, part in (("criterion", criterion), ("compensation", compensation)):
+        if getattr(part, "damping", None) == "auto":
+            made.append(
+                Substitution(
+                    where=f"spec.{name}.damping",
+                    asked="auto",
+                    used=", ".join(f"{r.damping:g}" for r in state.rounds if r.damping is not None),
+                    reason="lowest loss on a held-out share of the calibration data, step by step",
+                )
+            )
     return made
 
 

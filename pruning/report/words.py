@@ -91,6 +91,11 @@ def verdict(report: Report) -> str:
 def prediction(report: Report) -> str:
     """How the predicted increase of the loss compares with the measured one."""
     predicted, measured = report.loss.predicted_increase, report.loss.measured_increase
+    if measured is not None and any(r.not_predicted for r in report.rounds):
+        return (
+            f"The removals raised the calibration loss by {number(measured)} in all, which was not "
+            "predicted."
+        )
     if predicted is None or measured is None:
         return "The loss increase could not be compared: a value is not finite."
     text = (

@@ -39,7 +39,9 @@ def _file(help: str, *names: str) -> Any:
 ModelFile = Annotated[
     Path, typer.Argument(exists=True, dir_okay=False, metavar="MODEL", help="ONNX file.")
 ]
-Data = Annotated[Path, _file("Calibration data (.npz: the model's inputs, target).", "--data")]
+Data = Annotated[
+    Path, _file("Calibration data (.npz: the model's inputs, labels as target).", "--data")
+]
 Training = Annotated[Path | None, _file("Data to recover on; else the calibration data.")]
 Evaluation = Annotated[Path | None, _file("Data to measure on; else a held-out share.")]
 SpecFile = Annotated[Path | None, _file("Spec in YAML or JSON; options override it.", "--spec")]

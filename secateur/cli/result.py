@@ -35,12 +35,10 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: b
     )
     if console.is_terminal:
         console.print(_stages(report))
-    loss = report["loss"]
     pairs = {} if console.is_terminal else _plain_stages(report)
     checks = report.get("checks") or []
     pairs |= {
-        "loss increase": f"predicted {_number(loss['predicted_increase'])}, "
-        f"measured {_number(loss['measured_increase'])}",
+        "loss increase": _increase(report),
         "sizes": _sizes(report.get("sizes") or {}),
         "checks": _checks([c for c in checks if c.get("group") != "trust"], gates),
         "trust": _trust(report, [c for c in checks if c.get("group") == "trust"]),
@@ -120,6 +118,12 @@ def _trust(report: dict[str, Any], checks: list[dict[str, Any]]) -> str:
             "(see report.html)"
         )
     return "\n".join(lines)
+
+
+def _increase(report: dict[str, Any]) -> str:
+    loss, unknown = report["loss"], any(r.get("not_predicted") for r in report.get("rounds") or [])
+    predicted = "not predicted" if unknown else f"predicted {_number(loss['predicted_increase'])}"
+    return f"{predicted}, measured {_number(loss['measured_increase'])}"
 
 
 def _number(value: float | None) -> str:

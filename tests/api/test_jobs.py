@@ -9,7 +9,7 @@ import pytest
 from pruning.errors import SecateurError
 from pruning.events import PhaseEvent, ProgressEvent
 from pruning.facts import TensorFact
-from pruning.spec import Spec
+from pruning.spec import Spec, default_spec, parse_spec
 from store.claims import Outcome
 from tests.api.conftest import DATASET_FACTS, MODEL_FACTS, Caller, assert_problem
 
@@ -123,21 +123,25 @@ def test_data_that_do_not_fit_the_model_are_refused(
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/plans"])
-def test_data_without_labels_are_refused_as_by_the_command_line(caller: Caller, path: str) -> None:
+def test_data_without_labels_are_pruned_layer_by_layer(caller: Caller, path: str) -> None:
     body = {
         "model": caller.upload("models", b"m" + caller.project_id.encode(), MODEL_FACTS),
         "data": {"calibration": caller.upload("datasets", b"d", renamed(target=None))},
     }
     for spec in ({}, {"spec": None}, {"spec": {}}):
-        problem = assert_problem(caller.http.post(path, json=body | spec), 422, "not_available")
-        assert problem["where"] == "spec.compensation"
-        assert "layerwise" in problem["detail"]
-        assert "labels" in problem["hint"]
+        response = caller.http.post(path, json=body | spec)
+        if path == "/v1/plans":
+            found = response.json()
+            assert (response.status_code, found["remove"]) == (200, (32 * 64 + 320) // 2)
+            continue
+        assert response.status_code == 202
+        assert response.json()["spec"] == parse_spec(default_spec(False)).model_dump(mode="json")
+    before = jobs_of(caller)
     body["spec"] = {"criterion": {"kind": "obs"}}
     problem = assert_problem(caller.http.post(path, json=body), 422, "labels_missing")
     assert problem["where"] == "data.calibration"
     assert problem["hint"]
-    assert jobs_of(caller) == []
+    assert jobs_of(caller) == before
 
 
 @pytest.mark.parametrize(

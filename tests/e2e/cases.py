@@ -20,5 +20,4 @@ BAD_DATA = {
 MISFITS = {
     "wrong name": ({"y": samples()["x"], "target": samples()["target"]}, "data_names"),
     "wrong shape": ({"x": samples()["x"][:, :7], "target": samples()["target"]}, "data_shape"),
-    "no labels": ({"x": samples()["x"]}, "not_available"),
 }

@@ -99,19 +99,28 @@ def test_a_failing_job_exits_with_1_says_why_and_leaves_no_artifact(
     assert caught.value.status in (404, 409)
 
 
-def test_unlabelled_data_are_refused_by_name_before_anything_is_uploaded(
-    service: Service, files: Path
+def test_unlabelled_data_alone_prune_half_of_the_weights_layer_by_layer(
+    service: Service, files: Path, tmp_path: Path
 ) -> None:
-    done = service.run(
-        "prune",
-        files / "net.onnx",
-        "--data",
-        files / "unlabelled.npz",
-        SECATEUR_URL="http://127.0.0.1:9",
-    )
-    assert done.returncode == 1
-    assert "error not_available" in done.stderr
-    assert "target" in done.stderr
+    command = ["prune", files / "net.onnx", "--data", files / "unlabelled.npz", "--out"]
+    remote = service.run(*command, tmp_path / "remote")
+    local = service.run(*command, tmp_path / "local", "--local", SECATEUR_URL="http://127.0.0.1:9")
+    for done in (remote, local):
+        assert done.returncode == 0, done.stderr
+        assert "88 of 176" in done.stdout
+    report = json.loads((tmp_path / "remote" / "report.json").read_text())
+    assert report["spec"]["compensation"]["kind"] == "layerwise"
+    assert report["sparsity"]["removed"] == 88
+    assert [o["layer"] for o in report["layer_outputs"]] == ["fc1.weight", "fc2.weight"]
+    errors = [layer["output_error"] for layer in report["layers"]]
+    assert all(0 < error < 1 for error in errors)
+    assert report["metrics"]["dense"] == {}
+    assert "Layer by layer" in (tmp_path / "remote" / "report.html").read_text()
+    for folder in ("remote", "local"):
+        assert _zeros(tmp_path / folder / "net.onnx") == 88
+    assert (tmp_path / "local" / "net.onnx").read_bytes() == (
+        tmp_path / "remote" / "net.onnx"
+    ).read_bytes()
 
 
 def test_the_same_model_under_another_name_is_written_under_that_name(

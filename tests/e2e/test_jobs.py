@@ -148,7 +148,7 @@ BAD_SPECS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown field": ({"criterium": {}}, "spec_invalid", "spec.criterium"),
     "unknown kind": ({"criterion": {"kind": "magic"}}, "spec_invalid", "spec.criterion"),
     "impossible value": ({"target": {"sparsity": 1.5}}, "spec_invalid", "spec.target.sparsity"),
-    "planned": ({"compensation": {"kind": "layerwise"}}, "not_available", "spec.compensation"),
+    "planned": ({"pattern": {"kind": "channel"}}, "not_available", "spec.pattern"),
     "nothing in scope": ({"scope": {"exclude": ["*"]}}, "scope_empty", "scope"),
 }
 

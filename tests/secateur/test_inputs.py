@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import typer
 
+from pruning.spec import default_spec, parse_spec
 from secateur import SecateurError
 from secateur.cli.inputs import Inputs, check_target, inputs, labelled
 
@@ -57,11 +58,13 @@ def test_another_criterion_takes_neither_parameters_nor_compensation_of_the_old(
     assert made(files, text, criterion="magnitude").spec == {"criterion": {"kind": "magnitude"}}
 
 
-def test_unlabelled_data_are_refused_by_name_unless_a_method_is_named(files: Path) -> None:
-    with pytest.raises(SecateurError) as caught:
-        made(files, data="plain")
-    assert (caught.value.code, caught.value.where) == ("not_available", "spec.compensation")
-    assert "plain.npz" in caught.value.message
+def test_unlabelled_data_are_pruned_layer_by_layer_unless_a_method_is_named(files: Path) -> None:
+    spec = parse_spec(made(files, data="plain").spec)
+    assert (spec.compensation.kind, spec.objective.loss) == ("layerwise", "match_dense")
+    assert spec.target.sparsity == 0.5
+    more = made(files, data="plain", sparsity=0.7).spec
+    assert more == default_spec(labelled=False) | {"target": {"sparsity": 0.7}}
+    assert made(files, data="plain", spec="seed: 4\n").spec == {"seed": 4}
     assert made(files, data="plain", criterion="magnitude").spec == {
         "criterion": {"kind": "magnitude"}
     }
@@ -87,7 +90,7 @@ def test_an_archive_of_a_future_zip_version_is_left_to_the_reader(files: Path) -
         ("- a\n- b\n", "spec_invalid", "spec.yaml"),
         ("!!python/object/apply:os.system [true]", "spec_invalid", "spec.yaml"),
         ("sparsity: 0.5\n", "spec_invalid", "spec.sparsity"),
-        ("pattern: {kind: nm}\n", "not_available", "spec.pattern"),
+        ("pattern: {kind: channel}\n", "not_available", "spec.pattern"),
     ],
 )
 def test_a_wrong_spec_is_refused_with_its_place(

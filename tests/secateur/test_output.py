@@ -157,3 +157,17 @@ def test_a_stream_is_followed_to_its_end(script: Script) -> None:
     with Client(script.url, "k") as client:
         done = follow(client, Job.model_validate(job()), Console(file=io.StringIO()))
     assert done.state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("rounds", "said"),
+    [
+        ([{"not_predicted": None}], "predicted 0.1, measured 0.1"),
+        ([{"not_predicted": "Too much work."}], "not predicted, measured 0.1"),
+    ],
+)
+def test_a_loss_that_was_not_predicted_is_said_to_be_so(
+    capsys: pytest.CaptureFixture[str], rounds: list[dict[str, Any]], said: str
+) -> None:
+    print_result(REPORT | {"rounds": rounds}, [], gates=True)
+    assert said in capsys.readouterr().out

@@ -176,6 +176,14 @@ def test_a_resumed_run_gives_the_same_bytes_wherever_it_was_cut_off(tmp_path):
         assert torch.equal(a, b), name
 
 
+def test_what_was_left_to_the_job_is_reported_with_what_was_taken():
+    report = prune(network(), inputs(), spec(compensation={"damping": "auto"})).report
+    taken = {s.where: s.used for s in report.substitutions}
+    assert taken["spec.compensation.solver"] == "admm"
+    assert taken["spec.compensation.damping"] == f"{report.rounds[0].damping:g}"
+    assert report.spec.compensation.damping == "auto"
+
+
 def test_layers_are_reported_with_what_their_outputs_lost():
     report = prune(network(), inputs(), spec(target={"sparsity": 0.5})).report
     assert [o.layer for o in report.layer_outputs] == [
@@ -230,3 +238,28 @@ def test_automatic_damping_takes_the_lowest_held_out_loss_of_whole_walks():
     with torch.no_grad():
         apart = again.module(*kept.inputs.values()) - network()(*kept.inputs.values())
     assert float(apart.square().mean()) == pytest.approx(chosen.loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_weights_of_any_precision_are_solved_and_written_back_as_they_came(dtype):
+    x, module = inputs().to(dtype), network().to(dtype)
+    outcome = prune(module, x, spec(target={"sparsity": 0.5}))
+    single = prune(network(), inputs(), spec(target={"sparsity": 0.5}))
+    assert zeros(outcome) >= int(0.5 * outcome.report.sparsity.total + 0.5)
+    assert all(p.dtype == dtype for p in outcome.module.parameters())
+    lost = [r.layer_outputs[-1].relative_error for r in (outcome.report, single.report)]
+    assert lost[0] == pytest.approx(lost[1], rel=0.3)
+    assert all(bool(p.isfinite().all()) for p in outcome.module.parameters())
+
+
+def test_dead_inputs_and_a_gram_matrix_without_full_rank_are_solved_exactly_k():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(20, 12), nn.ReLU(), nn.Linear(12, 5)).eval()
+    x = torch.randn(8, 20)  # fewer samples than inputs
+    x[:, 3:9] = 0.0
+    outcome = prune(module, torch.cat([x, x]), spec(target={"sparsity": 0.5}))
+    assert zeros(outcome) == 150
+    first = outcome.report.layer_outputs[0]
+    assert first.dead_inputs == 6
+    # Everything on dead inputs is free and goes before anything else.
+    assert not bool(outcome.masks["0.weight"][:, 3:9].any())

@@ -12,6 +12,7 @@ from pruning import prune
 from pruning.report import plots
 from pruning.report.html import report_html
 from pruning.report.schema import Report
+from pruning.report.words import number
 
 SCRIPT, MATHS = "<script>alert(1)</script>", r"$\frac$ & <b>"
 
@@ -140,6 +141,14 @@ def test_a_report_without_numbers_still_makes_a_page(hostile):
     assert "could not be compared" in Page(report_html(report)).text
 
 
+def test_a_loss_that_was_not_predicted_is_said_to_be_so(hostile):
+    report = hostile.model_copy(deep=True)
+    report.rounds[0].not_predicted = "Too much work."
+    report.rounds[0].predicted_increase = report.loss.predicted_increase = None
+    text = Page(report_html(report)).text
+    assert f"by {number(report.loss.measured_increase)} in all, which was not predicted." in text
+
+
 @pytest.mark.parametrize(("low", "high"), [(1e-150, 1e150), (1.0, 1.0), (1e-9, 1.1e-9)])
 def test_histograms_of_any_range_can_be_drawn(hostile, low, high):
     report = hostile.model_copy(deep=True)
@@ -172,3 +181,38 @@ def test_a_report_without_trust_still_makes_a_page(hostile):
     report.trust.ladder.holds_up_to = 0.0
     report.trust.bootstrap.layers = []
     assert "nothing could be measured: not finite" in Page(report_html(report)).text
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_layers_that_were_solved_one_by_one_are_listed_with_their_errors(rounds: int):
+    torch.manual_seed(0)
+    module = nn.Sequential()
+    module.add_module(SCRIPT, nn.Linear(6, 8))
+    module.add_module("relu", nn.ReLU())
+    module.add_module("wide", nn.Linear(8, 3))
+    spec = {
+        "objective": {"loss": "match_dense"},
+        "compensation": {"kind": "layerwise"},
+        "schedule": {"kind": "rounds", "rounds": rounds},
+    }
+    report = prune(module, torch.randn(80, 6), spec).report
+    page = report_html(report)
+    text = Page(page).text
+    section = text[text.index("Layer by layer") : text.index("Saliencies")]
+    assert section.count(SCRIPT) == section.count("wide") == rounds
+    assert ("Step" in section) == (rounds > 1)
+    assert "64 × 6" in section
+    for found in report.layer_outputs:
+        assert number(found.relative_error) in section
+    assert "! " not in section
+    layers = text[text.index("Output error") :]
+    for layer in report.layers:
+        assert number(layer.output_error) in layers
+
+    report.layer_outputs[0].columns = 5
+    text = Page(report_html(report)).text
+    assert "! 5 × 6" in text
+    report.layer_outputs = []
+    text = Page(report_html(report)).text
+    assert "Layer by layer" not in text
+    assert "Output error" not in text
