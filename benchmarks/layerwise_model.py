@@ -20,8 +20,12 @@ from pruning.data.batches import ArrayData, Data
 CALIBRATION, HELD_OUT = 134, 200
 FIGURES = {0.5: 0.965, 0.7: 0.88}
 WAYS: dict[str, dict[str, Any]] = {
-    "uniform": {},
+    "uniform": {"allocation": {"kind": "uniform"}},
     "global": {"allocation": {"kind": "global"}},
+    "global, effort high": {
+        "allocation": {"kind": "global"},
+        "compensation": {"effort": "high"},
+    },
 }
 
 

@@ -8,9 +8,10 @@ with the gradient foretells the increase at 30 % within a factor of 2 on every s
 Settings were looked at before this one was taken. A perceptron with tanh units was the first and is
 measured and shown: each of its weights sees one pixel, those of almost dead pixels are not held by
 the data, and their joint removal saturates units. With decay it holds on four seeds, without on
-none. The convolutions were looked at with decay too, where they hold as well. Neither seeds nor samples were chosen. The exact Hessian and the Gauss-Newton
-matrix are both printed: where the model misses, both do. Where OBD's own sum leaves 10 % is printed
-for all, always of the increase itself: in the total loss a miss would hide.
+none. The convolutions were looked at with decay too, where they hold as well. Neither seeds nor
+samples were chosen. The exact Hessian and the Gauss-Newton matrix are both printed: where the model
+misses, both do. Where OBD's own sum leaves 10 % is printed for all, always of the increase itself:
+in the total loss a miss would hide.
 """
 
 import statistics
