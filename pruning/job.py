@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.curvature.losses import Loss, loss_of
 from pruning.curvature.network import Network, first_output
@@ -16,6 +17,7 @@ from pruning.dense_targets import with_dense_targets
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
 from pruning.layers import FlatWeights, Prunable, find_prunable, prunable_layers
+from pruning.layerwise.weights import layer_weights
 from pruning.metrics import Evaluation
 from pruning.progress import Narrator
 from pruning.recovery.masking import Masking
@@ -23,7 +25,7 @@ from pruning.report.schema import DampingTrial, LayerOutput, ReportWarning, Roun
 from pruning.report.trust import Check, Trust
 from pruning.schedule.step import Step, planned_steps, removal_count
 from pruning.solvers.damping import HELD_OUT
-from pruning.spec import Spec, parse_spec
+from pruning.spec import Spec, Unstructured, parse_spec
 
 
 @dataclass
@@ -148,8 +150,9 @@ def prepare(
     if not spec.objective.needs_labels:
         data = with_dense_targets(module, data)
     heads = None if facts is None else {f.name for f in facts.layers if f.is_output}
-    weights = FlatWeights(find_prunable(module, spec.scope, heads))
-    job = Job(module, data, spec, facts, narrator, prunable_layers(module), weights)
+    layers = _layers(module, spec)
+    weights = FlatWeights(find_prunable(module, spec.scope, heads, layers))
+    job = Job(module, data, spec, facts, narrator, layers, weights)
     check_combination(spec, len(weights))
     check_pattern(spec, [(p.layer, tuple(p.weight.shape), p.groups) for p in weights.layers])
     check_sizes(spec, {p.layer: p.weight.numel() for p in weights.layers}, len(job.steps))
@@ -163,6 +166,14 @@ def prepare(
             )
     _check_outputs(job)
     return job
+
+
+def _layers(module: nn.Module, spec: Spec) -> list[Prunable]:
+    """What can be pruned: more kinds of layers where each is solved by itself."""
+    alone = isinstance(spec.compensation, Layerwise) and spec.compensation.chooses
+    if alone and isinstance(spec.pattern, Unstructured):
+        return layer_weights(module)
+    return prunable_layers(module)
 
 
 @torch.no_grad()

@@ -65,7 +65,10 @@ def prunable_layers(module: nn.Module) -> list[Prunable]:
 
 
 def find_prunable(
-    module: nn.Module, scope: Scope, output_layers: set[str] | None = None
+    module: nn.Module,
+    scope: Scope,
+    output_layers: set[str] | None = None,
+    layers: list[Prunable] | None = None,
 ) -> list[Prunable]:
     """The prunable weights in scope, in module order, each tied parameter once.
 
@@ -77,12 +80,13 @@ def find_prunable(
             with `output_head` false the `output_layers` are left out too.
         output_layers: Layers whose result reaches an output. Without it, the last prunable layer
             in module order.
+        layers: What can be pruned; `prunable_layers` without it.
 
     Raises:
         SecateurError: `no_prunable_layers`, `spec_invalid` for a pattern that matches no layer, or
             `scope_empty` if the scope leaves nothing.
     """
-    layers = prunable_layers(module)
+    layers = prunable_layers(module) if layers is None else layers
     check_patterns(scope.exclude, [name for p in layers for name in (p.layer, *p.aliases)])
     heads = {layers[-1].layer} if output_layers is None else output_layers
     embedded = {

@@ -113,7 +113,7 @@ def _layers(job: Job, state: State) -> list[LayerReport]:
     for layer in job.layers:
         zeros = int((layer.weight == 0).sum())
         report = LayerReport(
-            name=layer.layer,
+            name=layer.layer if layer.param == "weight" else layer.name,
             kind=layer.kind,
             shape=list(layer.weight.shape),
             parameters=layer.weight.numel(),

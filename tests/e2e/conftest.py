@@ -17,6 +17,10 @@ from secateur.resources import Dataset, Model
 from tests.e2e.cases import BAD_DATA, BAD_MODELS, MISFITS
 from tests.e2e.files import network, npz, samples
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the tests in the background has them and all below them ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 MODEL_LIMIT = 1 << 20
 Sent = dict[str, Model | Dataset]
 

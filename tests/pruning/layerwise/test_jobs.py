@@ -243,8 +243,8 @@ def test_automatic_damping_takes_the_lowest_held_out_loss_of_whole_walks():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_weights_of_any_precision_are_solved_and_written_back_as_they_came(dtype):
     x, module = inputs().to(dtype), network().to(dtype)
-    outcome = prune(module, x, spec(target={"sparsity": 0.5}))
-    single = prune(network(), inputs(), spec(target={"sparsity": 0.5}))
+    wanted = spec(target={"sparsity": 0.5}, allocation={"kind": "uniform"})
+    outcome, single = prune(module, x, wanted), prune(network(), inputs(), wanted)
     assert zeros(outcome) >= int(0.5 * outcome.report.sparsity.total + 0.5)
     assert all(p.dtype == dtype for p in outcome.module.parameters())
     lost = [r.layer_outputs[-1].relative_error for r in (outcome.report, single.report)]
@@ -263,3 +263,37 @@ def test_dead_inputs_and_a_gram_matrix_without_full_rank_are_solved_exactly_k():
     assert first.dead_inputs == 6
     # Everything on dead inputs is free and goes before anything else.
     assert not bool(outcome.masks["0.weight"][:, 3:9].any())
+
+
+class Recurrent(nn.Module):
+    """Kinds of layers that only layer-wise pruning knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose1d(4, 6, 3, stride=2)
+        self.both = nn.LSTM(6, 8, batch_first=True, bidirectional=True)
+        self.gates = nn.GRU(16, 5, batch_first=True)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.up(x).relu().transpose(1, 2)
+        return self.head(self.gates(self.both(y)[0])[0][:, -1])
+
+
+def test_gates_and_transposed_convolutions_are_pruned_too():
+    torch.manual_seed(0)
+    module, x = Recurrent().eval(), torch.randn(50, 4, 9)
+    outcome = prune(module, x, spec(target={"sparsity": 0.6}))
+    report = outcome.report
+    names = {layer.name for layer in report.layers}
+    assert {"up", "both.weight_hh_l0_reverse", "gates.weight_ih_l0", "head"} <= names
+    weights = [p for n, p in module.named_parameters() if "bias" not in n]
+    assert report.sparsity.total == sum(w.numel() for w in weights)
+    gone = [~mask for mask in outcome.masks.values()]
+    assert sum(int(g.sum()) for g in gone) == int(0.6 * report.sparsity.total + 0.5)
+    for name, mask in outcome.masks.items():
+        assert not bool(outcome.module.get_parameter(name)[~mask].any())
+    # torch has no second derivatives of these: the loss is measured, and that is said.
+    assert report.loss.measured_increase is not None
+    assert report.loss.predicted_increase is None
+    assert any(w.code == "not_predicted" for w in report.warnings)
