@@ -21,8 +21,8 @@ def sample_axes(network: Network, data: ArrayData, names: list[str]) -> dict[str
     it can't be seen, or positions that can't be told from samples, do not pass.
 
     Derivatives that are all zero prove nothing, as where a unit is dead at both samples. Such a
-    weight is tried again on other samples and with noise added to all weights in scope, which the
-    way they are used does not depend on; it does not pass before something was seen.
+    weight is tried again on other samples and with noise added to all weights, on which the way they
+    are used does not depend; it does not pass before something was seen.
     """
     device = network.weights.device
     first, _ = next(iter(data.batches(2, device=device)))
@@ -42,8 +42,12 @@ def sample_axes(network: Network, data: ArrayData, names: list[str]) -> dict[str
 def _noisy(network: Network, seed: int) -> Parameters:
     """Weights with noise of their own size, or of what fan-in would give them, and more by seed."""
     generator = torch.Generator().manual_seed(seed)
+    # Of all layers: one out of scope may be what cuts the others off.
+    every = {k: v.detach() for k, v in network.module.named_parameters() if v.ndim > 1}
     noisy = {}
-    for name, weight in network.parameters().items():
+    for name, weight in (every | network.parameters()).items():
+        if not weight.is_floating_point():
+            continue
         noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight)
         size = max(float(weight.square().mean().sqrt()), weight[0].numel() ** -0.5)
         noisy[name] = weight + 2.0**seed * size * noise

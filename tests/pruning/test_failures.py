@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pruning import prune, step
+from pruning import cut, prune, sweep
 from pruning.catalogue import criteria
 from pruning.criteria import Problem
 from pruning.curvature import full
@@ -56,7 +56,7 @@ def test_curvature_that_is_not_finite_is_refused_by_layer(damping):
 
 def test_a_layer_too_large_for_several_steps_is_refused_before_the_first(monkeypatch):
     case = cases.of(lambda: nn.Sequential(nn.Linear(90, 50), nn.Linear(50, 3)), [(90,)], "mse")
-    monkeypatch.setattr(step, "compute", lambda *_: pytest.fail("curvature was computed"))
+    monkeypatch.setattr(cut, "compute", lambda *_: pytest.fail("curvature was computed"))
     error = failure_of(case, criterion={"kind": "obs", "inverse": "kfac"})
     assert (error.code, error.where) == ("curvature_too_large", "spec.schedule")
     assert "4500" in error.message
@@ -72,7 +72,7 @@ def test_where_every_damping_fails_the_error_is_the_trials_own(monkeypatch):
             raise SecateurError("loss_non_finite", "It overflows.", where="4", hint="Scale it.")
         return whole(module, data, *rest)
 
-    monkeypatch.setattr(step, "evaluate", failing)
+    monkeypatch.setattr(sweep, "evaluate", failing)
     error = failure_of(case, criterion={"kind": "obs"})
     assert (error.code, error.message, error.where, error.hint) == (
         "loss_non_finite",
@@ -90,7 +90,7 @@ def test_an_error_that_no_damping_mends_ends_the_sweep(monkeypatch):
         tried.append(1)
         raise SecateurError("curvature_too_large", "Too large.", where="2", hint="Exclude it.")
 
-    monkeypatch.setattr(step, "_solve", refused)
+    monkeypatch.setattr(cut, "_solve", refused)
     error = failure_of(case, criterion={"kind": "obs"})
     assert (error.code, error.where, error.hint) == ("curvature_too_large", "2", "Exclude it.")
     assert len(tried) == 1

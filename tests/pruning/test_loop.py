@@ -395,7 +395,7 @@ def test_all_steps_use_the_inverse_that_the_report_names(monkeypatch):
     monkeypatch.setattr(sys.modules[OBS.__module__], "FULL_AUTO", len(case.weights) - 1)
     used = []
     monkeypatch.setattr(
-        "pruning.step.compute",
+        "pruning.cut.compute",
         lambda request, *rest: used.append(request.kind) or compute(request, *rest),
     )
     asked = spec(criterion={"kind": "obs", "damping": 0.1})
