@@ -21,8 +21,8 @@ def sample_axes(network: Network, data: ArrayData, names: list[str]) -> dict[str
     it can't be seen, or positions that can't be told from samples, do not pass.
 
     Derivatives that are all zero prove nothing, as where a unit is dead at both samples. Such a
-    weight is tried again on other samples and with noise added to all weights, on which the way they
-    are used does not depend; it does not pass before something was seen.
+    weight is tried again on other samples and with noise added to all weights, on which the way
+    they are used does not depend; it does not pass before something was seen.
     """
     device = network.weights.device
     first, _ = next(iter(data.batches(2, device=device)))
