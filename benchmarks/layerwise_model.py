@@ -22,10 +22,6 @@ FIGURES = {0.5: 0.965, 0.7: 0.88}
 WAYS: dict[str, dict[str, Any]] = {
     "uniform": {"allocation": {"kind": "uniform"}},
     "global": {"allocation": {"kind": "global"}},
-    "global, effort high": {
-        "allocation": {"kind": "global"},
-        "compensation": {"effort": "high"},
-    },
 }
 
 

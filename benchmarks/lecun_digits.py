@@ -39,7 +39,7 @@ LECUN = "shared weights, scaled tanh, MSE"
 PERCEPTRON, BARE = "tanh perceptron, MSE, decay", "tanh perceptron, MSE"
 DEMO = "ReLU perceptron, cross-entropy"
 AT = 0.3
-SHARES = [i / 20 for i in range(1, 20)]
+SHARES = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
 
 class ScaledTanh(nn.Module):
