@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CACHED = 2**18
+CACHED = 2**19
 """Entries of per-sample gradients, or of patches, formed at a time: few enough for a cache."""
 
 PAIRS = 8
@@ -74,7 +74,7 @@ def add_squares(total: Tensor, problems: list[Problem]) -> None:
         parts = [(p.unfolded(samples), p.folded(samples)) for p in problems]
         for start in range(0, columns, together):
             some = [(u, b[start : start + together]) for u, b in parts]
-            if total.numel() > CACHED // 2 or together == 1:
+            if total.numel() > CACHED // 32:
                 _add_one_by_one(total, some)
             else:
                 rows = per_sample(some)
