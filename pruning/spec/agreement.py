@@ -8,7 +8,7 @@ from pruning.catalogue.compensation.obs import OBSUpdate
 from pruning.catalogue.criteria.layer_obs import LayerOBS
 from pruning.catalogue.criteria.obs import OBS
 from pruning.spec.allocation import GlobalAllocation, SearchAllocation, UniformAllocation
-from pruning.spec.pattern import NM
+from pruning.spec.pattern import NM, Unstructured
 from pruning.spec.schedule import OneByOne, OneShot
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def _check_one_by_one(spec: "Spec") -> None:
         raise ValueError("schedule one_by_one with criterion obs needs compensation obs")
     if not isinstance(spec.allocation, GlobalAllocation):
         raise ValueError("schedule one_by_one with criterion obs needs allocation global")
+    if not isinstance(spec.pattern, Unstructured):
+        raise ValueError("schedule one_by_one with criterion obs needs pattern unstructured")
     if getattr(spec.criterion, "inverse", None) not in ("auto", "full"):
         raise ValueError("schedule one_by_one with criterion obs needs inverse full")
 

@@ -24,9 +24,10 @@ from pruning.errors import SecateurError
 from pruning.job import Job
 from pruning.metrics import evaluate
 from pruning.report.trust import Ladder, LayerLadder, Rung
+from pruning.schedule.step import removal_count
 from pruning.solvers import greedy
 from pruning.solvers.obs import SingularError
-from pruning.spec import OneByOne
+from pruning.spec import NM, OneByOne
 
 RUNGS = tuple(i / 10 for i in range(1, 11))
 """Heights, as shares of the target."""
@@ -98,6 +99,14 @@ class _Ground:
         )
 
 
+def _heights(job: Job, shares: Sequence[float]) -> list[int]:
+    """Weights removed at each rung: whole groups of the pattern, and all of n:m or nothing."""
+    pattern = job.spec.pattern
+    if isinstance(pattern, NM):
+        return [job.target]
+    return [removal_count(share, job.target, pattern.unit) for share in shares]
+
+
 def climb(
     job: Job,
     problem: Problem,
@@ -125,9 +134,9 @@ def climb(
     measured_layers = len(weights.layers) <= options.layers
     rungs: list[Rung] = []
     layers: list[list[Rung]] = [[] for _ in weights.layers]
-    counts = [int(share * job.target + 0.5) for share in shares]
+    counts = _heights(job, shares)
     for number, (count, step) in enumerate(zip(counts, _steps(job, problem, counts), strict=True)):
-        job.narrator.progress(number, len(shares), "ladder")
+        job.narrator.progress(number, len(counts), "ladder")
         if isinstance(step, SingularError):
             nothing = Rung(sparsity=count / len(weights), removed=count, error=str(step))
             rungs.append(nothing)

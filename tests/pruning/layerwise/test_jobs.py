@@ -10,6 +10,7 @@ from pruning import prune
 from pruning.data.batches import ArrayData, Data
 from pruning.errors import SecateurError
 from pruning.report.schema import results_json
+from pruning.trust import ladder
 
 torch.set_num_threads(1)
 
@@ -124,6 +125,31 @@ def test_patterns_hold_for_criteria_over_the_whole_network(criterion, pattern):
     assert outcome.report.sparsity.achieved == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "rungs"),
+    [({"kind": "nm"}, [1.0]), ({"kind": "block", "shape": (1, 4)}, [i / 10 for i in range(1, 11)])],
+)
+def test_a_rung_of_the_ladder_removes_what_it_says(monkeypatch, pattern, rungs):
+    seen = []
+    rung = ladder._Ground.rung
+
+    def watched(self, change, removed, total, own):
+        if total == len(self.weights):
+            seen.append((removed, int((self.weights + change == 0).sum())))
+        return rung(self, change, removed, total, own)
+
+    monkeypatch.setattr(ladder._Ground, "rung", watched)
+    wanted = {
+        "criterion": {"kind": "obd"},
+        "pattern": pattern,
+        "trust": {"checks": False, "bootstrap": 0},
+    }
+    report = prune(network(), (inputs(), torch.arange(60) % 4), wanted).report
+    target, unit = report.sparsity.removed, 1 if pattern["kind"] == "nm" else 4
+    assert [told for told, _ in seen] == [unit * int(r * target / unit + 0.5) for r in rungs]
+    assert all(told == gone for told, gone in seen)
+
+
 def test_rounds_never_bring_a_weight_back_and_end_at_the_target():
     wanted = spec(target={"sparsity": 0.7}, schedule={"kind": "rounds", "rounds": 3})
     outcome = prune(network(), inputs(), wanted)
@@ -211,6 +237,15 @@ def test_more_weights_gone_never_brings_less_error():
         ({"pattern": {"kind": "nm", "n": 2, "m": 3}}, "do not divide 4 of 4 layers"),
         ({"criterion": {"kind": "magnitude"}}, "chooses the mask itself"),
         ({"schedule": {"kind": "one_by_one"}}, "one_by_one"),
+        (
+            {
+                "criterion": {"kind": "obs"},
+                "compensation": {"kind": "obs"},
+                "schedule": {"kind": "one_by_one"},
+                "pattern": {"kind": "block"},
+            },
+            "needs pattern unstructured",
+        ),
         ({"pattern": {"kind": "nm"}, "target": {"sparsity": 0.7}}, "leave the target out"),
     ],
 )
