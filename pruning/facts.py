@@ -42,7 +42,11 @@ class LayerFact(_Facts):
 
 
 class ModelFacts(_Facts):
-    """What is known of an uploaded model. `batch` is the fixed batch size, or None when free."""
+    """What is known of an uploaded model.
+
+    `batch` is the fixed batch size, or None when free. `text`: the upload brings its tokenizer, so
+    texts can be given as data.
+    """
 
     format: str
     version: str
@@ -57,6 +61,7 @@ class ModelFacts(_Facts):
     macs: int | None = None
     activation_bytes: int | None = None
     batch: int | None = None
+    text: bool = False
     operators: dict[str, int] = {}
 
 

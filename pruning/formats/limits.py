@@ -22,6 +22,12 @@ class Limits(BaseModel):
         tensors: Constant tensors of a model.
         nodes: Nodes of a model's graph.
         activation_bytes: Results that one sample may leave behind in one pass, all layers together.
+        members: Files of an archive or a folder that hold a model.
+        image_files: Members of an archive of images.
+        header_bytes: The JSON header of a safetensors file.
+        stored_tensors: Tensors of one safetensors file.
+        text_bytes: One JSON file beside the weights: configuration, index, architecture.
+        tokenizer_bytes: tokenizer.json.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,3 +42,9 @@ class Limits(BaseModel):
     tensors: Annotated[int, Field(ge=1)] = 20_000
     nodes: Annotated[int, Field(ge=1)] = 50_000
     activation_bytes: Annotated[int, Field(ge=1)] = 2048 * MIB
+    members: Annotated[int, Field(ge=1)] = 1_000
+    image_files: Annotated[int, Field(ge=1)] = 200_000
+    header_bytes: Annotated[int, Field(ge=1)] = 1_000_000
+    stored_tensors: Annotated[int, Field(ge=1)] = 10_000
+    text_bytes: Annotated[int, Field(ge=1)] = 4 * MIB
+    tokenizer_bytes: Annotated[int, Field(ge=1)] = 64 * MIB

@@ -1,0 +1,273 @@
+"""What intake learns of a module, whatever format it came in: sizes found by running it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pruning.errors import SecateurError
+from pruning.facts import LayerFact, ModelFacts, TensorFact
+from pruning.formats.limits import Limits
+
+PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+SYMBOLIC_SIZE = 16
+"""What a size that is only a name is taken to be while the module is tried."""
+
+Samples = Callable[[int], tuple[Tensor, ...]]
+
+
+def module_facts(
+    module: nn.Module,
+    inputs: list[TensorFact],
+    *,
+    format: str,
+    version: str,
+    weight_names: Mapping[str, str],
+    dtypes: Mapping[str, str],
+    heads: set[str],
+    limits: Limits,
+    samples: Samples | None = None,
+    producer: str = "",
+) -> ModelFacts:
+    """Facts of an imported module, found by running it on a few samples.
+
+    Args:
+        module: In eval mode, on the CPU.
+        inputs: What it takes, in order; the first size of each counts samples.
+        format: `ModelFacts.format`.
+        version: Version of the format.
+        weight_names: Parameter path to tensor name, shared parameters under each path.
+        dtypes: Tensor name to the name of its type in the file.
+        heads: Paths of layers from which an output is reached without another prunable layer.
+        limits: `activation_bytes` bounds a pass.
+        samples: Makes inputs for a batch size; drawn from `inputs` where left out.
+        producer: Who wrote the file.
+
+    Raises:
+        SecateurError: `model_too_large` for a pass over the limit, `model_invalid` where the
+            module can't run on inputs of its own shapes.
+    """
+    make = samples or (lambda batch: _drawn(inputs, batch))
+    run = _measured(module, inputs, make, limits)
+    layers = _layers(module, weight_names, dtypes, heads, run)
+    unique = {id(module.get_parameter(f"{layer.name}.weight")): layer for layer in layers}
+    macs = [layer.macs for layer in layers]
+    first = inputs[0].shape[0] if inputs and inputs[0].shape else None
+    declared = first if isinstance(first, int) else None
+    return ModelFacts(
+        format=format,
+        version=version,
+        producer=producer,
+        inputs=inputs,
+        outputs=run.outputs,
+        layers=layers,
+        ties=ties(module),
+        dtypes=sorted(set(dtypes.values())),
+        parameters=sum(p.numel() for p in module.parameters()),
+        prunable_parameters=sum(layer.parameters for layer in unique.values()),
+        macs=None if None in macs else sum(m for m in macs if m is not None),
+        activation_bytes=-(-run.bytes // run.batch),
+        batch=None if run.free else (declared or run.batch),
+    )
+
+
+def ties(module: nn.Module) -> list[list[str]]:
+    """Paths of parameters that are one object, in groups."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+class _Counted(TorchDispatchMode):
+    """Counts the bytes that operations allocate, and ends a pass that takes too many."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.bytes, self._limit = 0, limit
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            for part in torch.utils._pytree.tree_leaves(result):
+                if isinstance(part, Tensor):
+                    self.bytes += part.nbytes
+        if self.bytes > self._limit:
+            raise SecateurError(
+                "model_too_large",
+                f"One pass leaves more than {self._limit} bytes of results behind.",
+                where=str(func),
+                hint="Use smaller inputs.",
+            )
+        return result
+
+
+class _Run:
+    """What a pass at batch size `batch` showed."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch, self.bytes, self.free = batch, 0, False
+        self.sizes: dict[int, tuple[int, int]] = {}
+        self.results: tuple[Tensor, ...] = ()
+
+    @property
+    def outputs(self) -> list[TensorFact]:
+        """The outputs; sizes as seen, the first one free where the batch is."""
+        facts = []
+        for index, result in enumerate(self.results):
+            shape: list[int | str] = [int(size) for size in result.shape]
+            if self.free and shape:
+                shape[0] = "N"
+            name = f"output_{index}" if index else "output"
+            facts.append(TensorFact(name=name, dtype=_name(result.dtype), shape=shape))
+        return facts
+
+
+def _measured(module: nn.Module, inputs: list[TensorFact], make: Samples, limits: Limits) -> _Run:
+    first = inputs[0].shape[0] if inputs and inputs[0].shape else None
+    if not isinstance(first, int) or first < 1:
+        first = 2
+    _price(module, make, first, limits)
+    three = make(3)
+    try:
+        large = _passed(module, three, 3, limits)
+        small = _passed(module, tuple(x[:2] for x in three), 2, limits)
+    except SecateurError as error:
+        if error.code == "model_too_large":
+            raise
+        return _passed(module, make(first), first, limits)
+    small.free = _same(large.results, small.results)
+    return small if small.free else _passed(module, make(first), first, limits)
+
+
+def _price(module: nn.Module, make: Samples, batch: int, limits: Limits) -> None:
+    """Refuses a pass that would take too much memory, by running it without data."""
+    from torch.func import functional_call
+
+    state = {
+        name: torch.empty_like(value, device="meta")
+        for name, value in [*module.named_parameters(), *module.named_buffers()]
+    }
+    samples = tuple(x.to("meta") for x in make(batch))
+    try:
+        with torch.no_grad(), torch.device("meta"), _Counted(limits.activation_bytes * batch):
+            functional_call(module, state, samples)
+    except SecateurError as error:
+        if error.code == "model_too_large":
+            raise
+    except Exception:  # what can't run without data is counted while it runs with them
+        return
+
+
+def _passed(module: nn.Module, samples: Sequence[Tensor], batch: int, limits: Limits) -> _Run:
+    run = _Run(batch)
+    counted = _Counted(limits.activation_bytes * batch)
+    try:
+        with torch.no_grad(), _watched(module, run), counted:
+            result = module(*samples)
+    except SecateurError:
+        raise
+    except Exception as error:  # whatever torch's operators raise for sizes that do not fit
+        raise SecateurError(
+            "model_invalid",
+            f"The network can't run on inputs of its own shapes: {_first_line(error)}",
+            where=f"batch of {batch}",
+            hint="Check the declared inputs against what the network takes.",
+        ) from error
+    run.bytes = counted.bytes
+    parts = result if isinstance(result, tuple | list) else (result,)
+    run.results = tuple(part for part in parts if isinstance(part, Tensor))
+    if not run.results:
+        raise SecateurError("model_invalid", "The network puts out no tensor.", where="output")
+    return run
+
+
+@contextmanager
+def _watched(module: nn.Module, run: _Run) -> Iterator[None]:
+    def seen(layer: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            run.sizes[id(layer)] = (output.numel(), output.nbytes)
+
+    handles = [
+        layer.register_forward_hook(seen)
+        for layer in module.modules()
+        if isinstance(layer, PRUNABLE)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _same(large: tuple[Tensor, ...], small: tuple[Tensor, ...]) -> bool:
+    """Whether each sample's result is the same in a batch of three and of two."""
+    for a, b in zip(large, small, strict=True):
+        if a.dim() == 0 or b.dim() == 0 or len(a) != 3 or len(b) != 2 or a.shape[1:] != b.shape[1:]:
+            return False
+        if not torch.allclose(a[:2].double(), b.double(), rtol=1e-3, atol=1e-4, equal_nan=True):
+            return False
+    return True
+
+
+def _layers(
+    module: nn.Module,
+    weight_names: Mapping[str, str],
+    dtypes: Mapping[str, str],
+    heads: set[str],
+    run: _Run,
+) -> list[LayerFact]:
+    first: dict[int, str] = {}
+    facts = []
+    for name, layer in module.named_modules(remove_duplicate=False):
+        if not isinstance(layer, PRUNABLE) or f"{name}.weight" not in weight_names:
+            continue
+        weight, source = layer.weight, weight_names[f"{name}.weight"]
+        positions = macs = activation = None
+        if id(layer) in run.sizes:
+            numbers, size = run.sizes[id(layer)]
+            positions = max(1, numbers // (run.batch * weight.shape[0]))
+            macs, activation = positions * weight.numel(), -(-size // run.batch)
+        facts.append(
+            LayerFact(
+                name=name,
+                kind=next(kind.__name__ for kind in PRUNABLE if isinstance(layer, kind)),
+                weight=source,
+                shape=list(weight.shape),
+                parameters=weight.numel(),
+                dtype=dtypes[source],
+                groups=getattr(layer, "groups", 1),
+                positions=positions,
+                macs=macs,
+                activation_bytes=activation,
+                is_output=name in heads,
+                tied_to=first.get(id(weight)),
+            )
+        )
+        first.setdefault(id(weight), name)
+    return facts
+
+
+def _drawn(inputs: list[TensorFact], batch: int) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    samples = []
+    for fact in inputs:
+        rest = (size if isinstance(size, int) else SYMBOLIC_SIZE for size in fact.shape[1:])
+        shape, dtype = [batch, *rest], getattr(torch, fact.dtype)
+        if dtype.is_floating_point:
+            samples.append(torch.randn(shape, generator=generator).to(dtype))
+        else:
+            samples.append(torch.zeros(shape, dtype=dtype))
+    return tuple(samples)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
