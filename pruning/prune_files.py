@@ -1,7 +1,7 @@
 """A pruning, files in and artifacts out: load, check, prune, write, verify, report."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ import torch
 from pruning import artifacts
 from pruning.artifacts import describe, gzip_size
 from pruning.data.batches import ArrayData, Data
-from pruning.data.npz import load
+from pruning.data.kinds import check_dataset, load_dataset
 from pruning.errors import SecateurError
 from pruning.events import Event
 from pruning.formats import bitmask
-from pruning.formats.intake import check_dataset
+from pruning.formats.containers import can_hold
+from pruning.formats.contract import Imported
 from pruning.formats.masks import write_masks
-from pruning.formats.onnx import ImportedModel, read_onnx, write_onnx
-from pruning.formats.onnx.parse import parse
+from pruning.formats.registry import read_model
 from pruning.loop import Outcome, prune
 from pruning.plan import HELD_OUT_SHARE, Plan, plan
 from pruning.progress import Narrator
@@ -43,7 +43,7 @@ def prune_files(
     device = _device(request.device)
     narrator.phase("loading")
     uploaded = folder / request.model.path
-    imported = read_onnx(uploaded, request.limits)
+    imported = read_model(uploaded, request.limits)
     # The plan comes before the arrays, so that what can't run is refused early.
     planned = _plan(spec, imported, request, folder)
     for warning in planned.warnings:
@@ -70,13 +70,14 @@ def prune_files(
 
     with _appears_whole(folder / OUT) as out:
         narrator.phase("exporting")
-        written = _write(imported, outcome, uploaded, out, request)
-        _describe(report, written)
-        narrator.phase("verifying")
-        expected = Expected(imported, outcome.module, outcome.masks, report)
-        report.checks += verify(
-            written, expected, data.evaluation, threads=request.threads, limits=request.limits
-        )
+        with _staged(folder) as stage:
+            written = _write(imported, outcome, stage, request)
+            _describe(report, written, imported)
+            narrator.phase("verifying")
+            expected = Expected(imported, outcome.module, outcome.masks, report)
+            report.checks += verify(written, expected, data.evaluation, threads=request.threads)
+            for path in written.all:
+                path.rename(out / path.name)
         narrator.phase("exporting")
         reports = _write_reports(report, narrator, out)
     narrator.phase(None)
@@ -97,7 +98,7 @@ def _device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
-def _plan(spec: Spec, imported: ImportedModel, request: RunRequest, folder: Path) -> Plan:
+def _plan(spec: Spec, imported: Imported, request: RunRequest, folder: Path) -> Plan:
     facts = {}
     for role, ref in request.data.items():
         with _placed(f"data.{role}"):
@@ -105,10 +106,10 @@ def _plan(spec: Spec, imported: ImportedModel, request: RunRequest, folder: Path
     return plan(spec, imported.facts, {str(role): fact for role, fact in facts.items()})
 
 
-def _data(spec: Spec, imported: ImportedModel, request: RunRequest, folder: Path) -> Data:
+def _data(spec: Spec, imported: Imported, request: RunRequest, folder: Path) -> Data:
     def read(role: str, ref: FileRef) -> ArrayData:
         with _placed(f"data.{role}"):
-            return load(folder / ref.path, imported.facts, request.limits)
+            return load_dataset(folder / ref.path, imported, request.limits)
 
     given = {str(role): read(role, ref) for role, ref in request.data.items()}
     calibration, training = given["calibration"], given.get("training")
@@ -175,36 +176,57 @@ def _appears_whole(out: Path):  # type: ignore[no-untyped-def]
         raise
 
 
-def _write(
-    imported: ImportedModel, outcome: Outcome, uploaded: Path, out: Path, request: RunRequest
-) -> Written:
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
+    """A folder beside `out` for files that are not verified yet."""
+    stage = folder / ".written"
+    shutil.rmtree(stage, ignore_errors=True)
+    stage.mkdir()
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _write(imported: Imported, outcome: Outcome, stage: Path, request: RunRequest) -> Written:
     assert request.model is not None
     stem = artifacts.stem(request.model.name)
-    model = out / f"{stem}.onnx"
-    write_onnx(imported, model)
+    # The model's files by themselves, so that they can be read again as an upload would be.
+    alone = stage / "model"
+    alone.mkdir()
+    files = imported.write(alone, stem)
+    again = read_model(alone if imported.source.is_dir() else files[0], request.limits)
     masks = packed = None
     outputs = outcome.report.spec.outputs
     if "masks" in outputs:
-        masks = out / f"{stem}.masks.safetensors"
+        masks = stage / f"{stem}.masks.safetensors"
         write_masks(outcome.masks, masks)
     if "bitmask" in outputs:
-        packed = out / f"{stem}.bitmask.safetensors"
-        bitmask.encode(artifacts.tensors(parse(model, request.limits)), packed)
-    return Written(uploaded, model, masks, packed)
+        packed = stage / f"{stem}.bitmask.safetensors"
+        held = again.tensors()
+        bitmask.encode({name: held[name] for name in held if can_hold(held[name].dtype)}, packed)
+    return Written(again, files, masks, packed)
 
 
-def _describe(report: Report, written: Written) -> None:
-    files = [(written.model, "onnx"), (written.masks, "masks"), (written.bitmask, "bitmask")]
-    report.artifacts = [describe(path, form) for path, form in files if path is not None]
+def _describe(report: Report, written: Written, imported: Imported) -> None:
+    report.artifacts = [describe(path, imported.facts.format) for path in written.model]
+    for path, form in ((written.masks, "masks"), (written.bitmask, "bitmask")):
+        if path is not None:
+            report.artifacts.append(describe(path, form))
     sizes = {entry.format: entry.bytes for entry in report.artifacts}
+    uploaded = [path for path in _files(imported.source) if path.is_file()]
     report.sizes = Sizes(
-        uploaded_bytes=written.uploaded.stat().st_size,
-        pruned_bytes=sizes["onnx"],
-        uploaded_gzip_bytes=gzip_size(written.uploaded),
-        pruned_gzip_bytes=gzip_size(written.model),
+        uploaded_bytes=sum(path.stat().st_size for path in uploaded),
+        pruned_bytes=sum(path.stat().st_size for path in written.model),
+        uploaded_gzip_bytes=sum(map(gzip_size, uploaded)),
+        pruned_gzip_bytes=sum(map(gzip_size, written.model)),
         masks_bytes=sizes.get("masks"),
         bitmask_bytes=sizes.get("bitmask"),
     )
+
+
+def _files(source: Path) -> list[Path]:
+    return sorted(source.rglob("*")) if source.is_dir() else [source]
 
 
 def _write_reports(report: Report, narrator: Narrator, out: Path) -> list[ArtifactEntry]:

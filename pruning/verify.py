@@ -1,33 +1,32 @@
-"""Checks on the files as written: they are read again from disk and run in onnxruntime.
+"""Checks on the files as written: they are read again from disk and run.
 
-Nothing here trusts what the loop holds in memory beyond what it compares against.
+An ONNX file runs in onnxruntime, every other format as the network that it is read as. Nothing here
+trusts what the loop holds in memory beyond what it compares against.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
-from pruning.artifacts import tensors
 from pruning.curvature.losses import loss_of
 from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.formats import bitmask
-from pruning.formats.limits import Limits
+from pruning.formats.containers import can_hold
+from pruning.formats.contract import Imported
 from pruning.formats.masks import read_masks
-from pruning.formats.onnx import ImportedModel, read_onnx
+from pruning.inference import engine, outputs
 from pruning.report.schema import Check, Report
 
 TOLERANCE = 1e-4
 """Largest difference of outputs, relative to the largest output."""
 
 TOLERANCE_HALF = 1e-2
-"""The same for a file with float16 weights, which onnxruntime computes in float16."""
+"""The same for a file with float16 or bfloat16 weights, to which the result was rounded."""
 
 COMPARED = 256
 """Evaluation samples on which outputs are compared; accuracy is measured on all."""
@@ -37,40 +36,44 @@ _BATCH = 512
 
 @dataclass(frozen=True)
 class Written:
-    """The files of a job, those not asked for None, and the upload they came from."""
+    """The files of a job, those not asked for None; `again` is the model read from its files."""
 
-    uploaded: Path
-    model: Path
+    again: Imported
+    model: list[Path]
     masks: Path | None = None
     bitmask: Path | None = None
+
+    @property
+    def all(self) -> list[Path]:
+        """Every file."""
+        return [*self.model, *(path for path in (self.masks, self.bitmask) if path is not None)]
 
 
 @dataclass(frozen=True)
 class Expected:
     """What the loop says: the pruned network on the CPU, its keep masks, its report."""
 
-    imported: ImportedModel
+    imported: Imported
     module: nn.Module
     masks: dict[str, Tensor]
     report: Report
 
 
 def verify(
-    written: Written, expected: Expected, evaluation: ArrayData, *, threads: int, limits: Limits
+    written: Written, expected: Expected, evaluation: ArrayData, *, threads: int
 ) -> list[Check]:
     """All checks, as entries of the report.
 
     Args:
         written: The files.
         expected: What they must agree with.
-        evaluation: Samples for the comparison with onnxruntime.
+        evaluation: Samples for the comparison of outputs.
         threads: Threads of one onnxruntime operation.
-        limits: Limits of the reader.
 
     Raises:
         SecateurError: `verification_failed` with the first check that failed.
     """
-    again = read_onnx(written.model, limits)
+    again = written.again
     checks = [_zeros(again, expected), _zero_count(again, expected), _graph(again, expected)]
     if written.masks is not None:
         checks.append(_masks(written.masks, expected.masks))
@@ -98,7 +101,7 @@ def _check(name: str, value: float, threshold: float, good: str, bad: str, passe
     )
 
 
-def _zeros(again: ImportedModel, expected: Expected) -> Check:
+def _zeros(again: Imported, expected: Expected) -> Check:
     """Every masked position is zero in the file, and their number is the one asked for."""
     wanted = expected.report.sparsity.removed
     zero = 0
@@ -117,16 +120,16 @@ def _zeros(again: ImportedModel, expected: Expected) -> Check:
     )
 
 
-def _zero_count(again: ImportedModel, expected: Expected) -> Check:
-    """Zeros of each layer, counted in the file's own tensors, against the report.
+def _zero_count(again: Imported, expected: Expected) -> Check:
+    """Zeros of each layer, counted in the file as read again, against the report.
 
     A kept weight too small for the file's type becomes a zero on top: worth a warning, no failure.
     """
-    arrays = tensors(again.proto)
     more, fewer = 0, 0
     for layer in expected.report.layers:
-        held = arrays[again.weight_names[f"{layer.name}.weight"]]
-        extra = held.size - int(np.count_nonzero(held)) - layer.zeros
+        name = f"{layer.name}.weight"
+        held = again.module.get_parameter(name if name in again.weight_names else layer.name)
+        extra = held.numel() - int(torch.count_nonzero(held)) - layer.zeros
         more, fewer = more + max(0, extra), fewer + max(0, -extra)
     check = _check(
         "zeros_by_layer",
@@ -142,16 +145,9 @@ def _zero_count(again: ImportedModel, expected: Expected) -> Check:
     return check
 
 
-def _graph(again: ImportedModel, expected: Expected) -> Check:
-    """Nodes, names, inputs and outputs are the uploaded ones."""
-
-    def skeleton(model: ImportedModel) -> list[object]:
-        graph = model.proto.graph
-        nodes = [(n.op_type, n.name, *n.input, "->", *n.output) for n in graph.node]
-        ends = [v.SerializeToString(deterministic=True) for v in (*graph.input, *graph.output)]
-        return [nodes, ends, [t.name for t in graph.initializer]]
-
-    same = skeleton(again) == skeleton(expected.imported)
+def _graph(again: Imported, expected: Expected) -> Check:
+    """All of the upload but its numbers is as it was."""
+    same = again.skeleton() == expected.imported.skeleton()
     return _check(
         "graph_kept",
         int(not same),
@@ -177,8 +173,9 @@ def _masks(path: Path, masks: dict[str, Tensor]) -> Check:
     )
 
 
-def _bitmask(path: Path, again: ImportedModel) -> Check:
-    found, arrays = bitmask.decode(path), tensors(again.proto)
+def _bitmask(path: Path, again: Imported) -> Check:
+    found, held = bitmask.decode(path), again.tensors()
+    arrays = {name: held[name] for name in held if can_hold(held[name].dtype)}
     wrong = len(found.keys() ^ arrays.keys())
     for name in found.keys() & arrays.keys():
         a, b = found[name], arrays[name]
@@ -193,104 +190,64 @@ def _bitmask(path: Path, again: ImportedModel) -> Check:
     )
 
 
-def _session(path: Path, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    options.log_severity_level = 4
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _outputs(
-    path: Path, model: ImportedModel, data: ArrayData, threads: int
-) -> Iterator[np.ndarray]:
-    session = _session(path, threads)
-    output = session.get_outputs()[0].name
-    types = {fact.name: fact.dtype for fact in model.facts.inputs}
-    fixed = _declared_batch(model)
-    for batch, _ in data.batches(fixed or _BATCH):
-        count = len(batch[0])
-        feed = {
-            name: _filled(part.numpy(), fixed or count).astype(types[name])
-            for name, part in zip(data.inputs, batch, strict=True)
-        }
-        found = session.run([output], feed)[0]
-        yield found[:count] if fixed else found
-
-
-def _declared_batch(model: ImportedModel) -> int | None:
-    """The batch size that the file declares, to which onnxruntime keeps; None where it is free.
-
-    torch runs such a graph at any size where nothing in it depends on the declared one.
-    """
-    sizes = [fact.shape[0] for fact in model.facts.inputs if fact.shape]
-    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
-
-
-def _filled(part: np.ndarray, size: int) -> np.ndarray:
-    """A last, smaller batch filled up to `size` with its last sample."""
-    if len(part) == size:
-        return part
-    return np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-
-
 def _runtime(written: Written, expected: Expected, data: ArrayData, threads: int) -> list[Check]:
-    """Outputs and accuracy in onnxruntime against the pruned network in torch.
+    """Outputs and accuracy of the file against the pruned network in torch.
 
     Where onnxruntime can't run the upload either, that is a warning and not our failure.
     """
+    how = engine(written.again)
     try:
-        runtime = np.concatenate(list(_outputs(written.model, expected.imported, data, threads)))
+        found = np.concatenate(list(outputs(written.again, data, threads)))
     except Exception as error:  # onnxruntime has a dozen exception types without a common base
-        return [_cannot_run(written, expected, data, threads, error)]
-    return [_difference(runtime, expected, data), *_accuracy(runtime, expected.report, data)]
+        return [_cannot_run(expected, data, threads, how, error)]
+    return [_difference(found, expected, data, how), *_accuracy(found, expected.report, data, how)]
 
 
 def _cannot_run(
-    written: Written, expected: Expected, data: ArrayData, threads: int, error: Exception
+    expected: Expected, data: ArrayData, threads: int, how: str, error: Exception
 ) -> Check:
     reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
     try:
-        list(_outputs(written.uploaded, expected.imported, data, threads))
+        list(outputs(expected.imported, data, threads))
     except Exception:
         return Check(
-            name="onnxruntime_outputs",
+            name=f"{how}_outputs",
             status="warn",
-            message=f"onnxruntime runs neither the upload nor the pruned model: {reason}",
+            message=f"{how} runs neither the upload nor the pruned model: {reason}",
         )
     return Check(
-        name="onnxruntime_outputs",
+        name=f"{how}_outputs",
         status="fail",
-        message=f"onnxruntime runs the upload but not the pruned model: {reason}",
+        message=f"{how} runs the upload but not the pruned model: {reason}",
     )
 
 
 @torch.no_grad()
-def _difference(runtime: np.ndarray, expected: Expected, data: ArrayData) -> Check:
+def _difference(runtime: np.ndarray, expected: Expected, data: ArrayData, how: str) -> Check:
     some = data.select(slice(0, COMPARED))
-    outputs = [first_output(expected.module(*batch)) for batch, _ in some.batches(_BATCH)]
-    torch_outputs = torch.cat(outputs).double().numpy()
+    size = expected.imported.facts.batch or _BATCH
+    parts = [first_output(expected.module(*batch)) for batch, _ in some.batches(size)]
+    torch_outputs = torch.cat(parts).double().numpy()
     same_shape = torch_outputs.shape == runtime[: len(torch_outputs)].shape
     distance = np.inf
     if same_shape and torch_outputs.size:
         gap = np.abs(torch_outputs - runtime[: len(torch_outputs)].astype(np.float64)).max()
         distance = float(gap / max(np.abs(torch_outputs).max(), 1e-12))
-    half = "float16" in {layer.dtype for layer in expected.imported.facts.layers}
+    half = {"float16", "bfloat16"} & {layer.dtype for layer in expected.imported.facts.layers}
     allowed = TOLERANCE_HALF if half else TOLERANCE
     return _check(
-        "onnxruntime_outputs",
+        f"{how}_outputs",
         distance,
         allowed,
-        f"The written file in onnxruntime and the pruned network in torch put out the same on "
+        f"The written file, run in {how}, and the pruned network put out the same on "
         f"{some.samples} samples, relative to the largest output.",
-        f"onnxruntime's outputs for the written file differ from torch's by {distance:.3g} of the "
-        f"largest output; {allowed:g} is allowed.",
+        f"The written file, run in {how}, puts out numbers that differ from the pruned network's "
+        f"by {distance:.3g} of the largest output; {allowed:g} is allowed.",
         distance <= allowed,
     )
 
 
-def _accuracy(runtime: np.ndarray, report: Report, data: ArrayData) -> list[Check]:
+def _accuracy(runtime: np.ndarray, report: Report, data: ArrayData, how: str) -> list[Check]:
     """One sample in a thousand may tip where two scores are equal but for rounding."""
     reported = report.metrics.final.get("accuracy")
     if reported is None or reported.value is None or data.target is None:
@@ -301,12 +258,12 @@ def _accuracy(runtime: np.ndarray, report: Report, data: ArrayData) -> list[Chec
     allowed = max(1, len(right) // 1000) / len(right)
     return [
         _check(
-            "onnxruntime_accuracy",
+            f"{how}_accuracy",
             abs(measured - reported.value),
             allowed,
-            f"Accuracy of the written file in onnxruntime is {measured:.4f}, as reported "
+            f"Accuracy of the written file in {how} is {measured:.4f}, as reported "
             f"({len(right):,} samples).",
-            f"Accuracy of the written file in onnxruntime is {measured:.4f}; the report says "
+            f"Accuracy of the written file in {how} is {measured:.4f}; the report says "
             f"{reported.value:.4f}.",
             abs(measured - reported.value) <= allowed + 1e-12,
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from secateur._flow import Body
+from secateur._tar import FolderTar
 from secateur.errors import SecateurError
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
@@ -30,6 +31,8 @@ def upload_body(
         return _from_stream(io.BytesIO(source), name or "upload", progress)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
+        if path.is_dir():
+            return _from_folder(path, name, progress)
         try:
             file: BinaryIO = path.open("rb")
         except OSError as error:
@@ -42,6 +45,25 @@ def upload_body(
     return _from_stream(
         source, name or (Path(own).name if isinstance(own, str) else "upload"), progress
     )
+
+
+def _from_folder(
+    folder: Path, name: str | None, progress: Reporter | None
+) -> tuple[Body, str, str | None]:
+    tar = FolderTar(folder)
+    digest = hashlib.sha256()
+    for chunk in tar.chunks():
+        digest.update(chunk)
+
+    def chunks() -> Iterator[bytes]:
+        done = 0
+        for chunk in tar.chunks():
+            yield chunk
+            done += len(chunk)
+            if progress is not None:
+                progress(done, tar.size)
+
+    return Body(tar.size, True, chunks), name or f"{folder.resolve().name}.tar", digest.hexdigest()
 
 
 def _from_stream(

@@ -14,13 +14,15 @@ from store.tables import Checkpoint, Dataset, Job, Model
 
 @dataclass(frozen=True)
 class Input:
-    """An uploaded file that an attempt needs."""
+    """An upload that an attempt needs; of several `files`, `sha256` is that of their list."""
 
     id: str
     name: str
     sha256: str
     bytes: int
     facts: dict[str, Any] | None
+    files: tuple[tuple[str, str], ...] = ()
+    """Name and digest of each."""
 
 
 @dataclass(frozen=True)
@@ -131,4 +133,7 @@ def _input(
     session: Session, table: type[Model] | type[Dataset], row_id: str | None
 ) -> Input | None:
     row = cast(Model | Dataset | None, session.get(table, row_id) if row_id else None)
-    return Input(row.id, row.name, row.sha256, row.bytes, row.facts) if row else None
+    if row is None:
+        return None
+    files = tuple((file.path, file.sha256) for file in row.files) if table is Model else ()  # type: ignore[union-attr]
+    return Input(row.id, row.name, row.sha256, row.bytes, row.facts, files)

@@ -7,9 +7,9 @@ import sqlalchemy as sa
 
 from store.blobs import Blobs
 from store.db import Database
-from store.tables import Artifact, Blob, Checkpoint, Dataset, Model
+from store.tables import Artifact, Blob, Checkpoint, Dataset, Model, ModelFile
 
-REFERRERS = (Model, Dataset, Artifact, Checkpoint)
+REFERRERS = (Model, ModelFile, Dataset, Artifact, Checkpoint)
 BATCH = 500
 
 

@@ -29,7 +29,14 @@ def materialise(claim: Claim, slot: Slot, blobs: Blobs, settings: Settings, tick
 
     def file(role: str, source: Input) -> FileRef:
         path = Path("inputs") / role
-        fetch(blobs, source.sha256, slot.folder / path, tick)
+        if source.files:
+            (slot.folder / path).mkdir()
+            for name, sha256 in source.files:
+                if not plain(name):
+                    raise LookupError(f"a file of the upload is called {name[:80]!r}")
+                fetch(blobs, sha256, slot.folder / path / name, tick)
+        else:
+            fetch(blobs, source.sha256, slot.folder / path, tick)
         return FileRef(path=str(path), name=source.name, sha256=source.sha256)
 
     model, data = claim.model, dict(claim.data)

@@ -31,19 +31,29 @@ async def create_model(
 ) -> Model:
     """Upload a network as the raw body, or as the part `file` of a multipart body.
 
+    A network of several files (a Hugging Face folder, or architecture.json and its weights) comes
+    as .tar, .zip or one part `file` for each file, with its filename. `sha256` is then that of the
+    canonical list: compact JSON, files by name, keys bytes, path, sha256.
+
     The answer's state is `checking`; read the model until it is `ready` or `rejected`.
     The same bytes under the same name answer with the row they made before; under another name
     they are a new one. `X-Content-SHA256` is checked if sent.
     """
     settings = parts.settings
     upload = await receive(
-        request, parts.blobs, settings.model_bytes_limit, settings.upload_idle_seconds
+        request,
+        parts.blobs,
+        settings.model_bytes_limit,
+        settings.upload_idle_seconds,
+        several=True,
     )
 
     def record() -> tuple[Model, bool]:
         shown = display_name(name or upload.name, "model")
         with parts.database.write() as session:
-            row, created = models.create(session, caller.project_id, shown, upload.blob)
+            row, created = models.create(
+                session, caller.project_id, shown, upload.blob, files=upload.files
+            )
             return model_view(row), created
 
     model, created = await anyio.to_thread.run_sync(record)

@@ -22,8 +22,12 @@ from pruning.facts import ModelFacts
 class Tokenizer(Protocol):
     """Text to the integer inputs of a model."""
 
-    def __call__(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """One int64 array [texts, tokens] for each input of the model, padded to one length."""
+    def __call__(self, texts: Sequence[str | tuple[str, str]]) -> dict[str, np.ndarray]:
+        """One int64 array [texts, tokens] for each input of the model, padded to one length.
+
+        A pair is a text and its second sentence. `attention_mask` is always there, also where the
+        model does not take it.
+        """
         ...
 
 

@@ -24,6 +24,11 @@ class Limits(BaseModel):
         activation_bytes: Results that one sample may leave behind in one pass, all layers together.
         members: Files of an archive or a folder that hold a model.
         image_files: Members of an archive of images.
+        image_bytes: One image file.
+        image_pixels: Width times height of one image, from its header.
+        lines: Lines of a JSONL file, rows of a Parquet file.
+        line_bytes: One line of a JSONL file, one text of a Parquet file.
+        classes: Different names among the labels of a dataset.
         header_bytes: The JSON header of a safetensors file.
         stored_tensors: Tensors of one safetensors file.
         text_bytes: One JSON file beside the weights: configuration, index, architecture.
@@ -44,6 +49,11 @@ class Limits(BaseModel):
     activation_bytes: Annotated[int, Field(ge=1)] = 2048 * MIB
     members: Annotated[int, Field(ge=1)] = 1_000
     image_files: Annotated[int, Field(ge=1)] = 200_000
+    image_bytes: Annotated[int, Field(ge=1)] = 16 * MIB
+    image_pixels: Annotated[int, Field(ge=1)] = 16_000_000
+    lines: Annotated[int, Field(ge=1)] = 10_000_000
+    line_bytes: Annotated[int, Field(ge=1)] = MIB
+    classes: Annotated[int, Field(ge=1)] = 10_000
     header_bytes: Annotated[int, Field(ge=1)] = 1_000_000
     stored_tensors: Annotated[int, Field(ge=1)] = 10_000
     text_bytes: Annotated[int, Field(ge=1)] = 4 * MIB

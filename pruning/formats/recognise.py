@@ -1,10 +1,49 @@
-"""What a file looks like, told from its first bytes and never from its name. Torch-free."""
+"""What a file or folder looks like, told from its content and never from its name. Torch-free."""
 
+import json
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
-ACCEPTED_MODELS = "one self-contained ONNX file (.onnx)"
-ACCEPTED_DATA = "one NumPy archive of plain arrays (.npz)"
+from pruning.errors import SecateurError
+from pruning.formats.bundle import open_bundle
+from pruning.formats.limits import Limits
+
+MODELS = {
+    "onnx": "an ONNX file (.onnx)",
+    "pt2": "a torch.export archive (.pt2)",
+    "huggingface": "a Hugging Face folder (config.json, safetensors, tokenizer.json)",
+    "architecture": "architecture.json with its weights (.safetensors or a state dict .pt)",
+}
+"""Kinds of model that are read, as messages call them."""
+
+DATA = {
+    "npz": "a NumPy archive of plain arrays (.npz)",
+    "safetensors": "a safetensors file of arrays",
+    "jsonl": "JSON lines of texts (.jsonl)",
+    "images": "images in class folders (.zip or .tar)",
+    "parquet": "a Parquet file",
+}
+"""Kinds of data that are read."""
+
+ACCEPTED_MODELS = "; ".join(MODELS.values())
+ACCEPTED_DATA = "; ".join(DATA.values())
+
+EXPORT = (
+    "From PyTorch: torch.onnx.export(model, inputs, 'model.onnx'), or torch.export.save("
+    "torch.export.export(model, inputs), 'model.pt2'), or model.save_pretrained(folder) for "
+    "transformers, or `secateur export` for anything that can be traced. docs/formats.md has one "
+    "command for each."
+)
+"""What to do with a model in a format that is not read."""
+
+SAVE = (
+    "Arrays: numpy.savez('data.npz', **inputs, target=labels). Texts: one JSON object a line with "
+    "the field text. Images: a .zip of class folders. docs/prepare-data.md has examples."
+)
+"""What to do with data in a format that is not read."""
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x93NUMPY", "a single NumPy array (.npy)"),
@@ -18,7 +57,7 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "a JPEG image"),
     (0, b"%PDF", "a PDF document"),
     (0, b"\x7fELF", "an executable"),
-    (0, b"PAR1", "a Parquet file"),
+    (0, b"PAR1", "parquet"),
     (0, b"ARROW1", "an Arrow file"),
     (4, b"TFL3", "a TensorFlow Lite file"),
     (4, b"ORTM", "a model in onnxruntime's own format"),
@@ -29,7 +68,9 @@ _MODEL_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 2
 
 
 def recognise(path: Path) -> str:
-    """`onnx`, `onnx truncated`, `npz`, or a phrase that names what the file looks like."""
+    """A key of `MODELS` or `DATA`, `onnx truncated`, or a phrase that names what it looks like."""
+    if path.is_dir():
+        return _bundle_kind(path, "a folder")
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(65_536)
@@ -39,19 +80,38 @@ def recognise(path: Path) -> str:
         return _zip_kind(path)
     for offset, magic, name in _MAGIC:
         if head[offset : offset + len(magic)] == magic:
-            return name
+            return _bundle_kind(path, name) if name == "a tar archive" else name
     if head[0] == 0x80 and len(head) > 1 and head[1] in range(2, 6):
         return "a Python pickle (a PyTorch checkpoint of the old kind, or scikit-learn)"
     if _is_safetensors(head, size):
-        return "a safetensors file (weights without a graph)"
+        return "safetensors"
     with path.open("rb") as file:
         fields = walk_model_fields(file, size)
     if fields is not None:
         return "onnx" if fields else "onnx truncated"
     if _is_text(head):
         start = head.lstrip()[:1]
+        if start == b"{" and _is_jsonl(head, size):
+            return "jsonl"
         return {b"{": "JSON text", b"<": "HTML or XML text"}.get(start, "a text file")
     return "a file of an unknown kind"
+
+
+def unsupported(looks: str, accepted: str, hint: str) -> SecateurError:
+    """The error for an upload that is not one of those accepted.
+
+    Args:
+        looks: What `recognise` said.
+        accepted: `ACCEPTED_MODELS` or `ACCEPTED_DATA`.
+        hint: `EXPORT` or `SAVE`.
+    """
+    named = (MODELS | DATA).get(looks, looks).replace("onnx truncated", "an ONNX file cut short")
+    return SecateurError(
+        "unsupported_format",
+        f"This looks like {named}; what is read here: {accepted}.",
+        hint=hint,
+        accepted=accepted.split("; "),
+    )
 
 
 def walk_model_fields(file, size: int) -> bool | None:  # type: ignore[no-untyped-def]
@@ -109,17 +169,54 @@ def _zip_kind(path: Path) -> str:
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, OSError):
         return "npz"  # a damaged zip: the npz reader names the damage
     leaves = {name.rsplit("/", 1)[-1] for name in names}
+    if "archive_format" in leaves or any(leaf.startswith("serialized_") for leaf in leaves):
+        return "pt2"
     if "data.pkl" in leaves:
-        return "a PyTorch checkpoint (pickle in a zip)"
+        return "a PyTorch checkpoint (.pt) without architecture.json"
     if "keras_metadata.pb" in leaves or "model.weights.h5" in leaves:
         return "a Keras archive"
-    if any(leaf.startswith("serialized_") or leaf == "archive_format" for leaf in leaves):
-        return "a torch.export archive (.pt2)"
-    if not names or any(name.endswith(".npy") for name in names):
+    if not names:
         return "npz"
-    if any(name.endswith(".onnx") for name in names):
-        return "a zip archive with an ONNX file inside"
-    return "a zip archive"
+    return _kind_of_names(names) or "a zip archive"
+
+
+def _bundle_kind(path: Path, otherwise: str) -> str:
+    limits = Limits()
+    try:
+        with open_bundle(path, limits, limits.image_files) as bundle:
+            return _kind_of_names(bundle.names) or otherwise
+    except SecateurError:
+        return otherwise
+
+
+def _kind_of_names(names: Iterable[str]) -> str | None:
+    """What files of these names together are."""
+    leaves = {name.rsplit("/", 1)[-1] for name in names}
+    if "architecture.json" in leaves:
+        return "architecture"
+    if "config.json" in leaves or "model.safetensors.index.json" in leaves:
+        return "huggingface"
+    if any(leaf.endswith(".npy") for leaf in leaves):
+        return "npz"
+    if any(leaf.lower().endswith(IMAGE_SUFFIXES) for leaf in leaves):
+        return "images"
+    if any(leaf.endswith(".onnx") for leaf in leaves):
+        return "an archive with an ONNX file inside"
+    return None
+
+
+def _is_jsonl(head: bytes, size: int) -> bool:
+    """Whether the first line is one JSON object by itself.
+
+    A first line longer than what was read of the file counts as one; the reader bounds it.
+    """
+    line, end, _ = head.lstrip().partition(b"\n")
+    if not end and len(head) < size:
+        return True
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_safetensors(head: bytes, size: int) -> bool:

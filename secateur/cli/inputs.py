@@ -1,7 +1,6 @@
 """From the options of `secateur prune` to a spec and files, refused before anything is sent."""
 
 import json
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 from pruning.request import Role
 from pruning.spec import default_spec, parse_spec
+from secateur.cli.labels import labelled
 from secateur.errors import SecateurError
 
 
@@ -84,18 +84,6 @@ def read_spec(path: Path) -> dict[str, Any]:
             "spec_invalid", f"A spec is a mapping, not {type(values).__name__}.", where=str(path)
         )
     return values
-
-
-def labelled(data: Path) -> bool:
-    """Whether the archive holds `target`, by its member names alone.
-
-    What is no archive counts as labelled: reading it will say what is wrong with it.
-    """
-    try:
-        with zipfile.ZipFile(data) as archive:
-            return "target.npy" in archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError):
-        return True
 
 
 def check_target(inputs: Inputs, out: Path, force: bool) -> None:

@@ -9,9 +9,10 @@ from rich.console import Console
 
 from pruning.events import Event
 from secateur._files import file_sha256
+from secateur._tar import FolderTar
 from secateur.cli.follow import JobDisplay
 from secateur.cli.inputs import Inputs, check_names
-from secateur.cli.remote import under_name
+from secateur.cli.remote import under_name, unfolded
 from secateur.errors import SecateurError, from_fields, require
 
 
@@ -35,17 +36,17 @@ def run_local(
         def reference(path: Path) -> FileRef:
             return FileRef(path=str(path.resolve()), name=path.name, sha256=file_sha256(path))
 
-        request = RunRequest(
-            model=reference(inputs.model),
-            data={role: reference(path) for role, path in inputs.data.items()},
-            spec=inputs.spec,
-            threads=os.cpu_count() or 1,
-            device="auto",
-        )
         out.parent.mkdir(parents=True, exist_ok=True)
         # Beside the target, so that files move into place by renaming.
         folder = Path(tempfile.mkdtemp(prefix=".secateur-", dir=out.parent))
         try:
+            request = RunRequest(
+                model=reference(_packed(inputs.model, folder)),
+                data={role: reference(path) for role, path in inputs.data.items()},
+                spec=inputs.spec,
+                threads=os.cpu_count() or 1,
+                device="auto",
+            )
             result = run(request, folder, emit)
             names = under_name(result.artifacts, inputs.model)
             check_names(inputs, out, [name for _, name in names], force)
@@ -57,4 +58,14 @@ def run_local(
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     missed = from_fields(result.rejected.model_dump()) if result.rejected else None
-    return written, missed
+    return unfolded(written, inputs.model), missed
+
+
+def _packed(model: Path, folder: Path) -> Path:
+    """The model as one file, a folder as the tar that would be uploaded."""
+    if not model.is_dir():
+        return model
+    path = folder / f"{model.resolve().name}.tar"
+    with path.open("wb") as file:
+        file.writelines(FolderTar(model).chunks())
+    return path

@@ -23,13 +23,9 @@ from secateur.cli.output import (
     size,
     stderr,
 )
-from secateur.cli.remote import download, follow_or_cancel, under_name, upload
+from secateur.cli.remote import download, follow_or_cancel, under_name, unfolded, upload
 from secateur.cli.result import print_result
 from secateur.errors import SecateurError
-
-
-def _model() -> Any:
-    return typer.Argument(exists=True, dir_okay=False, metavar="MODEL", help="ONNX file.")
 
 
 def _file(help: str, *names: str) -> Any:
@@ -37,10 +33,20 @@ def _file(help: str, *names: str) -> Any:
 
 
 ModelFile = Annotated[
-    Path, typer.Argument(exists=True, dir_okay=False, metavar="MODEL", help="ONNX file.")
+    Path,
+    typer.Argument(
+        exists=True,
+        metavar="MODEL",
+        help="ONNX file, .pt2, or a folder: Hugging Face, or architecture.json and its weights.",
+    ),
 ]
 Data = Annotated[
-    Path, _file("Calibration data (.npz: the model's inputs, labels as target).", "--data")
+    Path,
+    _file(
+        "Calibration data: .npz, .safetensors or .parquet of the model's inputs, .jsonl of texts, "
+        "or a .zip of images.",
+        "--data",
+    ),
 ]
 Training = Annotated[Path | None, _file("Data to recover on; else the calibration data.")]
 Evaluation = Annotated[Path | None, _file("Data to measure on; else a held-out share.")]
@@ -72,7 +78,7 @@ def prune(
     Exit code: 0 done, 1 failed, 2 usage, 3 done but a gate of the spec was missed, 130 cancelled.
     """
     given = inputs_.inputs(model, data, training, evaluation, spec, sparsity, criterion)
-    target = out or Path(f"{model.stem}-pruned")
+    target = out or Path(f"{model.resolve().name if model.is_dir() else model.stem}-pruned")
     inputs_.check_target(given, target, force)
     console = stderr()
     missed: SecateurError | None
@@ -118,7 +124,7 @@ def _on_service(
             except typer.BadParameter as error:
                 error.message += f" (`secateur jobs download {job.id}` has the result)"
                 raise
-            return download(service, job, names, target, console), missed
+            return unfolded(download(service, job, names, target, console), given.model), missed
     except KeyboardInterrupt:
         leave_at_the_next()
         raise typer.Exit(CANCELLED) from None

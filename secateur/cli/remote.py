@@ -8,8 +8,10 @@ from typing import TypeVar
 from rich.console import Console
 from rich.text import Text
 
+from pruning.formats.recognise import MODELS
 from pruning.report.schema import ArtifactEntry
 from pruning.request import Role
+from secateur._tar import FolderTar, unpack
 from secateur.cli.follow import JobDisplay, Uploading
 from secateur.cli.inputs import Inputs
 from secateur.cli.interrupt import be_deaf, leave_at_the_next
@@ -33,11 +35,15 @@ def naming(path: Path) -> Iterator[None]:
         taken = f"the {size(limit)} that" if isinstance(limit, int) else "what"
         raise SecateurError(
             "too_large",
-            f"{path} has {size(path.stat().st_size)}, more than {taken} the service takes.",
+            f"{path} has {size(_bytes(path))}, more than {taken} the service takes.",
             where=str(path),
             hint="Who runs the service can raise SECATEUR_MODEL_BYTES_LIMIT or "
             "SECATEUR_DATASET_BYTES_LIMIT; `prune --local` has no limit.",
         ) from None
+
+
+def _bytes(path: Path) -> int:
+    return FolderTar(path).size if path.is_dir() else path.stat().st_size
 
 
 def upload(service: Client, inputs: Inputs, console: Console) -> tuple[Model, dict[Role, Dataset]]:
@@ -100,7 +106,12 @@ def follow_or_cancel(service: Client, job: Job, console: Console) -> Job:
 
 def delivery_order(artifact: Artifact | ArtifactEntry) -> tuple[bool, str]:
     """The model and what belongs to it first, reports last."""
-    return artifact.format.startswith("report"), artifact.name if artifact.format != "onnx" else ""
+    return artifact.format.startswith("report"), "" if is_model(artifact) else artifact.name
+
+
+def is_model(artifact: Artifact | ArtifactEntry) -> bool:
+    """Whether the artifact is the pruned model, or one of its files."""
+    return artifact.format in MODELS
 
 
 def under_name(artifacts: Iterable[A], model: Path | None) -> list[tuple[A, str]]:
@@ -110,18 +121,36 @@ def under_name(artifacts: Iterable[A], model: Path | None) -> list[tuple[A, str]
     knows the model as.
     """
     ordered = sorted(artifacts, key=delivery_order)
-    theirs = next((Path(a.name).stem for a in ordered if a.format == "onnx"), None)
+    models = [a for a in ordered if is_model(a)]
+    # A model of several files keeps their names, by which they know each other.
+    alone = models[0] if len(models) == 1 else None
+    theirs = Path(alone.name).stem if alone else None
+    own = "" if model is None else model.resolve().name if model.is_dir() else model.stem
 
     def named(artifact: A) -> str:
         if model is None:
             return artifact.name
-        if artifact.format == "onnx":
-            return model.name
+        if artifact is alone:
+            return f"{own}.tar" if model.is_dir() else model.name
         if theirs is not None and artifact.name.startswith(f"{theirs}."):
-            return model.stem + artifact.name.removeprefix(theirs)
+            return own + artifact.name.removeprefix(theirs)
         return artifact.name
 
     return [(artifact, named(artifact)) for artifact in ordered]
+
+
+def unfolded(written: list[Path], model: Path) -> list[Path]:
+    """The files, where the model was given as a folder with the tar as a folder again."""
+    if not model.is_dir():
+        return written
+    name = model.resolve().name
+    found = []
+    for path in written:
+        if path.name == f"{name}.tar":
+            unpack(path, path.with_name(name))
+            path = path.with_name(name)
+        found.append(path)
+    return found
 
 
 def download(

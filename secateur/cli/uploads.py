@@ -94,7 +94,7 @@ def _app(kind: type[Model] | type[Dataset], noun: str) -> typer.Typer:
 
     @app.command(help=f"Upload a {noun} and wait until it has been read.")
     def upload(
-        file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)],
+        file: Annotated[Path, typer.Argument(exists=True, dir_okay=kind is Model, readable=True)],
         name: Annotated[str | None, typer.Option(help="Shown instead of the file name.")] = None,
         json: Json = False,
     ) -> None:

@@ -1,5 +1,7 @@
 """What models and datasets have in common: intake, reading, deletion."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
 
@@ -14,10 +16,18 @@ from store.clock import utcnow
 from store.ids import new_id
 from store.pages import Page, page
 from store.queries import blobs
-from store.tables import Dataset, Job, JobInput, Model
+from store.tables import Dataset, Job, JobInput, Model, ModelFile
 
 Row = TypeVar("Row", Model, Dataset)
 _NAMED = 10  # at most so many jobs are named when an upload can't be deleted
+
+
+@dataclass(frozen=True)
+class UploadedFile:
+    """One of several files of an upload, under its own name."""
+
+    path: str
+    blob: StoredBlob
 
 
 class Uploads(Generic[Row]):
@@ -40,8 +50,12 @@ class Uploads(Generic[Row]):
         name: str,
         blob: StoredBlob,
         now: datetime | None = None,
+        *,
+        files: Sequence[UploadedFile] = (),
     ) -> tuple[Row, bool]:
         """Records an upload as `checking` and queues its check.
+
+        Of several `files`, `blob` is their canonical list.
 
         Bytes that the project already has under this name, and that were not rejected, are not
         recorded again. Under another name they are an upload of their own, which shares the blob:
@@ -51,7 +65,7 @@ class Uploads(Generic[Row]):
             The row, and whether it is new.
         """
         at = now or utcnow()
-        blobs.record(session, [blob], at)
+        blobs.record(session, [blob, *(file.blob for file in files)], at)
         existing = self._same(session, project_id, name, blob)
         if existing is not None:
             return existing, False
@@ -60,7 +74,7 @@ class Uploads(Generic[Row]):
             project_id=project_id,
             name=name,
             sha256=blob.sha256,
-            bytes=blob.bytes,
+            bytes=sum(file.blob.bytes for file in files) if files else blob.bytes,
             state="checking",
             created_at=at,
             updated_at=at,
@@ -68,6 +82,16 @@ class Uploads(Generic[Row]):
         try:
             with session.begin_nested():
                 session.add(row)
+                session.flush()
+                for file in files:
+                    part = ModelFile(
+                        model_id=row.id,
+                        path=file.path,
+                        project_id=project_id,
+                        sha256=file.blob.sha256,
+                        bytes=file.blob.bytes,
+                    )
+                    session.add(part)
         except IntegrityError:
             # Somebody else has just recorded the same file.
             existing = self._same(session, project_id, name, blob)

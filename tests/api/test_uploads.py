@@ -1,6 +1,7 @@
 """Uploads: raw and multipart, streamed, hashed, bounded; a bad one leaves nothing."""
 
 import hashlib
+import json
 import os
 import socket
 import subprocess
@@ -325,3 +326,41 @@ def test_memory_stays_flat_whatever_the_size(
             if count == 8:
                 before = peak_bytes(server.pid)
     assert peak_bytes(server.pid) - before < 16 << 20
+
+
+def test_a_model_of_several_files_is_one_model_with_a_canonical_digest(caller: Caller) -> None:
+    files = {"config.json": b"{}", "model.safetensors": b"weights" * 1000, "empty.txt": b""}
+    body = multipart(*((f'name="file"; filename="{n}"', c) for n, c in files.items()))
+    made = post_form(caller, body)
+    assert made.status_code == 201, made.text
+    listed = [
+        {"bytes": len(files[n]), "path": n, "sha256": hashlib.sha256(files[n]).hexdigest()}
+        for n in sorted(files)
+    ]
+    model = made.json()
+    assert model["files"] == [{"path": f["path"], **f} for f in listed]
+    canonical = json.dumps(listed, separators=(",", ":")).encode()
+    assert model["sha256"] == hashlib.sha256(canonical).hexdigest()
+    assert model["bytes"] == sum(map(len, files.values()))
+    turned = dict(reversed(files.items()))
+    body = multipart(*((f'name="file"; filename="{n}"', c) for n, c in turned.items()))
+    again = post_form(caller, body)
+    assert (again.status_code, again.json()["id"]) == (200, model["id"])
+
+
+@pytest.mark.parametrize(
+    "names", [["a.json", "a.json"], ["a.json", "../b"], ["a.json", "x/y"], ["a", ".hidden"]]
+)
+def test_files_of_one_upload_have_plain_names_of_their_own(
+    caller: Caller, names: list[str]
+) -> None:
+    body = multipart(*((f'name="file"; filename="{n}"', b"x") for n in names))
+    answer = post_form(caller, body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "multipart_invalid")
+    assert_nothing_left(caller)
+
+
+def test_a_dataset_is_one_file(caller: Caller) -> None:
+    body = multipart(('name="file"; filename="a"', b"x"), ('name="file"; filename="b"', b"y"))
+    answer = post_form(caller, body, "datasets")
+    assert (answer.status_code, answer.json()["code"]) == (400, "multipart_invalid")

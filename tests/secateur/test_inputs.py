@@ -8,7 +8,8 @@ import typer
 
 from pruning.spec import default_spec, parse_spec
 from secateur import SecateurError
-from secateur.cli.inputs import Inputs, check_target, inputs, labelled
+from secateur.cli.inputs import Inputs, check_target, inputs
+from secateur.cli.labels import labelled
 
 
 @pytest.fixture
