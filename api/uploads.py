@@ -6,7 +6,7 @@ away: unless the whole body was good, the writer is aborted and nothing is left.
 
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from api.bodies import announced_length, too_large
 from api.multipart import FileParts, Piece
 from pruning.errors import SecateurError
+from pruning.formats.magic import HEAD
 from store.blobs import Blobs, BlobWriter, StoredBlob
 from store.queries.uploads import UploadedFile
 
@@ -23,6 +24,8 @@ _BATCH = 1 << 20
 _MULTIPART_OVERHEAD = 256 << 10
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _LONGEST_NAME = 200
+
+Refuse = Callable[[bytes, int], None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,13 @@ class Upload:
 
 
 async def receive(
-    request: Request, blobs: Blobs, limit: int, idle_seconds: float, *, several: bool = False
+    request: Request,
+    blobs: Blobs,
+    limit: int,
+    idle_seconds: float,
+    refuse: Refuse,
+    *,
+    several: bool = False,
 ) -> Upload:
     """Streams the request's body into a blob, or into one for each of several files.
 
@@ -47,11 +56,12 @@ async def receive(
         blobs: Where it goes.
         limit: Most bytes of all files together.
         idle_seconds: Longest wait for the next bytes.
+        refuse: Raises for a file that can't be read here, told its first bytes and its size.
         several: Whether a multipart body may hold more than one file.
 
     Raises:
         SecateurError: `too_large` (at once if Content-Length says so), `upload_empty`,
-            `upload_incomplete`, `digest_mismatch`, `multipart_invalid`.
+            `upload_incomplete`, `digest_mismatch`, `multipart_invalid`, and what `refuse` raises.
     """
     expected = _expected_digest(request)
     parts = FileParts.of(request.headers.get("content-type", ""), several)
@@ -61,9 +71,10 @@ async def receive(
     pieces = _whole(body) if parts is None else parts.read(body, _MULTIPART_OVERHEAD)
     writers = [await anyio.to_thread.run_sync(blobs.writer)]
     try:
-        await _write(pieces, blobs, limit, writers)
+        head = await _write(pieces, blobs, limit, writers)
         if parts is None or len(parts.filenames) == 1:
-            return Upload(await _one(writers, expected), parts.name if parts else None)
+            blob = await _one(writers, expected, lambda size: refuse(head, size))
+            return Upload(blob, parts.name if parts else None)
         names = _file_names(parts.filenames)
         files, listed = await _several(names, writers, blobs, expected)
         return Upload(listed, parts.name, files)
@@ -80,21 +91,31 @@ async def receive(
 
 async def _write(
     pieces: AsyncIterator[Piece], blobs: Blobs, limit: int, writers: list[BlobWriter]
-) -> None:
-    """Writes each file to a writer of its own, put into `writers` when its first byte comes."""
+) -> bytes:
+    """Writes each file to a writer of its own, put into `writers` when its first byte comes.
+
+    Returns:
+        The first bytes of the first file.
+    """
+    head = b""
     async for piece in _batches(_bounded(pieces, limit)):
+        head = head or piece.data[:HEAD]
         while len(writers) <= piece.file:
             writers.append(await anyio.to_thread.run_sync(blobs.writer))
         await anyio.to_thread.run_sync(writers[piece.file].write, piece.data)
+    return head
 
 
-async def _one(writers: list[BlobWriter], expected: str | None) -> StoredBlob:
+async def _one(
+    writers: list[BlobWriter], expected: str | None, refuse: Callable[[int], None]
+) -> StoredBlob:
     (writer,) = writers
     if writer.size == 0:
         raise SecateurError(
             "upload_empty", "The upload has no bytes.", where="body", hint="Send the file."
         )
     _compare(writer, expected, f"The {writer.size} bytes that arrived have")
+    refuse(writer.size)
     return await anyio.to_thread.run_sync(writer.commit)
 
 

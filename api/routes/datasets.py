@@ -9,6 +9,7 @@ from api.dependencies import Caller, Db, Paged, Parts
 from api.schemas import Dataset, Page, UploadState
 from api.uploads import BODY, display_name, receive
 from api.views import dataset_view
+from pruning.formats.magic import refuse_data
 from store.queries import datasets
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
@@ -37,7 +38,11 @@ async def create_dataset(
     """
     settings = parts.settings
     upload = await receive(
-        request, parts.blobs, settings.dataset_bytes_limit, settings.upload_idle_seconds
+        request,
+        parts.blobs,
+        settings.dataset_bytes_limit,
+        settings.upload_idle_seconds,
+        refuse_data,
     )
 
     def record() -> tuple[Dataset, bool]:

@@ -9,6 +9,7 @@ from api.dependencies import Caller, Db, Paged, Parts
 from api.schemas import Model, Page, UploadState
 from api.uploads import BODY, display_name, receive
 from api.views import model_view
+from pruning.formats.magic import refuse_model
 from store.queries import models
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -45,6 +46,7 @@ async def create_model(
         parts.blobs,
         settings.model_bytes_limit,
         settings.upload_idle_seconds,
+        refuse_model,
         several=True,
     )
 

@@ -8,61 +8,10 @@ from pathlib import Path
 from pruning.errors import SecateurError
 from pruning.formats.bundle import open_bundle
 from pruning.formats.limits import Limits
-
-MODELS = {
-    "onnx": "an ONNX file (.onnx)",
-    "pt2": "a torch.export archive (.pt2)",
-    "huggingface": "a Hugging Face folder (config.json, safetensors, tokenizer.json)",
-    "architecture": "architecture.json with its weights (.safetensors or a state dict .pt)",
-}
-"""Kinds of model that are read, as messages call them."""
-
-DATA = {
-    "npz": "a NumPy archive of plain arrays (.npz)",
-    "safetensors": "a safetensors file of arrays",
-    "jsonl": "JSON lines of texts (.jsonl)",
-    "images": "images in class folders (.zip or .tar)",
-    "parquet": "a Parquet file",
-}
-"""Kinds of data that are read."""
-
-ACCEPTED_MODELS = "; ".join(MODELS.values())
-ACCEPTED_DATA = "; ".join(DATA.values())
-
-EXPORT = (
-    "From PyTorch: torch.onnx.export(model, inputs, 'model.onnx'), or torch.export.save("
-    "torch.export.export(model, inputs), 'model.pt2'), or model.save_pretrained(folder) for "
-    "transformers, or `secateur export` for anything that can be traced. docs/formats.md has one "
-    "command for each."
-)
-"""What to do with a model in a format that is not read."""
-
-SAVE = (
-    "Arrays: numpy.savez('data.npz', **inputs, target=labels). Texts: one JSON object a line with "
-    "the field text. Images: a .zip of class folders. docs/prepare-data.md has examples."
-)
-"""What to do with data in a format that is not read."""
+from pruning.formats.magic import HEAD, by_magic, is_text
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
-_MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\x93NUMPY", "a single NumPy array (.npy)"),
-    (0, b"\x89HDF\r\n", "an HDF5 file (Keras)"),
-    (0, b"GGUF", "a GGUF file"),
-    (0, b"\x1f\x8b", "a gzip file"),
-    (0, b"BZh", "a bzip2 file"),
-    (0, b"\xfd7zXZ", "an xz file"),
-    (0, b"(\xb5/\xfd", "a zstandard file"),
-    (0, b"\x89PNG", "a PNG image"),
-    (0, b"\xff\xd8\xff", "a JPEG image"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"\x7fELF", "an executable"),
-    (0, b"PAR1", "parquet"),
-    (0, b"ARROW1", "an Arrow file"),
-    (4, b"TFL3", "a TensorFlow Lite file"),
-    (4, b"ORTM", "a model in onnxruntime's own format"),
-    (257, b"ustar", "a tar archive"),
-)
 # Top-level fields of onnx.ModelProto and their wire types (0 varint, 2 length-delimited).
 _MODEL_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 25: 2, 26: 2}
 
@@ -73,45 +22,24 @@ def recognise(path: Path) -> str:
         return _bundle_kind(path, "a folder")
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(65_536)
+        head = file.read(HEAD)
     if not head:
         return "an empty file"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip_kind(path)
-    for offset, magic, name in _MAGIC:
-        if head[offset : offset + len(magic)] == magic:
-            return _bundle_kind(path, name) if name == "a tar archive" else name
-    if head[0] == 0x80 and len(head) > 1 and head[1] in range(2, 6):
-        return "a Python pickle (a PyTorch checkpoint of the old kind, or scikit-learn)"
-    if _is_safetensors(head, size):
-        return "safetensors"
+    found = by_magic(head, size)
+    if found is not None:
+        return _bundle_kind(path, found) if found == "a tar archive" else found
     with path.open("rb") as file:
         fields = walk_model_fields(file, size)
     if fields is not None:
         return "onnx" if fields else "onnx truncated"
-    if _is_text(head):
+    if is_text(head):
         start = head.lstrip()[:1]
         if start == b"{" and _is_jsonl(head, size):
             return "jsonl"
         return {b"{": "JSON text", b"<": "HTML or XML text"}.get(start, "a text file")
     return "a file of an unknown kind"
-
-
-def unsupported(looks: str, accepted: str, hint: str) -> SecateurError:
-    """The error for an upload that is not one of those accepted.
-
-    Args:
-        looks: What `recognise` said.
-        accepted: `ACCEPTED_MODELS` or `ACCEPTED_DATA`.
-        hint: `EXPORT` or `SAVE`.
-    """
-    named = (MODELS | DATA).get(looks, looks).replace("onnx truncated", "an ONNX file cut short")
-    return SecateurError(
-        "unsupported_format",
-        f"This looks like {named}; what is read here: {accepted}.",
-        hint=hint,
-        accepted=accepted.split("; "),
-    )
 
 
 def walk_model_fields(file, size: int) -> bool | None:  # type: ignore[no-untyped-def]
@@ -217,18 +145,3 @@ def _is_jsonl(head: bytes, size: int) -> bool:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _is_safetensors(head: bytes, size: int) -> bool:
-    length = int.from_bytes(head[:8], "little")
-    return len(head) > 9 and head[8:9] == b"{" and 2 <= length <= size - 8
-
-
-def _is_text(head: bytes) -> bool:
-    try:
-        text = head[:4096].decode("utf-8", errors="strict")
-    except UnicodeDecodeError as error:
-        if error.start < len(head[:4096]) - 4:
-            return False
-        text = head[: error.start].decode("utf-8")
-    return all(c.isprintable() or c.isspace() for c in text)

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pruning.formats.limits import Limits
-from pruning.formats.recognise import ACCEPTED_MODELS, EXPORT, recognise, unsupported
+from pruning.formats.magic import ACCEPTED_MODELS, EXPORT, unsupported
+from pruning.formats.recognise import recognise
 
 if TYPE_CHECKING:
     from pruning.formats.contract import Imported

@@ -8,7 +8,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.text import Text
 
-from pruning.formats.recognise import MODELS
+from pruning.formats.magic import MODELS
 from pruning.report.schema import ArtifactEntry
 from pruning.request import Role
 from secateur._tar import FolderTar, unpack

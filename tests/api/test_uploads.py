@@ -364,3 +364,26 @@ def test_a_dataset_is_one_file(caller: Caller) -> None:
     body = multipart(('name="file"; filename="a"', b"x"), ('name="file"; filename="b"', b"y"))
     answer = post_form(caller, body, "datasets")
     assert (answer.status_code, answer.json()["code"]) == (400, "multipart_invalid")
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "looks"),
+    [
+        ("models", b"\x80\x04\x95rest of a pickle", "a Python pickle"),
+        ("models", b"\x89HDF\r\n\x1a\nrest", "an HDF5 file"),
+        ("models", b"GGUF\x03\x00\x00\x00", "a GGUF file"),
+        ("models", b"PAR1rest", "a Parquet file"),
+        ("datasets", b"\x1f\x8b\x08\x00rest", "a gzip file"),
+        ("datasets", b"BZh91AY", "a bzip2 file"),
+    ],
+)
+def test_what_no_reader_takes_is_refused_at_once_with_what_is_accepted(
+    caller: Caller, kind: str, content: bytes, looks: str
+) -> None:
+    answer = caller.http.post(f"/v1/{kind}", content=content)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (415, "unsupported_format")
+    assert looks in problem["detail"]
+    assert len(problem["details"]["accepted"]) == (4 if kind == "models" else 5)
+    assert "docs/" in problem["hint"]
+    assert_nothing_left(caller, content)
