@@ -244,6 +244,19 @@ class Artifact(BaseModel):
     url: str
 
 
+class Attempt(BaseModel):
+    """One try of a job by one worker."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    outcome: str | None = Field(None, description="How it ended; null while it runs.")
+    sandbox: str | None = Field(
+        None, description="The level its process ran under: bubblewrap, landlock or limits."
+    )
+
+
 class Job(BaseModel):
     """One run of a spec on a model."""
 
@@ -260,6 +273,16 @@ class Job(BaseModel):
                 "data": {"calibration": _DATASET_ID},
                 "spec": _SPEC,
                 "attempt": 1,
+                "attempts": [
+                    {
+                        "number": 1,
+                        "worker": "host:7.0:12",
+                        "started_at": _WHEN,
+                        "finished_at": None,
+                        "outcome": None,
+                        "sandbox": "bubblewrap",
+                    }
+                ],
                 "priority": 5,
                 "cancel_requested": False,
                 "retry_of": None,
@@ -283,6 +306,7 @@ class Job(BaseModel):
     data: dict[str, str]
     spec: dict[str, Any] = Field(description="The complete spec, defaults filled in.")
     attempt: int
+    attempts: list[Attempt]
     priority: int
     cancel_requested: bool
     retry_of: str | None = None
@@ -425,6 +449,15 @@ class Workers(BaseModel):
     seen: int
 
 
+class Sandbox(BaseModel):
+    """What uploads are opened in: the setting of this service, and what its workers have."""
+
+    setting: Literal["required", "best", "off"]
+    levels: dict[str, int] = Field(
+        description="Level in force (bubblewrap, landlock, limits) -> living worker processes."
+    )
+
+
 class Readiness(BaseModel):
     """Database and blobs work; requests can be served."""
 
@@ -433,3 +466,4 @@ class Readiness(BaseModel):
     blobs: Literal["ok"] = "ok"
     control: Control
     workers: Workers
+    sandbox: Sandbox

@@ -4,7 +4,7 @@ from urllib.parse import quote
 
 from api import schemas
 from pruning.errors import SecateurError
-from store.tables import ApiKey, Artifact, Dataset, Job, JobEvent, Model
+from store.tables import ApiKey, Artifact, Attempt, Dataset, Job, JobEvent, Model
 
 
 def model_view(row: Model) -> schemas.Model:
@@ -28,6 +28,18 @@ def artifact_view(row: Artifact) -> schemas.Artifact:
     )
 
 
+def attempt_view(row: Attempt) -> schemas.Attempt:
+    """One try of a job."""
+    return schemas.Attempt(
+        number=row.number,
+        worker=row.worker_id,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        outcome=row.outcome,
+        sandbox=row.sandbox,
+    )
+
+
 def job_view(row: Job) -> schemas.Job:
     """A job, with its inputs and its artifacts."""
     if row.model_id is None:
@@ -42,6 +54,7 @@ def job_view(row: Job) -> schemas.Job:
         data=row.data,
         spec=row.spec,
         attempt=row.attempt,
+        attempts=[attempt_view(attempt) for attempt in row.attempts],
         priority=row.priority,
         cancel_requested=row.cancel_requested,
         retry_of=row.retry_of,

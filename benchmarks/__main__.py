@@ -14,6 +14,8 @@ BENCHMARKS = {
     "layerwise_gpu": "large layers on a GPU beside the reference code of SparseGPT",
     "greedy_obs": "greedy OBS in a layer beside the reference code of Optimal Brain Compression",
     "curvature_cost": "diagonals and block inverses in units of a plain pass; BackPACK, curvlinops",
+    "minilm_http": "a sentence encoder over HTTP, folder up and folder back, end to end",
+    "import_cost": "reading ONNX files, in units of onnx.load and its checker",
     "service_overhead": "the same job through the service and in one process",
 }
 

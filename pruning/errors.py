@@ -50,8 +50,8 @@ CODES: dict[str, tuple[int, str]] = {
     "operator_attribute_unsupported": (422, "An operator is used in a way that is not read"),
     "opset_unsupported": (422, "The opset is outside the range that is read"),
     "external_data": (422, "The model keeps weights in other files"),
+    "model_pickled": (422, "The model holds pickled objects"),
     "weights_non_finite": (422, "A weight is NaN or infinite"),
-    "batch_fixed": (422, "The graph only runs at one batch size"),
     "no_prunable_layers": (422, "The model has no layer that can be pruned"),
     # data
     "data_unreadable": (422, "The data can't be parsed"),
@@ -72,6 +72,7 @@ CODES: dict[str, tuple[int, str]] = {
     "wall_limit": (422, "The job ran out of time"),
     "stalled": (500, "The job made no progress"),
     "child_crashed": (500, "The job's process died"),
+    "sandbox_unavailable": (500, "The sandbox that is required can't be had"),
     "attempts_exhausted": (500, "Given up after repeated attempts"),
     "cancelled": (409, "Cancelled"),
     # client

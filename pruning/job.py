@@ -17,12 +17,15 @@ from pruning.dense_targets import with_dense_targets
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
 from pruning.layers import FlatWeights, Prunable, find_prunable, prunable_layers
+from pruning.layerwise.usable import usable
+from pruning.layerwise.walk import Options
 from pruning.layerwise.weights import layer_weights
 from pruning.metrics import Evaluation
 from pruning.progress import Narrator
 from pruning.recovery.masking import Masking
 from pruning.report.schema import DampingTrial, LayerOutput, ReportWarning, Round
 from pruning.report.trust import Check, Trust
+from pruning.samples import adapt
 from pruning.schedule.step import Step, planned_steps, removal_count
 from pruning.solvers.damping import HELD_OUT
 from pruning.spec import Spec, Unstructured, parse_spec
@@ -87,6 +90,11 @@ class Job:
             self.general,
         )
 
+    def warn(self, code: str, message: str, where: str | None = None) -> None:
+        """Tell the report and whoever listens."""
+        self.warnings.append(ReportWarning(code=code, message=message, where=where))
+        self.narrator.warning(code, message, where)
+
     def masks(self, kept: Tensor) -> dict[str, Tensor]:
         """A flat keep mask as one mask a weight, by parameter name, on the CPU."""
         return {p.name: part.cpu().clone() for p, part in self.weights.by_layer(kept)}
@@ -137,6 +145,8 @@ def prepare(
 ) -> Job:
     """Check what was given and find the weights in scope.
 
+    The module is given in the form of `samples.adapt`, which whoever calls this takes back.
+
     Raises:
         SecateurError: What `parse_spec`, `find_prunable` and `Data` raise, or
             `weights_non_finite`, `labels_missing`, `target_invalid`.
@@ -147,12 +157,20 @@ def prepare(
             as_arrays(data, labelled=spec.objective.needs_labels), spec.seed
         )
     module = (deepcopy(module) if copy else module).eval()
+    batch = None if facts is None else facts.batch
+    adapt(module, data.calibration, batch)
     if not spec.objective.needs_labels:
         data = with_dense_targets(module, data)
     heads = None if facts is None else {f.name for f in facts.layers if f.is_output}
     layers = _layers(module, spec)
-    weights = FlatWeights(find_prunable(module, spec.scope, heads, layers))
-    job = Job(module, data, spec, facts, narrator, layers, weights)
+    scope = find_prunable(module, spec.scope, heads, layers)
+    refused: list[SecateurError] = []
+    if isinstance(spec.compensation, Layerwise):
+        scope, refused = usable(module, scope, data.calibration, batch or Options.batch)
+    job = Job(module, data, spec, facts, narrator, layers, FlatWeights(scope))
+    weights = job.weights
+    for error in refused:
+        job.warn("layer_left_out", f"Left out of the scope: {error.message}", error.where)
     check_combination(spec, len(weights))
     check_pattern(spec, [(p.layer, tuple(p.weight.shape), p.groups) for p in weights.layers])
     check_sizes(spec, {p.layer: p.weight.numel() for p in weights.layers}, len(job.steps))
@@ -185,11 +203,9 @@ def _check_outputs(job: Job) -> None:
         return
     sums = outputs.double().sum(1)
     if bool((outputs >= 0).all()) and bool(((sums - 1.0).abs() < 1e-4).all()):
-        warning = ReportWarning(
-            code="outputs_are_probabilities",
-            message="The model's outputs look like probabilities. cross_entropy takes scores "
+        job.warn(
+            "outputs_are_probabilities",
+            "The model's outputs look like probabilities. cross_entropy takes scores "
             "before softmax and applies softmax itself, so losses and curvature refer to a "
             "softmax of probabilities. Export the model without its last Softmax.",
         )
-        job.warnings.append(warning)
-        job.narrator.warning(warning.code, warning.message)

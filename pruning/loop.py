@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from pruning.checkpoint import Checkpoints
 from pruning.data.batches import ArrayData, Data
 from pruning.events import Event
 from pruning.facts import ModelFacts
-from pruning.job import prepare
+from pruning.job import Job, State, prepare
 from pruning.progress import Narrator
 from pruning.report.schema import Report
 from pruning.results import make_report
+from pruning.samples import by_samples
 from pruning.spec import Spec
 from pruning.step import recover, remove, start
 
@@ -66,7 +68,15 @@ def prune(
     """
     narrator = Narrator(emit)
     narrator.phase("checking")
-    job = prepare(module, data, spec, facts=facts, narrator=narrator, copy=copy)
+    module = deepcopy(module) if copy else module
+    with by_samples(module):
+        job = prepare(module, data, spec, facts=facts, narrator=narrator, copy=False)
+        state = _stepped(job, checkpoints)
+        narrator.phase(None)
+        return Outcome(job.module.eval(), job.masks(state.kept), make_report(job, state))
+
+
+def _stepped(job: Job, checkpoints: Path | None) -> State:
     with _deterministic(job.device):
         store = Checkpoints(checkpoints, job)
         state = store.latest() or start(job)
@@ -75,8 +85,7 @@ def prune(
             if step.recover:
                 recover(job, state)
             store.save(state)
-    narrator.phase(None)
-    return Outcome(job.module.eval(), job.masks(state.kept), make_report(job, state))
+    return state
 
 
 @contextmanager

@@ -19,6 +19,65 @@ def match(dataset: DatasetFacts, model: ModelFacts, loss: str, where: str) -> No
         SecateurError: `data_names`, `data_shape`, `data_dtype`, `labels_missing` or
             `target_invalid`.
     """
+    if dataset.text:
+        _match_text(model, where)
+    elif dataset.images is not None:
+        _match_images(model, where)
+    else:
+        _match_arrays(dataset, model, where)
+    if loss == "match_dense":
+        return
+    if dataset.target is None:
+        if dataset.text and loss == "causal_lm":
+            _scores_tokens(model.outputs[0] if model.outputs else None)
+            return
+        raise SecateurError(
+            "labels_missing",
+            f"The loss {loss} needs labels, and the data have {_NO_LABELS[dataset.format]}.",
+            where=where,
+            hint=f"{_LABELS[dataset.format]}, or set objective.loss to match_dense, which needs "
+            "none.",
+        )
+    if dataset.text and loss == "causal_lm":
+        _refuse(
+            "The texts have labels, and causal_lm predicts the tokens of the texts themselves.",
+            f"{where}.target",
+            "Leave the labels out, or set objective.loss to cross_entropy.",
+        )
+    if dataset.target.ignored and loss != "causal_lm":
+        _refuse(
+            f"Labels of -100 have no meaning for the loss {loss}.",
+            f"{where}.target",
+            "Leave these samples out.",
+        )
+    if model.outputs:
+        _CHECKS[loss](dataset.target, model.outputs[0], f"{where}.target")
+
+
+def match_classes(data: dict[str, DatasetFacts]) -> None:
+    """Checks that datasets whose labels are names have the same ones: class i is one thing in all.
+
+    Args:
+        data: Facts by role.
+
+    Raises:
+        SecateurError: `target_invalid`.
+    """
+    named = {role: d.target.names for role, d in data.items() if d.target and d.target.names}
+    for role, names in named.items():
+        first, wanted = next(iter(named.items()))
+        if names != wanted:
+            odd = sorted(set(names) ^ set(wanted))
+            _refuse(
+                f"The classes of the {role} data are not those of the {first} data: "
+                f"{_names(odd)} {'is' if len(odd) == 1 else 'are'} in one of them alone.",
+                f"data.{role}.target",
+                "Classes get their numbers in the order of their names: give every dataset all "
+                "of them, or name them by their numbers.",
+            )
+
+
+def _match_arrays(dataset: DatasetFacts, model: ModelFacts, where: str) -> None:
     arrays = {array.name: array for array in dataset.arrays}
     wanted = [tensor.name for tensor in model.inputs]
     if set(arrays) != set(wanted):
@@ -29,25 +88,40 @@ def match(dataset: DatasetFacts, model: ModelFacts, loss: str, where: str) -> No
             hint="Name each array after one input; the labels are called target.",
         )
     for tensor in model.inputs:
-        _match_input(arrays[tensor.name], tensor, f"{where}.{tensor.name}")
-    if loss == "match_dense":
-        return
-    if dataset.target is None:
+        # JSON does not tell 1 from 1.0.
+        whole = dataset.format == "jsonl" and _kind(tensor.dtype) == "float"
+        _match_input(arrays[tensor.name], tensor, f"{where}.{tensor.name}", whole=whole)
+
+
+def _match_text(model: ModelFacts, where: str) -> None:
+    if not model.text:
         raise SecateurError(
-            "labels_missing",
-            f"The loss {loss} needs labels, and the data have no array called target.",
+            "data_names",
+            "The data are texts, and the model came without a tokenizer; its inputs are "
+            f"{_names([tensor.name for tensor in model.inputs])}.",
             where=where,
-            hint="Add an array target with one label a sample, or set objective.loss to "
-            "match_dense, which needs none.",
+            hint="Upload the model as a Hugging Face folder with its tokenizer.json, or tokenise "
+            "the texts and give the arrays as .npz.",
         )
-    if dataset.target.ignored and loss != "causal_lm":
-        _refuse(
-            f"Labels of -100 have no meaning for the loss {loss}.",
-            f"{where}.target",
-            "Leave these samples out.",
+
+
+def _match_images(model: ModelFacts, where: str) -> None:
+    inputs = [f"{tensor.name!r} {_shape(tensor.shape)}" for tensor in model.inputs]
+    if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
+        raise SecateurError(
+            "data_names",
+            "The data are images, and the model does not take one input of four axes; it takes "
+            f"{', '.join(inputs[:10])}.",
+            where=where,
+            hint="Give the arrays as .npz, by the names of the inputs.",
         )
-    if model.outputs:
-        _CHECKS[loss](dataset.target, model.outputs[0], f"{where}.target")
+    if _kind(model.inputs[0].dtype) != "float":
+        raise SecateurError(
+            "data_dtype",
+            f"The data are images, and the model's input is {model.inputs[0].dtype}.",
+            where=where,
+            hint="Give the arrays as .npz, in the type that the model takes.",
+        )
 
 
 def _kind(dtype: str) -> str:
@@ -62,7 +136,8 @@ def _names(names: list[str]) -> str:
     return shown or "no arrays"
 
 
-def _match_input(array: TensorFact, tensor: TensorFact, where: str) -> None:
+def _match_input(array: TensorFact, tensor: TensorFact, where: str, *, whole: bool) -> None:
+    """`whole`: whole numbers will do for floating ones."""
     if not _fits(array.shape, tensor.shape):
         raise SecateurError(
             "data_shape",
@@ -70,7 +145,8 @@ def _match_input(array: TensorFact, tensor: TensorFact, where: str) -> None:
             where=where,
             hint="The first dimension counts the samples, the others must be the model's.",
         )
-    if _kind(array.dtype) != _kind(tensor.dtype):
+    kinds = (_kind(array.dtype), _kind(tensor.dtype))
+    if kinds[0] != kinds[1] and not (whole and kinds == ("int", "float")):
         raise SecateurError(
             "data_dtype",
             f"The array is {array.dtype}, the input wants {tensor.dtype}.",
@@ -124,6 +200,14 @@ def _match_classes(target: TargetFact, output: TensorFact, where: str) -> None:
             where,
             "Labels count from 0.",
         )
+    if target.names and isinstance(classes, int) and len(target.names) != classes:
+        _refuse(
+            f"The labels are names, {len(target.names)} of them, and the model has {classes} "
+            "outputs: which is which can't be told.",
+            where,
+            "Give all classes by name, so that their order says it, or name each by the number "
+            "of its output.",
+        )
 
 
 def _match_values(target: TargetFact, output: TensorFact, where: str) -> None:
@@ -157,14 +241,7 @@ def _match_binary(target: TargetFact, output: TensorFact, where: str) -> None:
 
 
 def _match_tokens(target: TargetFact, output: TensorFact, where: str) -> None:
-    if len(output.shape) != 3:
-        raise SecateurError(
-            "target_invalid",
-            "causal_lm needs an output of shape [samples, positions, vocabulary]; "
-            f"{output.name!r} is {_shape(output.shape)}.",
-            where="spec.objective.loss",
-            hint="Use a model that puts out one score a token at every position.",
-        )
+    _scores_tokens(output)
     if target.classes is None:
         _refuse(
             f"causal_lm needs integer labels, the target is {target.dtype}.",
@@ -187,6 +264,31 @@ def _match_tokens(target: TargetFact, output: TensorFact, where: str) -> None:
         )
 
 
+def _scores_tokens(output: TensorFact | None) -> None:
+    if output is not None and len(output.shape) != 3:
+        raise SecateurError(
+            "target_invalid",
+            "causal_lm needs an output of shape [samples, positions, vocabulary]; "
+            f"{output.name!r} is {_shape(output.shape)}.",
+            where="spec.objective.loss",
+            hint="Use a model that puts out one score a token at every position.",
+        )
+
+
+_NO_LABELS = {
+    "npz": "no array called target",
+    "safetensors": "no array called target",
+    "jsonl": "no field called label",
+    "images": "no class folders",
+    "parquet": "no column called target or label",
+}
+_LABELS = {
+    "npz": "Add an array target with one label a sample",
+    "safetensors": "Add an array target with one label a sample",
+    "jsonl": "Add a field label to every line",
+    "images": "Put the images into one folder a class",
+    "parquet": "Add a column label with one label a row",
+}
 _CHECKS = {
     "cross_entropy": _match_classes,
     "mse": _match_values,

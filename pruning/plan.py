@@ -187,14 +187,6 @@ def _check_data(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) ->
         raise SecateurError(
             "invalid_request", "A job needs calibration data.", where="data.calibration"
         )
-    if model.batch is not None:
-        raise SecateurError(
-            "batch_fixed",
-            f"The model only runs at batch size {model.batch}, and calibration needs a free one.",
-            where=model.inputs[0].name if model.inputs else None,
-            hint="Export it again with a dynamic first dimension "
-            "(torch.onnx.export(..., dynamic_axes={'input': {0: 'batch'}})).",
-        )
     for role, facts in data.items():
         match(facts, model, spec.objective.loss, f"data.{role}")
         least = (

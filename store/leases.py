@@ -27,12 +27,19 @@ REAPED_AT_ONCE = 100
 
 
 def claim(
-    session: Session, klass: str, worker_id: str, now: datetime, *, lease_seconds: float
+    session: Session,
+    klass: str,
+    worker_id: str,
+    now: datetime,
+    *,
+    lease_seconds: float,
+    sandbox: str | None = None,
 ) -> Claim | None:
     """Takes the next queued job of a class, or None if there is none.
 
     Order: highest priority, then the project with the fewest running jobs of the class, then the
-    oldest job. The attempt's number and the fencing token each grow by one.
+    oldest job. The attempt's number and the fencing token each grow by one. `sandbox` is the level
+    that the worker's processes run under, for the attempt's row.
     """
     running = (
         sa.select(Job.project_id, sa.func.count().label("jobs"))
@@ -74,6 +81,7 @@ def claim(
             number=job.attempt,
             worker_id=worker_id,
             started_at=now,
+            sandbox=sandbox,
         )
     )
     session.flush()

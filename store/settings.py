@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     child_memory_bytes: int | None = Field(default=None, ge=1)
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    sandbox: Literal["required", "best", "off"] = "best"
+    sandbox_read: str = ""  # further paths that children may read, separated as in PATH
 
     # control
     reaper_seconds: float = Field(default=5.0, gt=0)

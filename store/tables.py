@@ -105,6 +105,24 @@ class Model(Upload, Base):
     __tablename__ = "model"
     __table_args__ = (_one_of_each_file("model"),)
 
+    files: Mapped[list["ModelFile"]] = relationship(
+        lazy="selectin", passive_deletes="all", order_by="ModelFile.path"
+    )
+
+
+class ModelFile(Base):
+    """One of several files of a model; `model.sha256` is then their canonical list."""
+
+    __tablename__ = "model_file"
+
+    model_id: Mapped[Id] = mapped_column(
+        sa.ForeignKey("model.id", ondelete="CASCADE"), primary_key=True
+    )
+    path: Mapped[str] = mapped_column(primary_key=True)
+    project_id: Mapped[Owner]
+    sha256: Mapped[Digest]
+    bytes: Mapped[int] = mapped_column(sa.BigInteger)
+
 
 class Dataset(Upload, Base):
     """Uploaded arrays."""
@@ -167,6 +185,9 @@ class Job(Base):
     artifacts: Mapped[list["Artifact"]] = relationship(
         lazy="selectin", passive_deletes="all", order_by="Artifact.name"
     )
+    attempts: Mapped[list["Attempt"]] = relationship(
+        lazy="selectin", passive_deletes="all", order_by="Attempt.number"
+    )
 
     @property
     def data(self) -> dict[str, str]:
@@ -186,7 +207,10 @@ class JobInput(Base):
 
 
 class Attempt(Base):
-    """One try of a job by one worker; `outcome` is None while it runs."""
+    """One try of a job by one worker; `outcome` is None while it runs.
+
+    `sandbox` is the level that its process ran under, None where that was not recorded.
+    """
 
     __tablename__ = "attempt"
     __table_args__ = (sa.UniqueConstraint("job_id", "number"),)
@@ -200,6 +224,7 @@ class Attempt(Base):
     finished_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
     error: Mapped[Json | None]
+    sandbox: Mapped[str | None]
 
 
 class JobEvent(Base):
@@ -263,3 +288,13 @@ class Leader(Base):
     name: Mapped[Id] = mapped_column(primary_key=True)
     holder: Mapped[str]
     until: Mapped[datetime]
+
+
+class Worker(Base):
+    """A worker process that lives: it renews `seen_at`, and its row goes with it."""
+
+    __tablename__ = "worker"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    sandbox: Mapped[str]
+    seen_at: Mapped[datetime]

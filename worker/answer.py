@@ -25,6 +25,7 @@ def answer(place: Workplace, klass: str) -> int:
                 place.worker_id,
                 utcnow(),
                 lease_seconds=place.settings.lease_seconds,
+                sandbox=place.sandbox.level,
             )
         if claim is None:
             break

@@ -4,11 +4,13 @@ A message is a doorbell and carries nothing that can't be lost or repeated, so i
 early and no result is kept. Torch is never imported here.
 """
 
+import sys
 from typing import Any
 
 from celery import Celery, signals
 from kombu import Exchange, Queue
 
+from pruning.errors import SecateurError
 from store.settings import get_settings
 
 CLASSES = ("check", "cpu", "gpu")
@@ -53,10 +55,16 @@ app.conf.update(
 
 
 @signals.worker_init.connect
-def _begin(**_: Any) -> None:
+def _begin(sender: Any = None, **_: Any) -> None:
     from worker import station
 
-    station.begin(get_settings())
+    concurrency = getattr(sender, "concurrency", None)
+    try:
+        station.begin(get_settings(), concurrency if isinstance(concurrency, int) else 1)
+    except SecateurError as error:
+        # Celery logs an exception of a signal's receiver and starts all the same.
+        print(f"secateur: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from error
 
 
 @signals.worker_shutting_down.connect

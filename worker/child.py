@@ -30,6 +30,7 @@ from pruning.events import (
     WarningEvent,
 )
 from pruning.request import RunRequest, RunResult
+from worker import seccomp
 
 # What a run imports late; a child that waits for its job has the time to do it now.
 _CHECKS_AHEAD = ("pruning.run", "onnx", "torch", "pruning.formats.onnx")
@@ -149,6 +150,9 @@ def _run(job: Path, voice: Voice) -> None:
 
 def main() -> NoReturn:
     """Serve one job."""
+    if os.environ.get("SECATEUR_SANDBOX") in ("landlock", "bubblewrap"):
+        # The launcher could not forbid it: it had to start this very program.
+        seccomp.forbid_programs()
     voice = Voice(int(sys.argv[-1]))
     import_ahead(_CHECKS_AHEAD if sys.argv[1] == "checks" else _AHEAD)
     job = wait_for_job()

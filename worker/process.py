@@ -37,19 +37,27 @@ class Child:
         slot: Its folder; HOME, TMPDIR and working directory lie in it.
         program: Absolute path and arguments; the number of the events' descriptor is appended.
         limits: Resource limits.
+        closed: The sandbox it runs in.
     """
 
-    def __init__(self, slot: Slot, program: Sequence[str], limits: sandbox.Limits) -> None:
+    def __init__(
+        self,
+        slot: Slot,
+        program: Sequence[str],
+        limits: sandbox.Limits,
+        closed: sandbox.Sandbox,
+    ) -> None:
         self.slot = slot
+        self._sandbox = closed
         events, theirs = os.pipe()
         try:
             self._process = subprocess.Popen(
-                sandbox.command([*program, str(theirs)], limits),
+                closed.command([*program, str(theirs)], limits, slot.folder),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 cwd=slot.folder,
-                env=sandbox.environment(slot.folder, limits.threads),
+                env=sandbox.environment(slot.folder, limits.threads, level=closed.level),
                 pass_fds=(theirs,),
                 start_new_session=True,
             )
@@ -88,7 +96,7 @@ class Child:
     @property
     def returncode(self) -> int | None:
         """Exit code, minus the signal's number after a signal, None while it lives."""
-        return self._process.poll()
+        return self._sandbox.exit_code(self._process.poll())
 
     @property
     def log(self) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from store import logs
 from store.settings import Settings
+from worker.levels import sandbox_of
+from worker.presence import Presence
 from worker.slots import House, wipe_leftovers
 from worker.workplace import CHECKS_PROGRAM, PROGRAM, Workplace, open_workplace
 
@@ -21,12 +23,24 @@ log = logging.getLogger(__name__)
 program: Sequence[str] | None = None  # what children run, if not our own
 _main: House | None = None
 _place: Workplace | None = None
+_presence: Presence | None = None
+_processes = 1
 
 
-def begin(settings: Settings) -> None:
-    """In the main process, before any pool process: clean up, and make the drain file's place."""
-    global _main
+def begin(settings: Settings, processes: int = 1) -> None:
+    """In the main process, before any pool process: clean up, and make the drain file's place.
+
+    Args:
+        settings: The service's settings.
+        processes: How many pool processes there will be.
+
+    Raises:
+        SecateurError: `sandbox_unavailable` where the settings require one.
+    """
+    global _main, _processes
+    _processes = processes
     logs.configure(settings)
+    sandbox_of(settings)
     wipe_leftovers(settings.slots_dir)
     _main = House(settings.slots_dir)
 
@@ -52,17 +66,27 @@ def begin_process(settings: Settings, *, only_checks: bool = False) -> None:
         settings: The service's settings.
         only_checks: Whether the pool serves intake checks and nothing else.
     """
-    global _place
+    global _place, _presence
     assert _main is not None, "the worker's main process was not set up"
     _pick_gpu()
     own = CHECKS_PROGRAM if only_checks else PROGRAM
-    _place = open_workplace(settings, _drain_file(_main), name=_name(), program=program or own)
+    _place = open_workplace(
+        settings,
+        _drain_file(_main),
+        name=_name(),
+        program=program or own,
+        processes=_processes,
+    )
     _place.prepare()
+    _presence = Presence(_place)
 
 
 def end_process() -> None:
     """In a pool process that exits."""
-    global _place
+    global _place, _presence
+    if _presence is not None:
+        _presence.end()
+        _presence = None
     if _place is not None:
         _place.close()
         _place = None

@@ -79,7 +79,7 @@ class Attempt:
             materialise(claim, child.slot, self._place.blobs, settings, self._tick)
         except LookupError as error:
             raise Failed(SecateurError("not_found", f"An input is missing: {error}.")) from error
-        memory = settings.child_memory_bytes
+        memory = self._place.memory_bytes
         child.hand_over(memory if device_of(claim.klass) == "cpu" else None)
         self._progress_at = time.monotonic()
         done = self._listen(child)
@@ -239,7 +239,7 @@ class Attempt:
             raise Lost(SecateurError("stalled", f"The job made no progress for {limit:g} s."))
 
     def _check_memory(self, child: Child) -> None:
-        limit = self._settings.child_memory_bytes
+        limit = self._place.memory_bytes
         if limit is None or time.monotonic() - self._looked < _POLL_SECONDS:
             return
         self._looked = time.monotonic()

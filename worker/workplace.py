@@ -6,13 +6,16 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from store.blobs import Blobs, LocalBlobs
 from store.db import Database
 from store.settings import Settings
-from worker import sandbox
+from worker.levels import sandbox_of
+from worker.memory import share
 from worker.process import Child
+from worker.sandbox import Limits, Sandbox
 from worker.slots import House, wipe_leftovers
 
 log = logging.getLogger(__name__)
@@ -37,6 +40,8 @@ class Workplace:
         worker_id: Who claims.
         drain: A file whose existence means: stop now, give running jobs back.
         program: What a child runs, as an absolute path and arguments.
+        sandbox: What children run in.
+        processes: How many processes like this one share the machine.
     """
 
     settings: Settings
@@ -46,6 +51,8 @@ class Workplace:
     worker_id: str
     drain: Path
     program: Sequence[str] = PROGRAM
+    sandbox: Sandbox = field(default_factory=Sandbox)
+    processes: int = 1
     _parent: int = field(default_factory=os.getppid)
     _warm: Child | None = None
 
@@ -58,6 +65,11 @@ class Workplace:
     def output_bytes(self) -> int:
         """Size of the largest file a child may write."""
         return _BYTES_PER_OUTPUT
+
+    @cached_property
+    def memory_bytes(self) -> int | None:
+        """Memory that one attempt may keep, None where nothing is known of the machine's."""
+        return self.settings.child_memory_bytes or share(self.processes)
 
     def child(self) -> Child:
         """A child for one job: the one started ahead if it still lives, or a new one."""
@@ -77,14 +89,14 @@ class Workplace:
     def _start(self) -> Child:
         slot = self.house.slot()
         threads = self.settings.threads
-        limits = sandbox.Limits(
+        limits = Limits(
             threads=threads,
             # CPU time counts every thread; the wall limit is the supervisor's to keep.
             cpu_seconds=int(self.settings.wall_seconds * (threads + 1)) + 60,
             file_bytes=self.output_bytes,
         )
         try:
-            return Child(slot, self.program, limits)
+            return Child(slot, self.program, limits, self.sandbox)
         except BaseException:
             slot.wipe()
             raise
@@ -111,9 +123,19 @@ def discard(child: Child, grace: float = 0.0) -> bool:
 
 
 def open_workplace(
-    settings: Settings, drain: Path, *, name: str | None = None, program: Sequence[str] = PROGRAM
+    settings: Settings,
+    drain: Path,
+    *,
+    name: str | None = None,
+    program: Sequence[str] = PROGRAM,
+    processes: int = 1,
 ) -> Workplace:
-    """A workplace for this process; what dead processes left behind is wiped first."""
+    """A workplace for this process; what dead processes left behind is wiped first.
+
+    Raises:
+        SecateurError: `sandbox_unavailable` where the settings require one.
+    """
+    closed = sandbox_of(settings, checks=tuple(program) == CHECKS_PROGRAM)
     wipe_leftovers(settings.slots_dir)
     return Workplace(
         settings=settings,
@@ -123,4 +145,6 @@ def open_workplace(
         worker_id=name or f"{socket.gethostname()}:{os.getpid()}",
         drain=drain,
         program=program,
+        sandbox=closed,
+        processes=processes,
     )

@@ -7,8 +7,9 @@ from fastapi import APIRouter
 from sqlalchemy import func, select
 
 from api.dependencies import Parts, Service
-from api.schemas import Control, Health, Readiness, Workers
+from api.schemas import Control, Health, Readiness, Sandbox, Workers
 from pruning.errors import SecateurError
+from store import roster
 from store.clock import utcnow
 from store.migrate import is_current
 from store.tables import Attempt, Leader
@@ -28,8 +29,8 @@ def get_health() -> Health:
 def get_readiness(parts: Parts) -> Readiness:
     """Ready: the database answers and has the newest schema, and blobs can be written.
 
-    `control` and `workers` tell of the other processes as the store knows them; a job submitted
-    while they are away waits for them, so they do not make this service unready.
+    `control`, `workers` and `sandbox` tell of the other processes as the store knows them; a job
+    submitted while they are away waits for them, so they do not make this service unready.
     """
     try:
         current = is_current(parts.database)
@@ -41,7 +42,11 @@ def get_readiness(parts: Parts) -> Readiness:
         )
     if not os.access(parts.settings.blob_dir, os.R_OK | os.W_OK | os.X_OK):
         raise _unavailable("blobs", "The blob folder can't be written.")
-    return Readiness(control=Control(alive=_control_alive(parts)), workers=_workers(parts))
+    return Readiness(
+        control=Control(alive=_control_alive(parts)),
+        workers=_workers(parts),
+        sandbox=_sandbox(parts),
+    )
 
 
 def _control_alive(parts: Service) -> bool:
@@ -57,6 +62,11 @@ def _workers(parts: Service) -> Workers:
             Attempt.finished_at.is_(None) | (Attempt.finished_at > utcnow() - _LATELY)
         )
         return Workers(seen=session.scalar(query) or 0)
+
+
+def _sandbox(parts: Service) -> Sandbox:
+    with parts.database.read() as session:
+        return Sandbox(setting=parts.settings.sandbox, levels=roster.levels(session, utcnow()))
 
 
 def _unavailable(part: str, message: str, hint: str | None = None) -> SecateurError:

@@ -23,7 +23,8 @@ _WORDS = ("derivative", "in-place operation", "inplace operation", "autograd", "
 def lacks_derivative(failure: Exception) -> bool:
     """Whether torch has no such derivative, rather than anything else being wrong."""
     if isinstance(failure, SecateurError):
-        return failure.code == CODE
+        cause = failure.__cause__
+        return failure.code == CODE or (isinstance(cause, Exception) and lacks_derivative(cause))
     if isinstance(failure, torch.OutOfMemoryError):
         return False
     words = str(failure).lower()
@@ -41,12 +42,13 @@ def differentiating() -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, NotImplementedError) as failure:
-        if not lacks_derivative(failure):
+    except (RuntimeError, NotImplementedError, SecateurError) as failure:
+        if getattr(failure, "code", "") == CODE or not lacks_derivative(failure):
             raise
         raise SecateurError(
             CODE,
             f"torch can't differentiate this network: {reason(failure)}",
+            where=getattr(failure, "where", None),
             hint=WITHOUT,
         ) from failure
 

@@ -2,13 +2,55 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import ml_dtypes
 import numpy as np
 
+from pruning.data.labels import TARGET
 from pruning.data.members import shown
 from pruning.errors import SecateurError
-from pruning.facts import TensorFact
+from pruning.facts import ModelFacts, TensorFact
+
+if TYPE_CHECKING:
+    from pruning.data.batches import ArrayData
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_COMPUTED_IN = {"float16": "float32", "bfloat16": "float32"}
+
+
+def tensors(arrays: dict[str, np.ndarray], model: ModelFacts) -> "ArrayData":
+    """The arrays as tensors, ordered as the model's inputs and in the types the model computes in.
+
+    Floating arrays are cast to the model's floating type (float32 for a float16 model, which
+    computes in float32), integer arrays to its integer type where every value fits. Labels become
+    int64, real-valued targets the model's floating type.
+
+    Args:
+        arrays: By input name, and the labels as `target`; they may be kept and written to.
+        model: Facts of the model.
+
+    Raises:
+        SecateurError: `data_names`, `data_shape`, `data_dtype` where they do not fit the model.
+    """
+    import torch
+
+    from pruning.data.batches import ArrayData
+
+    wanted = {fact.name: fact for fact in model.inputs}
+    arrays = dict(arrays)
+    target = arrays.pop(TARGET, None) if TARGET not in wanted else None
+    match_names(arrays, list(wanted))
+    inputs = {}
+    for name, fact in wanted.items():
+        match_shape(arrays[name], fact)
+        inputs[name] = torch.from_numpy(cast(arrays.pop(name), fact))
+    labels = None
+    if target is not None:
+        real = "float64" if model.inputs[0].dtype == "float64" else "float32"
+        kind = np.dtype("int64") if target.dtype.kind in "iu" else np.dtype(real)
+        labels = torch.from_numpy(converted(target, kind, TARGET))
+    return ArrayData(inputs=inputs, target=labels)
 
 
 def match_names(arrays: dict[str, np.ndarray], wanted: list[str]) -> None:
@@ -27,7 +69,7 @@ def match_names(arrays: dict[str, np.ndarray], wanted: list[str]) -> None:
     renames = "; ".join(f"is {e[0]!r} meant to be {m!r}?" for m, e in close.items() if e)
     raise SecateurError(
         "data_names",
-        f"The archive holds {_listed(arrays)}; the model's inputs are {_listed(wanted)}.",
+        f"The data hold {_listed(arrays)}; the model's inputs are {_listed(wanted)}.",
         where=(missing or extra)[0],
         hint=(renames[:1].upper() + renames[1:] + " " if renames else "")
         + "Name each array after a model input; labels are called 'target'.",
@@ -62,7 +104,9 @@ def cast(array: np.ndarray, fact: TensorFact) -> np.ndarray:
     Raises:
         SecateurError: `data_dtype` for a type of another kind, or values out of range.
     """
-    want = np.dtype("float32" if fact.dtype == "float16" else fact.dtype)
+    want = np.dtype(_COMPUTED_IN.get(fact.dtype, fact.dtype))
+    if array.dtype == BFLOAT16:  # NumPy gives the type no kind of its own
+        array = array.astype(np.float32)
     same_kind = array.dtype.kind == want.kind or {array.dtype.kind, want.kind} <= set("iu")
     if not same_kind:
         raise SecateurError(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pruning.data.refusals import check_ratio
 from pruning.errors import SecateurError
 from pruning.formats.limits import Limits
 
@@ -18,7 +19,6 @@ _HEADERS = {
 SAVE = "Write it with numpy.savez(path, <input name>=array, ..., target=labels)."
 # NumPy refuses headers over 10,000 bytes, but only once it has read all that they announce.
 _HEADER_BYTES = 16 * 1024
-_RATIO_FREE = 16 * 1024 * 1024  # members that unpack to less may be as compressible as they like
 
 
 @dataclass(frozen=True)
@@ -164,16 +164,12 @@ def price(members: list[Member], limits: Limits) -> None:
             f"The arrays unpack to {total} bytes; the limit is {limits.unpacked_bytes}.",
             hint="Upload fewer samples.",
         )
+    check_ratio(total, sum(member.info.compress_size for member in members), limits)
     for member in members:
         packed, unpacked = member.info.compress_size, max(member.nbytes, member.info.file_size)
-        if unpacked > max(_RATIO_FREE, packed * limits.compression_ratio):
-            raise SecateurError(
-                "data_too_large",
-                f"The array {member.name!r} unpacks to {unpacked} bytes from {packed}; more than "
-                f"{limits.compression_ratio:g} to 1 is taken for a decompression bomb.",
-                where=member.name,
-                hint="Write it with numpy.savez, without compression.",
-            )
+        check_ratio(
+            unpacked, packed, limits, f"The array {member.name!r} unpacks", where=member.name
+        )
         if member.info.file_size != member.start + member.nbytes:
             raise SecateurError(
                 "data_unreadable",

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pruning.data.archive import open_zip
-from pruning.data.fit import cast, converted, match_names, match_shape, non_finite
+from pruning.data.fit import non_finite, tensors
+from pruning.data.labels import TARGET, extremes, target_fact
 from pruning.data.members import SAVE, Member, members, plain, price
+from pruning.data.refusals import check_size
 from pruning.errors import SecateurError
-from pruning.facts import DatasetFacts, ModelFacts, TargetFact, TensorFact
+from pruning.facts import DatasetFacts, ModelFacts, TensorFact
 from pruning.formats.limits import Limits
-from pruning.formats.recognise import ACCEPTED_DATA, recognise
+from pruning.formats.magic import ACCEPTED_DATA, unsupported
+from pruning.formats.recognise import recognise
 
 if TYPE_CHECKING:
     from pruning.data.batches import ArrayData
 
-TARGET = "target"
-IGNORED = -100
 _PIECE = 1024 * 1024
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
 
@@ -42,7 +43,7 @@ def read_npz(path: Path, limits: Limits | None = None) -> dict[str, np.ndarray]:
         return {member.name: _array(archive, member) for member in members}
 
 
-def check_npz(path: Path, limits: Limits | None = None) -> DatasetFacts:
+def check(path: Path, limits: Limits | None = None) -> DatasetFacts:
     """Reads the archive once, in pieces, and says what it holds; memory stays flat.
 
     Raises:
@@ -54,7 +55,7 @@ def check_npz(path: Path, limits: Limits | None = None) -> DatasetFacts:
             low, high = _extremes(archive, member)
             fact = TensorFact(name=member.name, dtype=member.dtype.name, shape=list(member.shape))
             if member.name == TARGET:
-                target = _target_fact(member, low, high)
+                target = target_fact(member.dtype, member.shape, low, high)
             else:
                 arrays.append(fact)
         if not arrays:
@@ -72,52 +73,22 @@ def check_npz(path: Path, limits: Limits | None = None) -> DatasetFacts:
 
 
 def load(path: Path, model: ModelFacts, limits: Limits | None = None) -> "ArrayData":
-    """The arrays as tensors, ordered as the model's inputs and in the types the model computes in.
-
-    Floating arrays are cast to the model's floating type (float32 for a float16 model, which
-    computes in float32), integer arrays to its integer type where every value fits. Labels become
-    int64, real-valued targets the model's floating type.
+    """The arrays as tensors; see `pruning.data.fit.tensors`.
 
     Raises:
         SecateurError: As `read_npz`, and `data_names`, `data_shape`, `data_dtype` where the arrays
             do not fit the model.
     """
-    import torch
-
-    from pruning.data.batches import ArrayData
-
-    arrays = read_npz(path, limits)
-    wanted = {fact.name: fact for fact in model.inputs}
-    target = arrays.pop(TARGET, None) if TARGET not in wanted else None
-    match_names(arrays, list(wanted))
-    inputs = {}
-    for name, fact in wanted.items():
-        match_shape(arrays[name], fact)
-        inputs[name] = torch.from_numpy(cast(arrays[name], fact))
-    labels = None
-    if target is not None:
-        real = "float64" if model.inputs[0].dtype == "float64" else "float32"
-        kind = np.dtype("int64") if target.dtype.kind in "iu" else np.dtype(real)
-        labels = torch.from_numpy(converted(target, kind, TARGET))
-    return ArrayData(inputs=inputs, target=labels)
+    return tensors(read_npz(path, limits), model)
 
 
 @contextmanager
 def _opened(path: Path, limits: Limits) -> Iterator[tuple[zipfile.ZipFile, list[Member]]]:
     path = Path(path)
-    size = path.stat().st_size
-    if size > limits.data_bytes:
-        raise SecateurError(
-            "data_too_large", f"The file has {size} bytes; the limit is {limits.data_bytes}."
-        )
+    check_size(path, limits)
     looks = recognise(path)
     if looks != "npz":
-        raise SecateurError(
-            "unsupported_format",
-            f"This looks like {looks.replace('onnx', 'an ONNX model')}; data are read from "
-            f"{ACCEPTED_DATA}.",
-            hint=SAVE,
-        )
+        raise unsupported(looks, ACCEPTED_DATA, SAVE)
     try:
         with open_zip(path) as archive:
             found = members(archive, limits)
@@ -170,26 +141,5 @@ def _array(archive: zipfile.ZipFile, member: Member) -> np.ndarray:
 def _extremes(archive: zipfile.ZipFile, member: Member) -> tuple[int, int]:
     low, high = 0, -1
     for piece in _pieces(archive, member):
-        if member.dtype.kind in "iu":
-            low, high = min(low, int(piece.min())), max(high, int(piece.max()))
+        low, high = extremes(piece, low, high)
     return low, high
-
-
-def _target_fact(member: Member, low: int, high: int) -> TargetFact:
-    if member.dtype.kind == "b":
-        raise SecateurError(
-            "data_dtype", "Labels of type bool are not read.", where=TARGET,
-            hint="Save class indices as integers from 0.",
-        )  # fmt: skip
-    if low < 0 and low != IGNORED:
-        raise SecateurError(
-            "target_invalid", f"The labels go down to {low}.", where=TARGET,
-            hint=f"Class indices count from 0; {IGNORED} alone marks what does not count.",
-        )  # fmt: skip
-    classes = high + 1 if member.dtype.kind in "iu" else None
-    return TargetFact(
-        dtype=member.dtype.name,
-        shape=list(member.shape),
-        classes=classes,
-        ignored=low == IGNORED,
-    )

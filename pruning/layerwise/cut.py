@@ -90,9 +90,12 @@ def cut(
     numbers = {p.name: n for n, p in enumerate(weights.layers)}
     gone = weights.split(~kept)
     fixed = None if chosen is None else weights.split(chosen)
+    fixed_size = None if job.facts is None else job.facts.batch
     options = Options(
         aim=_aim(compensation),
         damping=damping,
+        batch=fixed_size or Options.batch,
+        whole=fixed_size is not None,
         neighbours=pattern.kind != "unstructured",
     )
     real = real_tokens(job.data.calibration)

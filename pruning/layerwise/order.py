@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from pruning.curvature.layers.matrix import Form, part_of
+from pruning.errors import SecateurError
 from pruning.layerwise import padding
 from pruning.layerwise.passes import Call, Pass
 from pruning.layerwise.residence import Residence
@@ -48,10 +49,17 @@ class Stage:
 
 @dataclass
 class Order:
-    """Stages in the order of first use; `unused` weights are used by no call."""
+    """Stages in the order of first use.
+
+    Args:
+        stages: Weights that are solved together.
+        refused: By name the error for a weight that can't be solved: no call uses it, or one does
+            otherwise than as a matrix.
+        notes: What a report should say.
+    """
 
     stages: list[Stage]
-    unused: list[str]
+    refused: dict[str, SecateurError]
     notes: list[str] = field(default_factory=list)
 
 
@@ -70,9 +78,6 @@ def find_order(
         inputs: The batch.
         residence: Runs the calls.
         real: Which tokens of the batch are no padding, [N, T].
-
-    Raises:
-        SecateurError: `operator_unsupported` naming a weight and the function that takes it.
     """
     watcher = Sightings(weights, real)
     with Pass(module, inputs, residence, after=watcher.after) as run:
@@ -81,7 +86,18 @@ def find_order(
         _settle(watcher, module, inputs, residence, real)
     stages = _stages(watcher.seen, weights)
     met = {name for stage in stages for name in stage.names}
-    return Order(stages, [n for n in weights if n not in met], watcher.notes)
+    refused = {n: _never_used(n) for n in weights if n not in met} | watcher.refused
+    return Order(stages, refused, watcher.notes)
+
+
+def _never_used(name: str) -> SecateurError:
+    return SecateurError(
+        "operator_unsupported",
+        f"No call of the forward pass takes {name} as a weight.",
+        where=name,
+        hint="Exclude the layer from the scope: it may be unused, or compiled, or its weight is "
+        "computed from other tensors.",
+    )
 
 
 def _stages(seen: list[Sighting], weights: Mapping[str, Tensor]) -> list[Stage]:

@@ -74,12 +74,14 @@ class Sightings:
     Attributes:
         seen: The uses, in order.
         doubtful: By position in `seen` the layouts that a shape leaves open.
+        refused: By name of a weight the error for the first call that is no matrix problem.
         notes: What a report should say.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], real: Tensor | None) -> None:
         self.watch, self.real = Watch(weights), real
         self.seen: list[Sighting] = []
+        self.refused: dict[str, SecateurError] = {}
         self.doubtful: dict[int, list[Layout]] = {}
         self.notes: list[str] = []
         self._last: _Source | None = None
@@ -103,11 +105,7 @@ class Sightings:
         return False
 
     def after(self, call: Call, result: Any) -> None:
-        """Remember by which call a tensor was made, and which are outputs of a weight.
-
-        Raises:
-            SecateurError: `operator_unsupported` if a weight went into a call that is not known.
-        """
+        """Remember by which call a tensor was made, and which are outputs of a weight."""
         if not self._now:
             self._refuse_unknown(call, result)
         self._made(call.number, result)
@@ -151,18 +149,18 @@ class Sightings:
             self._makers[id(tensor)] = made
 
     def _refuse_unknown(self, call: Call, result: Any) -> None:
-        names = [self.watch.name(t) for t in tensors((call.args, call.kwargs))]
-        name = next((n for n in names if n is not None), None)
-        if name is None or all(self.watch.name(t) == name for t in tensors(result)):
-            return
-        function = getattr(call.func, "__name__", str(call.func))
-        raise SecateurError(
-            "operator_unsupported",
-            f"{name} goes into {function}, which is not known as a matrix problem.",
-            where=name,
-            hint="Exclude the layer from the scope, or write it with Linear, a convolution, a "
-            "recurrent layer or MultiheadAttention.",
-        )
+        results = [self.watch.name(t) for t in tensors(result)]
+        for name in map(self.watch.name, tensors((call.args, call.kwargs))):
+            if name is None or name in self.refused or all(n == name for n in results):
+                continue
+            function = getattr(call.func, "__name__", str(call.func))
+            self.refused[name] = SecateurError(
+                "operator_unsupported",
+                f"{name} goes into {function}, which is not known as a matrix problem.",
+                where=name,
+                hint="Exclude the layer from the scope, or write it with Linear, a convolution, a "
+                "recurrent layer or MultiheadAttention.",
+            )
 
     def _sum(self, call: Call) -> None:
         """If the call adds a weight's output to something made before, that is its stream."""

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor, nn
 
 from pruning.data.batches import ArrayData
-from pruning.errors import SecateurError
 from pruning.layers import Prunable
 from pruning.layerwise.collected import Collected, collected, energy
 from pruning.layerwise.moments import Moments
@@ -41,6 +40,7 @@ class Options:
         aim: What layers are aimed at.
         damping: Relative to the mean of the Gram matrix' diagonal.
         batch: Samples in a batch; one batch of activations is on the device at a time.
+        whole: Whether a last batch of fewer samples is left out.
         neighbours: Whether input channels shall be neighbours among a convolution's columns, as
             patterns want them, rather than kernel positions.
         device: Where the arithmetic happens; where the module lies without one.
@@ -53,6 +53,7 @@ class Options:
     aim: Aim = "stream"
     damping: float = 0.01
     batch: int = 16
+    whole: bool = False
     neighbours: bool = False
     device: torch.device | None = None
     limit: int | None = None
@@ -140,14 +141,14 @@ def walk(
     by_name = {p.name: p for p in weights}
     residence = Residence(module, options.device)
     shelf = Shelf(options.limit, options.folder)
-    batches = _batches(data, real, options.batch)
+    batches = _batches(data, real, options)
     pruned, dense = options.aim != "weights", options.aim != "layer"
     tensors = {name: p.weight for name, p in by_name.items()}
     layers: list[Layer] = []
-    with _plain_attention():
+    with plain_attention():
         order = find_order(module, tensors, batches[0].inputs, residence, batches[0].real)
-        if order.unused:
-            raise _never_used(order.unused[0])
+        for refusal in order.refused.values():
+            raise refusal
         with Streams(
             module, tensors, batches, residence, shelf, dense=dense, pruned=pruned
         ) as streams:
@@ -193,7 +194,10 @@ def _moments(stage: Stage, options: Options, device: torch.device, cross: bool) 
     return Moments(form.groups, entries, options.damping, cross, device)
 
 
-def _batches(data: ArrayData, real: Tensor | None, size: int) -> list[Batch]:
+def _batches(data: ArrayData, real: Tensor | None, options: Options) -> list[Batch]:
+    size = options.batch
+    if options.whole and data.samples > size:
+        data = data.select(slice(0, data.samples - data.samples % size))
     starts = range(0, data.samples, size)
     parts = [] if real is None else [real[s : s + size] for s in starts]
     batches = [inputs for inputs, _ in data.batches(size)]
@@ -201,7 +205,7 @@ def _batches(data: ArrayData, real: Tensor | None, size: int) -> list[Batch]:
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Encoder layers run their linear layers one by one instead of as one fused function."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -209,13 +213,3 @@ def _plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-def _never_used(name: str) -> SecateurError:
-    return SecateurError(
-        "operator_unsupported",
-        f"No call of the forward pass takes {name} as a weight.",
-        where=name,
-        hint="Exclude the layer from the scope: it may be unused, or compiled, or its weight is "
-        "computed from other tensors.",
-    )

@@ -137,10 +137,6 @@ def test_blocks_too_large_for_memory_are_refused():
     assert plan(parse_spec({}), big, {"calibration": dataset()}).inverse == "block_fisher"
 
 
-def test_fixed_batch_is_refused():
-    assert refusal(None, model(batch=1)).code == "batch_fixed"
-
-
 @pytest.mark.parametrize(
     ("arrays", "code", "where"),
     [

@@ -72,7 +72,8 @@ def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path):
     starter = (
         "import subprocess, sys, time\n"
         "from worker import sandbox\n"
-        f"command = sandbox.command(['/bin/sleep', '600'], sandbox.{limits!r})\n"
+        f"limits, slot = sandbox.{limits!r}, sandbox.Path({str(tmp_path)!r})\n"
+        "command = sandbox.Sandbox().command(['/bin/sleep', '600'], limits, slot)\n"
         "print(subprocess.Popen(command, start_new_session=True).pid, flush=True)\n"
         "time.sleep(600)\n"
     )

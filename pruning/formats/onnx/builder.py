@@ -1,62 +1,28 @@
 """Turns a graph's nodes into steps and layers; what the operators' builders work with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from onnx import NodeProto
 from torch import nn
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx import naming
-from pruning.formats.onnx.attributes import Attributes
-from pruning.formats.onnx.binding import Binding, Layout, computing_dtype, to_parameter
-from pruning.formats.onnx.graph import Constant, Graph, label
+from pruning.formats.onnx.binding import (
+    Binding,
+    Layout,
+    Route,
+    Use,
+    to_parameter,
+)
+from pruning.formats.onnx.graph import Constant, Graph
 from pruning.formats.onnx.module import OnnxModule, Reference, Step
+from pruning.formats.onnx.node import Node
 from pruning.formats.onnx.parse import opset, shown
-from pruning.formats.onnx.shapes import infer_shapes
 
-
-class Node:
-    """One node as a builder sees it: padded inputs, outputs that are read, typed attributes."""
-
-    def __init__(self, proto: NodeProto, uses: dict[str, int]) -> None:
-        self.proto = proto
-        self.operator = proto.op_type
-        self.label = label(proto)
-        self.inputs = [name or None for name in proto.input]
-        self.outputs = list(proto.output)
-        self.attributes = Attributes(proto, self.label)
-        self._uses = uses
-
-    def input(self, index: int) -> str | None:
-        """The value's name, or None where the optional input is left out."""
-        return self.inputs[index] if index < len(self.inputs) else None
-
-    def one_output(self) -> str:
-        """The first output.
-
-        Raises:
-            SecateurError: `operator_attribute_unsupported` where another output is read.
-        """
-        if any(self._uses.get(name) for name in self.outputs[1:] if name):
-            raise self.unsupported("more than its first output is used")
-        return self.outputs[0]
-
-    def unsupported(self, what: str, hint: str | None = None) -> SecateurError:
-        """The error for a use of the operator that is not read."""
-        return SecateurError(
-            "operator_attribute_unsupported",
-            f"{self.operator}: {what}, which is not read.",
-            where=self.label,
-            hint=hint,
-        )
-
-    def invalid(self, what: str) -> SecateurError:
-        """The error for a node that makes no sense."""
-        return SecateurError("model_invalid", f"{self.operator}: {what}.", where=self.label)
+__all__ = ["Builder", "Node"]
 
 
 class Builder:
@@ -67,11 +33,14 @@ class Builder:
         self.opset = opset(graph.proto)
         self.module = OnnxModule([i.name for i in graph.inputs], graph.outputs)
         self.steps: list[Step] = []
-        self.bindings: dict[str, Binding] = {}
+        self.bindings: list[Binding] = []
         self.fused: set[str] = set()
         self._paths = naming.Paths(self.module)
-        self._shared: dict[str, nn.Parameter | torch.Tensor] = {}
+        self._held: dict[tuple[object, ...], tuple[Binding, Any]] = {}
+        self._matrices: dict[str, Binding] = {}
+        self._taken: dict[tuple[str, str], int] = {}
         self._as_values: set[str] = set()
+        self._finite: set[str] = set()
 
     def constant(self, name: str | None) -> Constant | None:
         """The constant of that name, or None for a computed value."""
@@ -89,10 +58,18 @@ class Builder:
         self._read(inputs)
         self.steps.append(Step(tuple(inputs), names, node.label, node.operator, function))
 
-    def layer(self, node: Node, path: str, source: str, output: str) -> None:
-        """Adds a step that calls the layer at `path` on one value."""
-        self._read([source])
-        self.steps.append(Step((source,), (output,), node.label, node.operator, layer=path))
+    def layer(
+        self,
+        node: Node,
+        path: str,
+        source: str | Sequence[str | None],
+        output: str | Sequence[str],
+    ) -> None:
+        """Adds a step that calls the layer at `path`, on one value or several."""
+        inputs = [source] if isinstance(source, str) else list(source)
+        outputs = (output,) if isinstance(output, str) else tuple(output)
+        self._read(inputs)
+        self.steps.append(Step(tuple(inputs), outputs, node.label, node.operator, layer=path))
 
     def place(self, layer: nn.Module, names: tuple[str, str | None, Node], fallback: str) -> str:
         """Registers a layer under a path that follows the names of its weight, bias and node."""
@@ -101,62 +78,124 @@ class Builder:
         return self._paths.place(layer, found, fallback)
 
     def bind(
-        self, node: Node, path: str, constant: Constant, layout: Layout, *, prunable: bool = False
+        self,
+        node: Node,
+        path: str,
+        constant: Constant,
+        layout: Layout,
+        *,
+        prunable: bool = False,
+        tied: bool = False,
     ) -> None:
         """Makes the tensor of the file the parameter (or buffer) at `path` of the module.
 
-        A tensor bound before in the same layout becomes the same object in both places.
+        A prunable tensor bound before in the same layout becomes the same object in both places:
+        the graph ties them. Other tensors that several nodes read only hold equal values, as
+        exporters store equal tensors once; each gets a parameter of its own.
 
         Args:
             node: Whose input the tensor is.
             path: Dotted path of a parameter or buffer that exists on the meta device.
             constant: The tensor.
-            layout: How the tensor is turned, relative to the file.
-            prunable: Whether values must be finite.
+            layout: How the tensor is turned, relative to the value that the node reads.
+            prunable: Whether values must be finite, and a second use is a tie.
+            tied: Whether a second use is a tie.
+
+        What was computed from constants becomes a buffer, which nothing trains.
 
         Raises:
             SecateurError: `weights_non_finite`, or `operator_attribute_unsupported` where the
                 tensor is used elsewhere in another layout.
         """
-        if constant.array.dtype.kind != "f":
-            raise node.unsupported(f"a weight of type {constant.array.dtype.name}")
-        value = to_parameter(constant.array, layout)
-        if prunable and not np.isfinite(value).all():
-            raise SecateurError(
-                "weights_non_finite",
-                f"The weight {shown(constant.source)!r} holds NaN or infinity.",
-                where=shown(constant.source),
-                hint="Repair the training run; a network with such weights can't be pruned.",
-            )
+        if not constant.is_real:
+            raise node.unsupported(f"a weight of type {constant.dtype.name}")
         owner, _, leaf = path.rpartition(".")
         layer = self.module.get_submodule(owner)
-        bound = self.bindings.get(constant.source)
-        if bound is None:
-            tensor = torch.from_numpy(value)
-            shared: Any = tensor if leaf.startswith("running_") else nn.Parameter(tensor)
-            self.bindings[constant.source] = Binding(path, constant.source, layout)
-            self._shared[constant.source] = shared
-        elif bound.layout != layout:
-            raise node.unsupported(
-                f"the tensor {shown(constant.source)!r} is also used by "
-                f"{bound.path.rpartition('.')[0]} in another layout",
-                hint="Give each of the two layers its own copy of the tensor.",
+        route = constant.route.laid_out(layout)
+        source = constant.source
+        if not source:
+            _attach(layer, leaf, torch.from_numpy(to_parameter(constant.original, route)))
+            return
+        statistic = leaf.startswith("running_")
+        use = self._use(node, constant.name)
+        key: tuple[object, ...] = (source, route, statistic)
+        tied = tied or prunable
+        if not tied and use is not None:
+            key = (*key, use)
+        if prunable:
+            self._check_finite(constant)
+        if key in self._held:
+            binding, shared = self._held[key]
+            if use is not None:
+                binding.uses.append(use)
+            _attach(layer, leaf, shared)
+            return
+        value = to_parameter(constant.original, route)
+        if tied and route.whole:
+            first = self._matrices.get(source)
+            if first is not None and first.route != route:
+                raise self.turned(node, constant, first)
+        binding = Binding(path, source, route, [use] if use else [], constant.route)
+        if tied and route.whole:
+            self._matrices[source] = binding
+        tensor = torch.from_numpy(value)
+        shared = tensor if statistic else nn.Parameter(tensor)
+        self._held[key] = (binding, shared)
+        self.bindings.append(binding)
+        _attach(layer, leaf, shared)
+
+    def _check_finite(self, constant: Constant) -> None:
+        source = constant.source
+        if source in self._finite:
+            return
+        values = constant.original
+        values = values if values.dtype.kind == "f" else values.astype(np.float32)
+        # A sum is not finite where one of its terms is not; that of large ones may not be either.
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = values.sum()
+        if not np.isfinite(total) and not np.isfinite(values).all():
+            raise SecateurError(
+                "weights_non_finite",
+                f"The weight {shown(source)!r} holds NaN or infinity.",
+                where=shown(source),
+                hint="Repair the training run; a network with such weights can't be pruned.",
             )
-        shared = self._shared[constant.source]
-        if leaf.startswith("running_"):
-            layer._buffers[leaf] = shared.detach()
-        elif isinstance(shared, nn.Parameter):
-            layer._parameters[leaf] = shared
-        else:
-            raise node.unsupported(
-                f"the tensor {shown(constant.source)!r} is both a statistic and a weight"
-            )
+        self._finite.add(source)
+
+    def tied_otherwise(self, constant: Constant, layout: Layout) -> bool:
+        """Whether the tensor is a layer's weight already, in another layout.
+
+        It can't be a second layer's parameter then; as a value it follows the first.
+        """
+        bound = self._matrices.get(constant.source)
+        return bound is not None and bound.route != constant.route.laid_out(layout)
+
+    @staticmethod
+    def turned(node: Node, constant: Constant, bound: Binding) -> SecateurError:
+        """The error for a tensor that two layers hold in two layouts."""
+        return node.unsupported(
+            f"the tensor {shown(constant.source)!r} is also used by "
+            f"{bound.path.rpartition('.')[0]} in another layout",
+            hint="Give each of the two layers its own copy of the tensor.",
+        )
+
+    def _use(self, node: Node, name: str) -> Use | None:
+        """The input by which a node reads a value; the next one where it reads it twice."""
+        places = [i for i, given in enumerate(node.proto.input) if given == name]
+        if not places:
+            return None
+        key = (node.outputs[0] if node.outputs else "", name)
+        number = self._taken.get(key, 0)
+        self._taken[key] = number + 1
+        # A node that takes several parameters out of one input reads that input for each.
+        return self.graph.use(node.proto, places[min(number, len(places) - 1)])
 
     def refuse_computed(self, node: Node, name: str | None, what: str) -> None:
         """Raises `operator_attribute_unsupported` where a weight is computed from constants."""
         if name in self.graph.derived:
             raise node.unsupported(
-                f"its {what} is computed by {self.graph.derived[name]}",
+                f"its {what} is computed by {self.graph.derived[name]}, so that a new value can't "
+                "be written back",
                 hint="Fold constants on export, so that the weight is stored as one tensor.",
             )
 
@@ -170,40 +209,66 @@ class Builder:
         self._read(list(self.graph.outputs))
         for index, name in enumerate(sorted(self._as_values)):
             constant = self.graph.constants[name]
-            bound = self.bindings.get(constant.source)
-            if bound is not None and not bound.path.rpartition(".")[2].startswith("running_"):
-                module.references[name] = _reference(bound, constant)
-            elif constant.array.dtype.kind == "f" and constant.array.size > 1:
-                dtype = computing_dtype(constant.array.dtype)
-                value = np.array(constant.value, dtype=dtype, order="C")
+            bound = self._matrices.get(constant.source) if constant.source else None
+            if bound is not None:
+                module.references[name] = self._reference(bound, constant)
+                continue
+            if constant.source:
+                self.graph.frozen.add(constant.source)
+            value = constant.host()
+            if constant.is_real and value.size > 1:
                 path = f"constant_{index}"
                 while hasattr(module, path):
                     path += "_"
-                module.register_buffer(path, torch.from_numpy(value), persistent=False)
+                tensor = torch.from_numpy(np.array(value))
+                module.register_buffer(path, tensor, persistent=False)
                 module.constant_buffers[name] = path
             else:
-                dtype = computing_dtype(constant.array.dtype)
-                module.host_constants[name] = np.array(constant.value, dtype=dtype, order="C")
+                module.host_constants[name] = value
+        self._check_writable()
         module.finish(self.steps)
         return module.eval()
 
-    def _read(self, names: list[str | None]) -> None:
+    def _check_writable(self) -> None:
+        """A tensor that several things read needs inputs to rename when one of them changes."""
+        counts: dict[str, int] = {}
+        for binding in self.bindings:
+            counts[binding.source] = counts.get(binding.source, 0) + 1
+        for binding in self.bindings:
+            shared = counts[binding.source] > 1 or binding.source in self.graph.frozen
+            if shared and not binding.uses:
+                raise SecateurError(
+                    "operator_attribute_unsupported",
+                    f"The tensor {shown(binding.source)!r} is used inside and outside of a loop.",
+                    where=shown(binding.source),
+                    hint="Export without loops, for example by tracing.",
+                )
+
+    def _read(self, names: Sequence[str | None]) -> None:
         self._as_values.update(n for n in names if n in self.graph.constants)
+
+    def _reference(self, bound: Binding, constant: Constant) -> Reference:
+        if bound.source in self.graph.frozen:
+            raise SecateurError(
+                "operator_attribute_unsupported",
+                f"The weight {shown(bound.source)!r} is also used in a computation of constants.",
+                where=shown(bound.source),
+                hint="Fold constants on export.",
+            )
+        there = Route(bound.route.shapes[-1])
+        back = there.then(*bound.route.back(), *constant.route.moves)
+        return Reference(bound.path, back, constant.route.scale / bound.route.scale)
 
     @cached_property
     def _ranks(self) -> dict[str, int]:
-        return {name: len(shape) for name, (shape, _) in infer_shapes(self.graph.proto).items()}
+        return {name: len(shape) for name, (shape, _) in self.graph.shapes().items()}
 
 
-def _reference(bound: Binding, constant: Constant) -> Reference:
-    if bound.layout.scale != 1.0:
-        raise SecateurError(
-            "operator_attribute_unsupported",
-            f"The tensor {shown(constant.source)!r} is a scaled weight and also used unscaled.",
-            where=shown(constant.source),
-            hint="Give each use its own copy of the tensor.",
-        )
-    turned = tuple(constant.array.shape[axis] for axis in bound.layout.permutation)
-    back = np.argsort(bound.layout.permutation)
-    permutation = tuple(int(back[axis]) for axis in constant.permutation)
-    return Reference(bound.path, turned, permutation)
+def _attach(layer: nn.Module, leaf: str, shared: Any) -> None:
+    if isinstance(shared, nn.Parameter):
+        layer._parameters[leaf] = shared
+        return
+    if leaf in layer._parameters:
+        del layer._parameters[leaf]
+        layer._non_persistent_buffers_set.add(leaf)
+    layer._buffers[leaf] = shared

@@ -3,12 +3,12 @@
 from collections import Counter
 from typing import Any
 
-from onnx import ValueInfoProto, helper
+from onnx import TensorProto, ValueInfoProto, helper
 from torch import nn
 
 from pruning.facts import LayerFact, ModelFacts, TensorFact
 from pruning.formats.limits import Limits
-from pruning.formats.onnx.graph import Graph, type_name
+from pruning.formats.onnx.graph import Constant, Graph, type_name
 from pruning.formats.onnx.measure import Sizes, measure
 from pruning.formats.onnx.module import OnnxModule
 from pruning.formats.onnx.parse import opset, shown
@@ -43,7 +43,7 @@ def collect_facts(
         outputs=[tensor_fact(value) for value in graph.proto.graph.output],
         layers=layers,
         ties=_ties(module),
-        dtypes=sorted({c.array.dtype.name for c in _bound(graph, weight_names)}),
+        dtypes=sorted({file_dtype(c) for c in _bound(graph, weight_names)}),
         parameters=sum(p.numel() for p in module.parameters()),
         prunable_parameters=sum(layer.parameters for layer in prunable.values()),
         macs=None if None in macs else sum(m for m in macs if m is not None),
@@ -51,6 +51,13 @@ def collect_facts(
         batch=batch,
         operators=dict(sorted(Counter(shown(n.op_type) for n in graph.proto.graph.node).items())),
     )
+
+
+def file_dtype(constant: Constant) -> str:
+    """The type of the tensor in the file, whatever the graph casts it to."""
+    if isinstance(constant.tensor, TensorProto):
+        return str(helper.tensor_dtype_to_np_dtype(constant.tensor.data_type).name)
+    return str(constant.tensor.dtype.name)
 
 
 def tensor_fact(value: ValueInfoProto) -> TensorFact:
@@ -71,11 +78,11 @@ def _layers(
     graph: Graph, module: OnnxModule, weight_names: dict[str, str], sizes: Sizes | None
 ) -> list[LayerFact]:
     outputs = _output_layers(module)
-    dtypes = {c.source: c.array.dtype.name for c in graph.constants.values()}
+    dtypes = {c.source: file_dtype(c) for c in graph.constants.values() if c.source}
     first: dict[int, str] = {}
     facts = []
     for name, layer in module.named_modules(remove_duplicate=False):
-        if not isinstance(layer, PRUNABLE):
+        if not isinstance(layer, PRUNABLE) or not isinstance(layer.weight, nn.Parameter):
             continue
         weight = layer.weight
         source = weight_names[f"{name}.weight"]

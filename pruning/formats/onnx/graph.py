@@ -1,45 +1,127 @@
 """The graph without its detours: constants with their origin, and the nodes that matter."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from pruning.errors import SecateurError
-from pruning.formats.onnx.parse import shown
+from pruning.formats.onnx.binding import Route, Use, computing_dtype, is_real, named_dtype
+from pruning.formats.onnx.parse import shown, subgraphs
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-_EXACT = (
-    TensorProto.BOOL, TensorProto.INT8, TensorProto.INT16, TensorProto.INT32, TensorProto.INT64,
-    TensorProto.UINT8, TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64,
-)  # fmt: skip
+_RAW: dict[int, np.dtype] = {
+    TensorProto.FLOAT: np.dtype("<f4"), TensorProto.DOUBLE: np.dtype("<f8"),
+    TensorProto.FLOAT16: np.dtype("<f2"), TensorProto.INT64: np.dtype("<i8"),
+    TensorProto.INT32: np.dtype("<i4"), TensorProto.BOOL: np.dtype("?"),
+    TensorProto.INT8: np.dtype("i1"), TensorProto.UINT8: np.dtype("u1"),
+}  # fmt: skip
+HELD = frozenset({
+    *_RAW, TensorProto.BFLOAT16, TensorProto.INT16, TensorProto.UINT16, TensorProto.UINT32,
+    TensorProto.UINT64,
+})  # fmt: skip
 
 
-@dataclass(frozen=True)
+Shapes = dict[str, tuple[tuple[int | None, ...], int]]
+
+
 class Constant:
-    """A constant value: the tensor of the file it comes from, and the transposition on the way.
+    """A constant value: the tensor of the file it comes from and the way from it, or a result.
 
-    `array` is the tensor as the file holds it; the value is `array.transpose(permutation)`.
+    Attributes:
+        name: What the graph calls the value.
+        source: The tensor's name in the file; empty for a result computed from constants.
+        route: From the tensor to the value, where there is a source.
+        computed: The node that computed a result from tensors of real numbers.
     """
 
-    source: str
-    array: np.ndarray
-    permutation: tuple[int, ...]
+    def __init__(
+        self,
+        name: str,
+        source: str,
+        tensor: TensorProto | np.ndarray,
+        route: Route | None = None,
+        computed: str | None = None,
+    ) -> None:
+        self.name, self.source, self.computed = name, source, computed
+        self.tensor = tensor
+        self._route = route
+
+    @cached_property
+    def original(self) -> np.ndarray:
+        """The tensor as the file holds it."""
+        return self.tensor if isinstance(self.tensor, np.ndarray) else to_array(self.tensor)
 
     @property
+    def route(self) -> Route:
+        """From the tensor to the value."""
+        if self._route is None:
+            sizes = (
+                self.tensor.shape
+                if isinstance(self.tensor, np.ndarray)
+                else tuple(self.tensor.dims)
+            )
+            self._route = Route(sizes)
+        return self._route
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The value's sizes, without reading its numbers."""
+        return self.route.shapes[-1]
+
+    @property
+    def permutation(self) -> tuple[int, ...]:
+        """The identity on the value's axes: what layouts start from."""
+        return tuple(range(len(self.shape)))
+
+    @cached_property
     def value(self) -> np.ndarray:
-        """The constant as the graph sees it under this name."""
-        return self.array.transpose(self.permutation)
+        """The constant as the graph sees it under this name, of the type it has there."""
+        return self.route.value(self.original)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The same as `value`."""
+        return self.value
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The value's type in the graph."""
+        return named_dtype(self.route.dtype) if self.route.dtype else self.original.dtype
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the numbers are floating point."""
+        return is_real(self.dtype)
+
+    def seen_as(self, name: str, route: Route) -> "Constant":
+        """The same tensor under another name, arranged anew."""
+        other = Constant(name, self.source, self.tensor, route, self.computed)
+        if "original" in self.__dict__:
+            other.__dict__["original"] = self.original
+        return other
+
+    def host(self) -> np.ndarray:
+        """The value as a host array of the type it is computed in."""
+        return np.asarray(self.value, dtype=computing_dtype(self.value.dtype), order="C")
 
 
 @dataclass
 class Graph:
     """What the importer works on.
 
-    `nodes` are those that a graph output depends on, without constants and the Identity and
-    Transpose nodes that only rename or turn them. `derived` maps a value computed from constants
-    alone to the node that computes it, `readers` a value to the first node that reads it.
+    Attributes:
+        nodes: Those that a graph output depends on, without constants and what is computed or
+            arranged from constants alone, subgraphs of decided control flow in their place.
+        constants: Every constant value by name.
+        uses: How often each value is read.
+        readers: The first node that reads a value.
+        derived: A value computed from constants of real numbers to the node that computes it.
+        frozen: Tensors of the file that went into results computed at import.
+        homes: The first output of a node out of a subgraph to where the file keeps that node.
     """
 
     proto: ModelProto
@@ -50,42 +132,50 @@ class Graph:
     uses: dict[str, int] = field(default_factory=dict)
     readers: dict[str, NodeProto] = field(default_factory=dict)
     derived: dict[str, str] = field(default_factory=dict)
+    frozen: set[str] = field(default_factory=set)
+    homes: dict[str, "Home"] = field(default_factory=dict)
+    _shapes: dict[int | None, "Shapes"] = field(default_factory=dict)
+
+    def use(self, node: NodeProto, index: int) -> Use | None:
+        """Where the file has that input of the node, None where it can't be named anew there."""
+        output = first_output(node)
+        home = self.homes.get(output)
+        if home is None:
+            return (), output, index
+        return None if index in home.bound else (home.path, home.output, index)
+
+    def shapes(self, batch: int | None = None) -> "Shapes":
+        """Shape and bytes a number of every value that inference reaches; see `infer_shapes`."""
+        from pruning.formats.onnx.shapes import infer_shapes
+
+        if batch not in self._shapes:
+            self._shapes[batch] = infer_shapes(self, batch)
+        return self._shapes[batch]
+
+    def count(self) -> None:
+        """Counts who reads what."""
+        self.uses.clear()
+        self.readers.clear()
+        for node in self.nodes:
+            for name in node.input:
+                self.uses[name] = self.uses.get(name, 0) + 1
+                self.readers.setdefault(name, node)
+        for name in self.outputs:
+            self.uses[name] = self.uses.get(name, 0) + 1
 
 
-def read_graph(proto: ModelProto) -> Graph:
-    """Resolves constants and drops dead nodes.
+@dataclass(frozen=True)
+class Home:
+    """A node of a subgraph in the file: the subgraph, its first output, inputs from outside."""
 
-    Raises:
-        SecateurError: `operator_attribute_unsupported` for constants of types that are not read,
-            `model_invalid` for tensors whose bytes do not fit their shape.
-    """
-    constants = {t.name: _constant(t.name, t) for t in proto.graph.initializer}
-    outputs = [output.name for output in proto.graph.output]
-    live = _live(proto.graph.node, outputs)
-    nodes = []
-    for node in live:
-        if node.op_type == "Constant":
-            constants[node.output[0]] = _constant(node.output[0], constant_tensor(node))
-        elif (turned := _looked_through(node, constants)) is not None:
-            constants[node.output[0]] = turned
-        else:
-            nodes.append(node)
-    graph = Graph(
-        proto=proto,
-        inputs=[i for i in proto.graph.input if i.name not in constants],
-        outputs=outputs,
-        nodes=nodes,
-        constants=constants,
-    )
-    for name in [*(n for node in nodes for n in node.input), *outputs]:
-        graph.uses[name] = graph.uses.get(name, 0) + 1
-    for node in nodes:
-        for name in node.input:
-            graph.readers.setdefault(name, node)
-        known = [name in constants or name in graph.derived for name in node.input if name]
-        if known and all(known):
-            graph.derived.update(dict.fromkeys(node.output, label(node)))
-    return graph
+    path: tuple[str, ...]
+    output: str
+    bound: frozenset[int] = frozenset()
+
+
+def first_output(node: NodeProto) -> str:
+    """The first output that has a name, which tells a node from all others of its graph."""
+    return next(filter(None, node.output), "")
 
 
 def label(node: NodeProto) -> str:
@@ -97,6 +187,27 @@ def label(node: NodeProto) -> str:
 def type_name(kind: int) -> str:
     """ONNX's name of a tensor type, or its number where there is no such type."""
     return str(TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else kind)
+
+
+def reads(node: NodeProto) -> Iterator[str]:
+    """Every name that a node or its subgraphs read, the subgraphs' own values among them."""
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        yield from current.input
+        for _, inner in subgraphs(current):
+            pending.extend(inner.node)
+            yield from (output.name for output in inner.output)
+
+
+def live(nodes: Iterable[NodeProto], outputs: Iterable[str]) -> list[NodeProto]:
+    """The nodes that the outputs depend on."""
+    wanted, found = set(outputs), []
+    for node in reversed(list(nodes)):
+        if wanted.intersection(node.output):
+            wanted.update(reads(node))
+            found.append(node)
+    return found[::-1]
 
 
 def constant_tensor(node: NodeProto) -> TensorProto:
@@ -120,48 +231,36 @@ def constant_tensor(node: NodeProto) -> TensorProto:
         return numpy_helper.from_array(np.array(attribute.i, np.int64))
     if attribute.type == AttributeProto.INTS:
         return numpy_helper.from_array(np.array(attribute.ints, np.int64))
-    raise _unread(label(node), f"a constant given as {attribute.name}")
+    raise _unread(label(node), f"a constant given as {shown(attribute.name)}")
 
 
-def _live(nodes, outputs: list[str]) -> list[NodeProto]:  # type: ignore[no-untyped-def]
-    wanted, live = set(outputs), []
-    for node in reversed(nodes):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            live.append(node)
-    return live[::-1]
+def stored(name: str, tensor: TensorProto, source: str) -> Constant:
+    """A tensor of the file as a constant.
+
+    Raises:
+        SecateurError: `operator_attribute_unsupported` for types that are not read.
+    """
+    if tensor.data_type not in HELD:
+        raise _unread(shown(name), f"a constant of type {type_name(tensor.data_type)}")
+    return Constant(name, source, tensor)
 
 
-def _constant(name: str, tensor: TensorProto) -> Constant:
-    if tensor.data_type not in (*FLOATS, *_EXACT):
-        kind = type_name(tensor.data_type)
-        raise _unread(shown(name), f"a constant of type {kind}")
+def to_array(tensor: TensorProto) -> np.ndarray:
+    """The numbers of a tensor, read-only where they lie in the file as they are computed with.
+
+    Raises:
+        SecateurError: `model_invalid` for a tensor whose bytes do not fit its shape.
+    """
+    raw, dtype = tensor.raw_data, _RAW.get(tensor.data_type)
     try:
-        array = numpy_helper.to_array(tensor)
+        if raw and dtype is not None:
+            return np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))
+        return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise SecateurError(
             "model_invalid", f"The tensor's bytes do not fit its shape ({shown(str(error))}).",
-            where=shown(name),
+            where=shown(tensor.name),
         ) from None  # fmt: skip
-    return Constant(name, array, tuple(range(array.ndim)))
-
-
-def _looked_through(node: NodeProto, constants: dict[str, Constant]) -> Constant | None:
-    """The constant that an Identity or Transpose of a constant stands for."""
-    if node.op_type not in ("Identity", "Transpose") or node.input[0] not in constants:
-        return None
-    constant = constants[node.input[0]]
-    if node.op_type == "Identity":
-        return constant
-    rank = constant.array.ndim
-    order = next((list(a.ints) for a in node.attribute if a.name == "perm"), [*range(rank)][::-1])
-    if sorted(order) != list(range(rank)):
-        raise SecateurError(
-            "model_invalid", f"perm {order} is no permutation of {rank} axes.", where=label(node)
-        )
-    return Constant(
-        constant.source, constant.array, tuple(constant.permutation[axis] for axis in order)
-    )
 
 
 def _unread(where: str, what: str) -> SecateurError:
@@ -169,5 +268,5 @@ def _unread(where: str, what: str) -> SecateurError:
         "operator_attribute_unsupported",
         f"The graph holds {what}, which is not read.",
         where=where,
-        hint="Export the model with dense float32, float16 or float64 weights.",
+        hint="Export the model with dense float32, float16, bfloat16 or float64 weights.",
     )

@@ -11,7 +11,6 @@ from pruning.facts import TensorFact
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.graph import Graph, label
 from pruning.formats.onnx.module import OnnxModule, Step
-from pruning.formats.onnx.shapes import infer_shapes
 
 
 def over_limit(limit: int, where: str) -> SecateurError:
@@ -75,7 +74,7 @@ def _price(
     ONNX's shape inference prices most graphs in milliseconds; where it leaves a size open, a pass
     on the meta device does, which takes seconds to import.
     """
-    known = infer_shapes(graph.proto, batch)
+    known = graph.shapes(batch)
     total = 0
     for node in graph.nodes:
         for name in filter(None, node.output):

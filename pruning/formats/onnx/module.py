@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import SecateurError
+from pruning.formats.onnx.binding import Route
 from pruning.formats.onnx.values import Value, tensor
 
 _FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -36,11 +37,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Reference:
-    """A constant that is a parameter of some layer, turned back into the file's layout."""
+    """A value that is a parameter of some layer, arranged anew and times a factor."""
 
     path: str
-    shape: tuple[int, ...]
-    permutation: tuple[int, ...]
+    route: Route
+    factor: float
 
 
 class OnnxModule(nn.Module):
@@ -80,7 +81,8 @@ class OnnxModule(nn.Module):
             values[name] = self._buffers[path]  # type: ignore[assignment]
         for name, reference in self.references.items():
             parameter: Tensor = _attribute(self, reference.path)
-            values[name] = parameter.reshape(reference.shape).permute(reference.permutation)
+            value = reference.route.apply(parameter)
+            values[name] = value if reference.factor == 1.0 else value * reference.factor
         for name, value in zip(self.input_names, inputs, strict=True):
             values[name] = value.float() if value.dtype == torch.float16 else value
         for step in self.steps:
@@ -110,7 +112,8 @@ class OnnxModule(nn.Module):
                 where=step.label,
                 hint="Check the sizes of the inputs against those the model was exported with.",
             ) from error
-        return result if isinstance(result, tuple) else (result,)
+        # Optional outputs that the file leaves out are computed all the same.
+        return result[: len(step.outputs)] if isinstance(result, tuple) else (result,)
 
     def finish(self, steps: list[Step]) -> None:
         """Takes the steps and notes after which of them each value can go."""

@@ -9,16 +9,18 @@ import google.protobuf.message
 import onnx
 import onnx.checker
 import onnx.defs
-from onnx import AttributeProto, ModelProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from pruning.errors import SecateurError
 from pruning.formats.limits import Limits
-from pruning.formats.recognise import ACCEPTED_MODELS, recognise, walk_model_fields
+from pruning.formats.magic import ACCEPTED_MODELS, EXPORT, unsupported
+from pruning.formats.recognise import recognise, walk_model_fields
 
-OLDEST_OPSET = 13
+OLDEST_OPSET = 9
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 _MOST_NAMED = 20
+_DEEPEST = 12
 _EXPORT = "Export the model again and upload the whole file."
 
 
@@ -30,7 +32,8 @@ def parse(source: bytes | Path, limits: Limits) -> ModelProto:
             `model_unreadable`, `external_data`, `opset_unsupported`, `operator_unsupported`
             (functions, other domains, sparse constants), `model_invalid`.
     """
-    proto = _decode(_read(source, limits))
+    data = _read(source, limits)
+    proto = _decode(data)
     if not proto.HasField("graph"):
         raise SecateurError("model_unreadable", "The file holds no graph.", hint=_EXPORT)
     _check_text(proto)
@@ -38,7 +41,7 @@ def parse(source: bytes | Path, limits: Limits) -> ModelProto:
     _check_self_contained(proto)
     _check_vocabulary(proto)
     try:
-        onnx.checker.check_model(proto)
+        onnx.checker.check_model(data)
     except Exception as error:  # the checker raises its own kinds and whatever its C++ part throws
         raise SecateurError(
             "model_invalid",
@@ -69,12 +72,7 @@ def _read(source: bytes | Path, limits: Limits) -> bytes:
     if not isinstance(source, bytes):
         looks = recognise(source)
         if not looks.startswith("onnx"):
-            looks = "an archive of arrays (.npz)" if looks == "npz" else looks
-            raise SecateurError(
-                "unsupported_format",
-                f"This looks like {looks}; models are read from {ACCEPTED_MODELS}.",
-                hint="Export the model to ONNX, for example with torch.onnx.export.",
-            )
+            raise unsupported(looks, ACCEPTED_MODELS, EXPORT)
         source = source.read_bytes()
     return source
 
@@ -84,8 +82,8 @@ def _decode(data: bytes) -> ModelProto:
     if whole is None:
         raise SecateurError(
             "unsupported_format",
-            f"The bytes are not an ONNX model; models are read from {ACCEPTED_MODELS}.",
-            hint="Export the model to ONNX, for example with torch.onnx.export.",
+            f"The bytes are not an ONNX model; what is read here: {ACCEPTED_MODELS}.",
+            hint=EXPORT,
         )
     if not whole:
         raise SecateurError("model_truncated", "The ONNX file ends early.", hint=_EXPORT)
@@ -98,20 +96,51 @@ def _decode(data: bytes) -> ModelProto:
         ) from None  # fmt: skip
 
 
+def graphs(proto: ModelProto) -> Iterator[GraphProto]:
+    """The model's graph and those that its nodes hold.
+
+    Raises:
+        SecateurError: `model_too_large` where they are nested too deeply.
+    """
+    pending = [(proto.graph, 0)]
+    while pending:
+        graph, depth = pending.pop()
+        if depth > _DEEPEST:
+            raise SecateurError(
+                "model_too_large", f"Graphs are nested over {_DEEPEST} deep.", where=_name(graph)
+            )
+        yield graph
+        for node in graph.node:
+            pending.extend((inner, depth + 1) for _, inner in subgraphs(node))
+
+
+def subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
+    """The graphs that a node holds, with the attributes' names."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.name, attribute.g
+        for inner in attribute.graphs:
+            yield attribute.name, inner
+
+
+def _name(graph: GraphProto) -> str:
+    return shown(graph.name) if isinstance(graph.name, str) else "graph"
+
+
 def _check_text(proto: ModelProto) -> None:
     """Protocol buffers hand out text that is not UTF-8 as bytes, which no name may be."""
-    graph = proto.graph
-    values = (*graph.input, *graph.output, *graph.value_info)
-    texts: list[object] = [proto.producer_name, proto.producer_version, graph.name]
+    texts: list[object] = [proto.producer_name, proto.producer_version]
     texts += [o.domain for o in proto.opset_import]
     texts += [part for f in proto.functions for part in (f.name, f.domain)]
-    texts += [tensor.name for tensor in graph.initializer]
-    for value in values:
-        texts.append(value.name)
-        texts += [d.dim_param for d in value.type.tensor_type.shape.dim]
-    for node in graph.node:
-        texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
-        texts += [part for a in node.attribute for part in (a.name, a.ref_attr_name)]
+    for graph in graphs(proto):
+        texts.append(graph.name)
+        texts += [tensor.name for tensor in graph.initializer]
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            texts.append(value.name)
+            texts += [d.dim_param for d in value.type.tensor_type.shape.dim]
+        for node in graph.node:
+            texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
+            texts += [part for a in node.attribute for part in (a.name, a.ref_attr_name)]
     if not all(isinstance(text, str) for text in texts):
         raise SecateurError(
             "model_unreadable", "A name in the ONNX file is not UTF-8 text.", hint=_EXPORT
@@ -119,10 +148,10 @@ def _check_text(proto: ModelProto) -> None:
 
 
 def _check_size(proto: ModelProto, limits: Limits) -> None:
-    if len(proto.graph.node) > limits.nodes:
+    steps = sum(len(graph.node) for graph in graphs(proto))
+    if steps > limits.nodes:
         raise SecateurError(
-            "model_too_large",
-            f"The graph has {len(proto.graph.node)} nodes; the limit is {limits.nodes}.",
+            "model_too_large", f"The graph has {steps} nodes; the limit is {limits.nodes}."
         )
     count = numbers = 0
     for tensor, name in tensors(proto):
@@ -148,15 +177,16 @@ def _check_size(proto: ModelProto, limits: Limits) -> None:
 
 
 def tensors(proto: ModelProto) -> Iterator[tuple[TensorProto, str]]:
-    """Every tensor of the top-level graph with a name to show: initialisers and attributes."""
-    for tensor in proto.graph.initializer:
-        yield tensor, shown(tensor.name)
-    for node in proto.graph.node:
-        for attribute in node.attribute:
-            if attribute.type == AttributeProto.TENSOR:
-                yield attribute.t, shown(node.output[0] if node.output else node.name)
-            for tensor in attribute.tensors:
-                yield tensor, shown(node.name)
+    """Every tensor with a name to show: initialisers and attributes, in subgraphs too."""
+    for graph in graphs(proto):
+        for tensor in graph.initializer:
+            yield tensor, shown(tensor.name)
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.TENSOR:
+                    yield attribute.t, shown(node.output[0] if node.output else node.name)
+                for tensor in attribute.tensors:
+                    yield tensor, shown(node.name)
 
 
 def _check_self_contained(proto: ModelProto) -> None:
@@ -173,14 +203,15 @@ def _check_self_contained(proto: ModelProto) -> None:
 
 def _check_vocabulary(proto: ModelProto) -> None:
     """Opset, domains, functions and sparse constants."""
-    foreign = Counter(
-        shown(f"{node.domain}.{node.op_type}")
-        for node in proto.graph.node
-        if node.domain not in _DEFAULT_DOMAINS
-    )
-    foreign.update(shown(f"function {f.name}") for f in proto.functions)
-    if proto.graph.sparse_initializer:
-        foreign["sparse_initializer"] = len(proto.graph.sparse_initializer)
+    foreign = Counter(shown(f"function {f.name}") for f in proto.functions)
+    for graph in graphs(proto):
+        foreign.update(
+            shown(f"{node.domain}.{node.op_type}")
+            for node in graph.node
+            if node.domain not in _DEFAULT_DOMAINS
+        )
+        if graph.sparse_initializer:
+            foreign["sparse_initializer"] += len(graph.sparse_initializer)
     if foreign:
         named = sorted(foreign)[:_MOST_NAMED]
         more = f" and {len(foreign) - len(named)} more" if len(foreign) > len(named) else ""

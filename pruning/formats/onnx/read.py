@@ -1,40 +1,67 @@
 """An ONNX file to a trainable module, its facts, and the ties between the two."""
 
+import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnx import ModelProto, TensorProto
+import numpy as np
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from pruning.errors import SecateurError
-from pruning.facts import ModelFacts
+from pruning.formats.contract import Imported
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.binding import Binding
-from pruning.formats.onnx.builder import Builder, Node
+from pruning.formats.onnx.builder import Builder
 from pruning.formats.onnx.facts import collect_facts
-from pruning.formats.onnx.graph import FLOATS, Graph, read_graph, type_name
+from pruning.formats.onnx.fold import simplify
+from pruning.formats.onnx.graph import FLOATS, Graph, label, type_name
 from pruning.formats.onnx.module import OnnxModule
+from pruning.formats.onnx.node import Node
 from pruning.formats.onnx.ops import OPERATORS
 from pruning.formats.onnx.parse import parse, shown
+from pruning.formats.onnx.write import UNSHARED, held_tensors, write_onnx
+
+_MARK = re.compile(f"{re.escape(UNSHARED)}[0-9]+$")
 
 
 @dataclass
-class ImportedModel:
-    """A model as uploaded and as a module.
+class ImportedModel(Imported):
+    """A model as uploaded and as a module, which computes in float32 what is float16 in the file.
 
     Attributes:
-        module: Trainable, in eval mode; float16 models compute in float32.
-        facts: What intake learned.
         proto: The uploaded model, never changed.
         bindings: For each tensor of the file that is a parameter or statistic of the module, how.
-        weight_names: `module.path.weight` to the tensor's name in the file, shared ones included.
+        frozen: Tensors of the file that something other than a parameter reads too.
     """
 
     module: OnnxModule
-    facts: ModelFacts
-    proto: ModelProto
-    bindings: list[Binding]
-    weight_names: dict[str, str]
+    proto: ModelProto = field(kw_only=True)
+    bindings: list[Binding] = field(kw_only=True)
+    frozen: frozenset[str] = field(kw_only=True, default=frozenset())
+
+    def write(self, folder: Path, stem: str) -> list[Path]:
+        """Writes the uploaded model with the module's current parameters and statistics."""
+        path = folder / f"{stem}.onnx"
+        write_onnx(self, path)
+        return [path]
+
+    def tensors(self) -> Mapping[str, np.ndarray]:
+        """Initialisers and Constant nodes by name, those of subgraphs among them."""
+        return held_tensors(self.proto)
+
+    def skeleton(self) -> object:
+        """All of the file but the tensors' numbers, as if shared tensors had not been copied."""
+        proto = self.proto
+        head = ModelProto()
+        head.CopyFrom(ModelProto(
+            ir_version=proto.ir_version, opset_import=proto.opset_import,
+            producer_name=proto.producer_name, producer_version=proto.producer_version,
+            domain=proto.domain, model_version=proto.model_version, doc_string=proto.doc_string,
+            metadata_props=proto.metadata_props,
+        ))  # fmt: skip
+        return [head.SerializeToString(deterministic=True), _graph_skeleton(proto.graph)]
 
 
 def read_onnx(source: bytes | Path | str, limits: Limits | None = None) -> ImportedModel:
@@ -49,8 +76,9 @@ def read_onnx(source: bytes | Path | str, limits: Limits | None = None) -> Impor
             `external_data`, `weights_non_finite`; always with the node or tensor in `where`.
     """
     limits = limits or Limits()
-    proto = parse(source if isinstance(source, bytes) else Path(source), limits)
-    graph = read_graph(proto)
+    path = Path() if isinstance(source, bytes) else Path(source)
+    proto = parse(source if isinstance(source, bytes) else path, limits)
+    graph = simplify(proto, OPERATORS, limits)
     _check_operators(graph)
     _check_inputs(graph)
     builder = Builder(graph)
@@ -64,7 +92,20 @@ def read_onnx(source: bytes | Path | str, limits: Limits | None = None) -> Impor
     module = builder.finish()
     names = _weight_names(module, builder.bindings)
     facts = collect_facts(graph, module, names, limits)
-    return ImportedModel(module, facts, proto, list(builder.bindings.values()), names)
+    return ImportedModel(
+        module=module,
+        facts=facts,
+        weight_names=names,
+        source=path,
+        proto=proto,
+        bindings=builder.bindings,
+        frozen=frozenset(graph.frozen),
+    )
+
+
+def read(source: Path, limits: Limits) -> ImportedModel:
+    """As `pruning.formats.contract` asks: the model in a file."""
+    return read_onnx(source, limits)
 
 
 def _check_operators(graph: Graph) -> None:
@@ -77,7 +118,7 @@ def _check_operators(graph: Graph) -> None:
     raise SecateurError(
         "operator_unsupported",
         f"The graph uses operators that are not read: {listed}.",
-        where=Node(first, graph.uses).label,
+        where=label(first),
         hint="Export without them, or without graph optimisation; "
         "details.operators lists all of them.",
         operators=sorted(names),
@@ -112,8 +153,8 @@ def _check_inputs(graph: Graph) -> None:
             )
 
 
-def _weight_names(module: OnnxModule, bindings: dict[str, Binding]) -> dict[str, str]:
-    owner = {id(module.get_parameter(b.path)): s for s, b in bindings.items() if _is_weight(b)}
+def _weight_names(module: OnnxModule, bindings: list[Binding]) -> dict[str, str]:
+    owner = {id(module.get_parameter(b.path)): b.source for b in bindings if _is_weight(b)}
     return {
         path: owner[id(parameter)]
         for path, parameter in module.named_parameters(remove_duplicate=False)
@@ -122,3 +163,39 @@ def _weight_names(module: OnnxModule, bindings: dict[str, Binding]) -> dict[str,
 
 def _is_weight(binding: Binding) -> bool:
     return not binding.path.rpartition(".")[2].startswith("running_")
+
+
+def _graph_skeleton(graph: GraphProto) -> list[object]:
+    def plain(name: str) -> str:
+        return _MARK.sub("", name)
+
+    held = {tensor.name for tensor in graph.initializer}
+    ends = [
+        v.SerializeToString(deterministic=True)
+        for v in (*graph.input, *graph.output, *graph.value_info)
+        if not (v.name in held and _MARK.search(v.name))
+    ]
+    tensors = [
+        (t.name, t.data_type, tuple(t.dims)) for t in graph.initializer if not _MARK.search(t.name)
+    ]
+    steps = [
+        (n.op_type, n.domain, n.name, *map(plain, n.input), "->", *n.output, *_attributes(n))
+        for n in graph.node
+    ]
+    return [graph.name, graph.doc_string, ends, tensors, steps]
+
+
+def _attributes(node: NodeProto) -> list[object]:
+    found: list[object] = []
+    for attribute in node.attribute:
+        value: object
+        if attribute.type == AttributeProto.GRAPH:
+            value = _graph_skeleton(attribute.g)
+        elif node.op_type != "Constant":
+            value = attribute.SerializeToString(deterministic=True)
+        elif attribute.type == AttributeProto.TENSOR:
+            value = (attribute.t.data_type, tuple(attribute.t.dims))
+        else:
+            value = (attribute.type, len(attribute.floats))
+        found.append((attribute.name, value))
+    return found

@@ -1,59 +1,74 @@
 """The shapes of all values as ONNX's own inference gives them: fast, and before anything runs."""
 
+from collections.abc import Mapping
+from math import prod
+
 import onnx.shape_inference
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from pruning.formats.onnx.binding import Route
+from pruning.formats.onnx.graph import Constant, Graph, Shapes
 
 # Larger constants are never sizes or axes; inference gets their shape without their numbers.
 _SMALL = 1024
 
-Shape = tuple[int | None, ...]
+Fixed = Mapping[str, tuple[int | None, ...]]
 
 
-def infer_shapes(proto: ModelProto, batch: int | None = None) -> dict[str, tuple[Shape, int]]:
+def infer_shapes(graph: Graph, batch: int | None = None, fixed: Fixed | None = None) -> Shapes:
     """Shape and bytes a number of every value that inference reaches; empty where it gives up.
 
     What the file itself declares of values in between and of outputs is not believed.
 
     Args:
-        proto: A checked model.
+        graph: Of a checked model.
         batch: What the first size of each input is taken to be; as declared where left out.
+        fixed: What open sizes of inputs are taken to be, by input; None keeps a size as declared.
     """
+    proto = graph.proto
     light = ModelProto(ir_version=max(proto.ir_version, 4), opset_import=proto.opset_import)
-    _lighten(proto.graph, light.graph, batch)
+    light.graph.name = "graph"
+    light.graph.node.extend(graph.nodes)
+    for value in graph.inputs:
+        copy = light.graph.input.add()
+        copy.CopyFrom(value)
+        dims = copy.type.tensor_type.shape.dim
+        for dim, size in zip(dims, (fixed or {}).get(value.name, ()), strict=False):
+            if size is not None:
+                dim.dim_value = size
+        if batch is not None and dims:
+            dims[0].dim_value = batch
+    read = {name for node in graph.nodes for name in node.input}
+    for name in sorted(read & graph.constants.keys()):
+        _lighten(graph.constants[name], name, light)
+    kinds = {v.name: v.type.tensor_type.elem_type for v in proto.graph.output}
+    for name in graph.outputs:
+        bare = light.graph.output.add(name=name)
+        bare.type.tensor_type.elem_type = kinds[name]
     try:
         inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
     except Exception:  # shapes stay unknown, which callers must expect anyhow
         return {}
-    found = {}
+    found: Shapes = {}
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         kind = value.type.tensor_type
         if value.type.HasField("tensor_type") and kind.HasField("shape"):
-            dims = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
-            found[value.name] = (dims, _itemsize(kind.elem_type))
+            sizes = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+            found[value.name] = (sizes, _itemsize(kind.elem_type))
     return found
 
 
-def _lighten(graph: GraphProto, light: GraphProto, batch: int | None) -> None:
-    light.name = graph.name or "graph"
-    light.node.extend(graph.node)
-    constants = {tensor.name for tensor in graph.initializer}
-    for value in graph.input:
-        if value.name in constants:
-            continue
-        copy = light.input.add()
-        copy.CopyFrom(value)
-        if batch is not None and copy.type.tensor_type.shape.dim:
-            copy.type.tensor_type.shape.dim[0].dim_value = batch
-    for tensor in graph.initializer:
-        if sum(tensor.dims) <= _SMALL and tensor.ByteSize() <= 64 * _SMALL:
-            light.initializer.add().CopyFrom(tensor)
+def _lighten(constant: Constant, name: str, light: ModelProto) -> None:
+    if prod(constant.shape) <= _SMALL:
+        if isinstance(constant.tensor, TensorProto) and constant.route == Route(constant.shape):
+            copy = light.graph.initializer.add()
+            copy.CopyFrom(constant.tensor)
+            copy.name = name
         else:
-            light.input.append(
-                helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
-            )
-    for value in graph.output:
-        bare = light.output.add(name=value.name)
-        bare.type.tensor_type.elem_type = value.type.tensor_type.elem_type
+            light.graph.initializer.append(numpy_helper.from_array(constant.value, name))
+        return
+    dtype = helper.np_dtype_to_tensor_dtype(constant.dtype)
+    light.graph.input.append(helper.make_tensor_value_info(name, dtype, constant.shape))
 
 
 def _itemsize(kind: int) -> int:
@@ -61,4 +76,4 @@ def _itemsize(kind: int) -> int:
         size = int(helper.tensor_dtype_to_np_dtype(kind).itemsize)
     except (KeyError, TypeError):
         return 8
-    return 4 if kind == TensorProto.FLOAT16 else size
+    return 4 if kind in (TensorProto.FLOAT16, TensorProto.BFLOAT16) else size

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pruning.data.npz import check_npz, load, read_npz
+from pruning.data.npz import check, load, read_npz
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts, TensorFact
 from pruning.formats.limits import Limits
@@ -75,7 +75,7 @@ def test_arrays_come_back_as_saved(path, save):
 
 def test_facts_of_a_dataset(path):
     np.savez(path, x=X, target=T)
-    found = check_npz(path)
+    found = check(path)
     assert (found.samples, found.bytes) == (6, X.nbytes + T.nbytes)
     assert [a.model_dump() for a in found.arrays] == [
         {"name": "x", "dtype": "float32", "shape": [6, 3, 4]}
@@ -83,9 +83,9 @@ def test_facts_of_a_dataset(path):
     assert found.target is not None
     assert (found.target.classes, found.target.dtype) == (5, "int64")
     np.savez(path, x=X)
-    assert check_npz(path).target is None
+    assert check(path).target is None
     np.savez(path, x=X, target=X[:, 0])
-    assert check_npz(path).target.classes is None
+    assert check(path).target.classes is None
 
 
 def test_load_orders_and_casts_for_the_model(path):
@@ -148,7 +148,7 @@ def test_types_that_are_no_plain_numbers_are_refused(path, array):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("read", [read_npz, check_npz])
+@pytest.mark.parametrize("read", [read_npz, check])
 def test_non_finite_numbers_are_refused_by_name(path, value, read):
     x = X.copy()
     x[3, 1, 2] = value
@@ -158,25 +158,25 @@ def test_non_finite_numbers_are_refused_by_name(path, value, read):
 
 def test_first_dimensions_must_agree(path):
     np.savez(path, x=X, target=T[:4])
-    refused(lambda: check_npz(path), "data_shape", "target 4")
+    refused(lambda: check(path), "data_shape", "target 4")
     np.savez(path, x=np.float32(1))
-    refused(lambda: check_npz(path), "data_shape", "0 dimensions")
+    refused(lambda: check(path), "data_shape", "0 dimensions")
 
 
 def test_empty_data(path):
     np.savez(path, x=X[:0])
-    refused(lambda: check_npz(path), "data_empty")
+    refused(lambda: check(path), "data_empty")
     np.savez(path)
-    refused(lambda: check_npz(path), "data_empty")
+    refused(lambda: check(path), "data_empty")
     np.savez(path, target=T)
-    refused(lambda: check_npz(path), "data_empty", "no array")
+    refused(lambda: check(path), "data_empty", "no array")
 
 
 def test_labels_below_zero_or_of_type_bool(path):
     np.savez(path, x=X, target=T - 1)
-    refused(lambda: check_npz(path), "target_invalid", "-1")
+    refused(lambda: check(path), "target_invalid", "-1")
     np.savez(path, x=X, target=T > 0)
-    refused(lambda: check_npz(path), "data_dtype")
+    refused(lambda: check(path), "data_dtype")
 
 
 @pytest.mark.parametrize("name", ["../x.npy", "a/b.npy", "a\\b.npy", "/etc/x.npy", "x\0.npy"])
@@ -267,7 +267,7 @@ def test_a_member_that_unpacks_to_more_than_it_says(path):
 
 def test_checking_holds_one_piece_at_a_time(path):
     np.savez(path, x=np.random.default_rng(0).standard_normal((4_000_000, 2)))
-    assert peak(lambda: check_npz(path)) < 8e6
+    assert peak(lambda: check(path)) < 8e6
 
 
 def test_a_directory_that_claims_gigabytes_is_refused(path):

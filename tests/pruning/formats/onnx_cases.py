@@ -59,7 +59,9 @@ class Net:
             self.initializers,
         )
         model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8 + 2 * (opset > 20)
+            graph,
+            opset_imports=[helper.make_opsetid("", opset)],
+            ir_version=(8 if opset > 12 else 4) + 2 * (opset > 20),
         )
         shaped = onnx.shape_inference.infer_shapes(model)
         for ours, inferred in zip(model.graph.output, shaped.graph.output, strict=True):

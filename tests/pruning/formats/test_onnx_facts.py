@@ -108,14 +108,6 @@ def test_one_tensor_in_two_layers_is_one_parameter():
     assert difference(model, x) < 1e-5
 
 
-def test_a_tensor_in_two_layouts_is_refused():
-    net = Net()
-    net.weight("w", 4, 4)
-    net.op("MatMul", ["x", "w"], "a")
-    net.op("Gemm", ["a", "w"], "y", transB=1)
-    refused(net.model({"x": ["n", 4]}, ["y"]), "operator_attribute_unsupported", "another layout")
-
-
 def test_a_weight_also_used_as_a_value_follows_the_parameter():
     """An embedding table tied to the output layer: both see a change."""
     net = Net()

@@ -9,20 +9,40 @@ from collections.abc import Callable
 from pruning.formats.onnx.builder import Builder, Node
 from pruning.formats.onnx.ops import (
     activations,
+    attention,
     constants,
     convolution,
+    einsum,
     elementwise,
     linear,
     normalization,
+    norms,
+    padding,
+    pointwise,
     pooling,
+    pools,
+    ranking,
+    rearrange,
+    recurrent,
     reductions,
+    refused,
+    resize,
+    sampling,
+    scatter,
     selection,
     shaping,
+    spectral,
+    standardize,
+    transposed,
+    trigonometry,
 )
 
+# Of two families that read an operator, the later one does.
 _FAMILIES = (
-    activations, constants, convolution, elementwise, linear,
-    normalization, pooling, reductions, selection, shaping,
+    activations, constants, convolution, elementwise, linear, normalization, pooling, reductions,
+    selection, shaping,
+    attention, einsum, norms, padding, pointwise, pools, ranking, rearrange, recurrent, refused,
+    resize, sampling, scatter, spectral, standardize, transposed, trigonometry,
 )  # fmt: skip
 
 OPERATORS: dict[str, Callable[[Node, Builder], None]] = {

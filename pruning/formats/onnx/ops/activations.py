@@ -1,13 +1,16 @@
 """Activations: functions of one tensor, applied elementwise or along one axis."""
 
+import math
+from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.values import Value, number, tensors
+from pruning.formats.onnx.values import Value, axis_of, number, tensors
 
 
 def _unary(function):  # type: ignore[no-untyped-def]
@@ -90,24 +93,45 @@ def prelu(x: Value, slope: Value) -> Tensor:
 
 
 def _clip(node: Node, builder: Builder) -> None:
-    builder.call(node, clip, [node.input(0), node.input(1), node.input(2)])
+    low = node.attributes.float("min") if builder.opset < 11 else None
+    high = node.attributes.float("max") if builder.opset < 11 else None
+    inputs = [node.input(0), node.input(1), node.input(2)]
+    builder.call(node, partial(clip, lowest=low, highest=high), inputs)
 
 
-def clip(x: Value, low: Value | None, high: Value | None) -> Tensor:
-    """X limited to [low, high], either of which may be missing."""
-    (x,) = tensors(x)
-    if low is not None:
-        x = x.clamp(min=number(low, "Clip's minimum"))
-    if high is not None:
-        x = x.clamp(max=number(high, "Clip's maximum"))
-    return x
+def clip(
+    x: Value,
+    low: Value | None,
+    high: Value | None,
+    lowest: float | None = None,
+    highest: float | None = None,
+) -> Value:
+    """X limited to [low, high], either of which may be missing; before opset 11 attributes."""
+    least = lowest if low is None else number(low, "Clip's minimum")
+    most = highest if high is None else number(high, "Clip's maximum")
+    if isinstance(x, Tensor):
+        x = x if least is None else x.clamp(min=least)
+        return x if most is None else x.clamp(max=most)
+    x = x if least is None else np.maximum(x, np.asarray(least, x.dtype))
+    return x if most is None else np.minimum(x, np.asarray(most, x.dtype))
 
 
 def _along_axis(function):  # type: ignore[no-untyped-def]
     def build(node: Node, builder: Builder) -> None:
-        _with(node, builder, function, dim=node.attributes.int("axis", -1))
+        if builder.opset >= 13:
+            _with(node, builder, function, dim=node.attributes.int("axis", -1))
+        else:
+            axis = node.attributes.int("axis", 1)
+            _with(node, builder, partial(flattened, function), axis=axis)
 
     return build
+
+
+def flattened(function: Callable[..., Tensor], x: Tensor, axis: int) -> Tensor:
+    """The function along all axes from `axis` on together, as before opset 13."""
+    start = x.dim() if axis == x.dim() else axis_of(axis, x.dim(), "Softmax")
+    rows = x.reshape((math.prod(x.shape[:start]), math.prod(x.shape[start:])))
+    return function(rows, dim=1).reshape(x.shape)
 
 
 OPERATORS = {

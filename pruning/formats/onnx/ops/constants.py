@@ -1,15 +1,35 @@
 """Operators that pass a value on or make one from a shape or a type."""
 
+import math
 from functools import partial
 
 import numpy as np
 import torch
 from onnx import helper
+from torch import nn
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.binding import computing_dtype
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.values import LARGEST, Host, Value, affordable, ints, is_host
+from pruning.formats.onnx.values import LARGEST, Host, Value, affordable, ints, is_host, number
+
+_CAST = frozenset(
+    [
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "bfloat16",
+        "float32",
+        "float64",
+    ]
+)
 
 
 def _identity(node: Node, builder: Builder) -> None:
@@ -22,11 +42,18 @@ def same(x: Value) -> Value:
 
 
 def _dropout(node: Node, builder: Builder) -> None:
+    """Whatever mode the file asks for, evaluation keeps every number; training drops again."""
     node.attributes.int("seed")
-    training = builder.constant(node.input(2))
-    if node.input(2) and (training is None or training.value.any()):
-        raise node.unsupported("training_mode", "Export the model in evaluation mode.")
-    _identity(node, builder)
+    ratio = node.attributes.float("ratio", 0.5)
+    if node.input(1):
+        given = builder.constant(node.input(1))
+        if given is None or given.value.size != 1:
+            raise node.unsupported("a ratio that is not a constant")
+        ratio = float(given.value.reshape(-1)[0])
+    if not 0 <= ratio < 1:
+        raise node.invalid(f"a ratio of {ratio:g}")
+    path = builder.place(nn.Dropout(ratio), ("", None, node), "dropout")
+    builder.layer(node, path, node.inputs[0] or "", node.one_output())
 
 
 def _cast(node: Node, builder: Builder) -> None:
@@ -37,7 +64,7 @@ def _cast(node: Node, builder: Builder) -> None:
         dtype = np.dtype(helper.tensor_dtype_to_np_dtype(to))
     except KeyError:
         raise node.invalid(f"an unknown type {to}") from None
-    if dtype.kind not in "fiub" or str(dtype).startswith(("bf", "float8", "float4", "int4", "u4")):
+    if dtype.name not in _CAST:
         raise node.unsupported(f"a cast to {dtype.name}")
     builder.call(node, partial(cast, dtype=computing_dtype(dtype)), [node.input(0)])
 
@@ -74,10 +101,11 @@ def _range(node: Node, builder: Builder) -> None:
 
 def arange(start: Value, limit: Value, delta: Value) -> Host:
     """start, start + delta, ... below limit, on the host."""
-    (first,), (stop,), (step,) = (ints(v, "Range's bounds") for v in (start, limit, delta))
-    if step == 0 or abs((stop - first) / step) > LARGEST:
+    first, stop, step = (number(v, "Range's bounds") for v in (start, limit, delta))
+    if step == 0 or not abs((stop - first) / step) <= LARGEST:
         raise SecateurError("model_too_large", f"Range({first}, {stop}, {step}) is too long.")
-    return np.arange(first, stop, step, dtype=np.asarray(start).dtype)
+    count = max(0, math.ceil((stop - first) / step))
+    return (first + np.arange(count) * step).astype(np.asarray(start).dtype)
 
 
 OPERATORS = {

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from pruning.formats.onnx.binding import Layout
 from pruning.formats.onnx.builder import Builder, Node
+from pruning.formats.onnx.ops.layers import plain
 from pruning.formats.onnx.ops.spatial import Window, pad
 from pruning.formats.onnx.values import Value, tensors
 
@@ -18,32 +19,32 @@ _CLASSES: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
 
 def _conv(node: Node, builder: Builder) -> None:
     weight, bias = builder.constant(node.input(1)), builder.constant(node.input(2))
+    builder.refuse_computed(node, node.input(1), "weight")
     for index, constant, what in ((1, weight, "weight"), (2, bias, "bias")):
-        builder.refuse_computed(node, node.input(index), what)
         if node.input(index) and constant is None:
             raise node.unsupported(f"a {what} that is not a constant")
-    if weight is None or weight.value.ndim < 3:
+    if weight is None or len(weight.shape) < 3:
         raise node.invalid("the weight has no spatial axis")
-    shape = weight.value.shape
+    shape = weight.shape
     groups = node.attributes.int("group", 1)
     kernel = tuple(node.attributes.ints("kernel_shape", list(shape[2:])))
     if kernel != shape[2:]:
         raise node.invalid(f"kernel_shape {list(kernel)} for a weight of shape {list(shape)}")
     if min(shape) < 1 or groups < 1 or shape[0] % groups:
         raise node.invalid(f"group={groups} for a weight of shape {list(shape)}")
-    if bias is not None and bias.value.shape != (shape[0],):
-        raise node.invalid(f"a bias of shape {list(bias.value.shape)} for {shape[0]} channels")
+    if bias is not None and bias.shape != (shape[0],):
+        raise node.invalid(f"a bias of shape {list(bias.shape)} for {shape[0]} channels")
     window = Window(node, kernel)
-    layer = _CLASSES[len(kernel)](
+    layer = plain(
+        _CLASSES[len(kernel)],
         shape[1] * groups,
         shape[0],
-        kernel,  # type: ignore[arg-type]
-        stride=window.strides,  # type: ignore[arg-type]
-        padding=tuple(b for b, _ in window.pads) if window.symmetric else 0,  # type: ignore[arg-type]
-        dilation=window.dilations,  # type: ignore[arg-type]
+        kernel,
+        stride=window.strides,
+        padding=tuple(b for b, _ in window.pads) if window.symmetric else 0,
+        dilation=window.dilations,
         groups=groups,
         bias=bias is not None,
-        device="meta",
     )
     name = node.inputs[1] or ""
     shown = name if name.endswith(".weight") else weight.source

@@ -1,5 +1,7 @@
 """Batch and layer normalisation as torch's own layers."""
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -7,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pruning.formats.onnx.binding import Layout
 from pruning.formats.onnx.builder import Builder, Node
 from pruning.formats.onnx.graph import Constant
+from pruning.formats.onnx.ops.layers import plain
 
 
 class BatchNormAnyd(_BatchNorm):
@@ -27,15 +30,18 @@ _CLASSES: dict[int | None, type[_BatchNorm]] = {
 def _batch_norm(node: Node, builder: Builder) -> None:
     epsilon = node.attributes.float("epsilon", 1e-5)
     momentum = node.attributes.float("momentum", 0.9)
-    if node.attributes.int("training_mode", 0):
-        raise node.unsupported("training_mode", "Export the model in evaluation mode.")
+    # In training mode the statistics of the batch count, and the running ones are further outputs.
+    # What comes back is used for inference, so both modes are read as that of evaluation.
+    node.attributes.int("training_mode", 0)
+    if not node.attributes.int("spatial", 1):
+        raise node.unsupported("spatial=0")
     names = ("weight", "bias", "running_mean", "running_var")
     found = [_required(node, builder, i + 1, name) for i, name in enumerate(names)]
-    channels = found[0].value.size
-    if any(constant.value.shape != (channels,) for constant in found):
+    channels = prod(found[0].shape)
+    if any(constant.shape != (channels,) for constant in found):
         raise node.invalid("scale, bias, mean and variance differ in length")
     kind = _CLASSES.get(builder.rank(node.inputs[0] or ""), BatchNormAnyd)
-    layer = kind(channels, epsilon, min(max(1.0 - momentum, 0.0), 1.0), device="meta")
+    layer = plain(kind, channels, epsilon, min(max(1.0 - momentum, 0.0), 1.0))
     layer.num_batches_tracked = torch.zeros((), dtype=torch.long)
     first, second = node.inputs[1] or "", node.inputs[2] or ""
     path = builder.place(layer, (first, second, node), "batch_norm")
@@ -54,12 +60,12 @@ def _layer_norm(node: Node, builder: Builder) -> None:
     bias = _required(node, builder, 2, "bias") if node.input(2) else None
     rank = builder.rank(node.inputs[0] or "")
     axes = -axis if axis < 0 else None if rank is None else rank - axis
-    if axes is None or weight.value.ndim != axes or (
-        bias is not None and bias.value.shape != weight.value.shape
+    if axes is None or len(weight.shape) != axes or (
+        bias is not None and bias.shape != weight.shape
     ):  # fmt: skip
         raise node.unsupported("a scale or bias whose shape is not that of the normalised axes")
-    shape = weight.value.shape
-    layer = nn.LayerNorm(list(shape), epsilon, bias=bias is not None, device="meta")
+    shape = weight.shape
+    layer = plain(nn.LayerNorm, list(shape), epsilon, bias=bias is not None)
     names = (node.inputs[1] or "", node.input(2), node)
     path = builder.place(layer, names, "layer_norm")
     builder.bind(node, f"{path}.weight", weight, Layout(weight.permutation, shape))
@@ -69,7 +75,6 @@ def _layer_norm(node: Node, builder: Builder) -> None:
 
 
 def _required(node: Node, builder: Builder, index: int, what: str) -> Constant:
-    builder.refuse_computed(node, node.input(index), what)
     constant = builder.constant(node.input(index))
     if constant is None:
         raise node.unsupported(f"a {what} that is not a constant")

@@ -1,19 +1,51 @@
 """Operators that pick parts of a value."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pruning.errors import SecateurError
+from pruning.formats.onnx.binding import Layout
 from pruning.formats.onnx.builder import Builder, Node
+from pruning.formats.onnx.graph import Constant
+from pruning.formats.onnx.ops.layers import plain
 from pruning.formats.onnx.values import Value, affordable, axis_of, ints, is_host, tensors
 
 
 def _gather(node: Node, builder: Builder) -> None:
     axis = node.attributes.int("axis", 0)
+    table, indices = builder.constant(node.input(0)), node.input(1)
+    if table is not None and axis == 0 and _is_table(table) and builder.constant(indices) is None:
+        layout = Layout(table.permutation, table.shape)
+        if not builder.tied_otherwise(table, layout):
+            rows, width = table.shape
+            name = node.inputs[0] or ""
+            name = name if name.endswith(".weight") else table.source
+            path = builder.place(plain(Lookup, rows, width), (name, None, node), "embedding")
+            builder.bind(node, f"{path}.weight", table, layout, tied=True)
+            builder.layer(node, path, indices or "", node.one_output())
+            return
     builder.call(node, partial(gather, axis=axis), [node.input(0), node.input(1)])
+
+
+class Lookup(nn.Embedding):
+    """An embedding whose negative indices count from the end, as Gather's do."""
+
+    def forward(self, input: Value) -> Tensor:
+        """The rows of the table at the indices."""
+        (indices,) = tensors(input)
+        if is_host(input):
+            indices = indices.to(self.weight.device)
+        indices = torch.where(indices < 0, indices + self.num_embeddings, indices)
+        return nn.functional.embedding(indices.long(), self.weight)
+
+
+def _is_table(constant: Constant) -> bool:
+    """Whether a constant is a matrix of real numbers out of the file."""
+    return bool(constant.source) and len(constant.shape) == 2 and constant.is_real
 
 
 def gather(x: Value, indices: Value, axis: int) -> Value:
@@ -34,7 +66,20 @@ def gather(x: Value, indices: Value, axis: int) -> Value:
 
 
 def _slice(node: Node, builder: Builder) -> None:
-    builder.call(node, slice_axes, [node.input(i) for i in range(5)])
+    if builder.opset >= 10:
+        builder.call(node, slice_axes, [node.input(i) for i in range(5)])
+        return
+    starts, ends, axes = (node.attributes.ints(name) for name in ("starts", "ends", "axes"))
+    if starts is None or ends is None:
+        raise node.invalid("no starts or no ends")
+    given = [None if v is None else np.array(v, np.int64) for v in (starts, ends, axes)]
+    builder.call(node, partial(slice_fixed, bounds=tuple(given)), [node.input(0)])
+
+
+def slice_fixed(x: Value, bounds: tuple[Any, ...]) -> Value:
+    """Parts of x along axes with steps of one, as before opset 10."""
+    starts, ends, axes = bounds
+    return slice_axes(x, starts, ends, axes, None)
 
 
 def slice_axes(
@@ -67,15 +112,25 @@ def _split(node: Node, builder: Builder) -> None:
     axis, count = node.attributes.int("axis", 0), len(node.outputs)
     if node.attributes.int("num_outputs", count) != count:
         raise node.invalid(f"num_outputs differs from its {count} outputs")
-    function = partial(split, axis=axis, count=count)
-    builder.call(node, function, [node.input(0), node.input(1)], node.outputs)
+    fixed = node.attributes.ints("split") if builder.opset < 13 else None
+    function = partial(split, axis=axis, count=count, fixed=fixed)
+    builder.call(node, function, [node.input(0), node.input(1)], named(node))
 
 
-def split(x: Value, sizes: Value | None, axis: int, count: int) -> tuple[Value, ...]:
+def named(node: Node) -> list[str]:
+    """The outputs of a node, with a name also where the file has none."""
+    return [name or f"{node.outputs[0]}/unread {i}" for i, name in enumerate(node.outputs)]
+
+
+def split(
+    x: Value, sizes: Value | None, axis: int, count: int, fixed: list[int] | None = None
+) -> tuple[Value, ...]:
     """X cut along an axis into parts of the given sizes, or into `count` of equal size."""
     axis = axis_of(axis, len(x.shape), "Split")
     total = int(x.shape[axis])
-    if sizes is None:
+    if sizes is None and fixed is not None:
+        lengths = fixed
+    elif sizes is None:
         part = -(-total // count)
         lengths = [max(0, min(part, total - i * part)) for i in range(count)]
     else:

@@ -5,7 +5,6 @@ from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pruning.errors import SecateurError
@@ -17,7 +16,6 @@ from pruning.formats.onnx.values import (
     axis_of,
     ints,
     is_host,
-    number,
     tensors,
 )
 
@@ -145,31 +143,6 @@ def expand(x: Value, shape: Value) -> Value:
     return np.broadcast_to(x, affordable(np.broadcast_shapes(x.shape, tuple(wanted)), "Expand"))
 
 
-def _pad(node: Node, builder: Builder) -> None:
-    mode = node.attributes.string("mode", "constant")
-    if mode != "constant":
-        raise node.unsupported(f"mode={mode!r}", "Use constant padding.")
-    builder.call(node, pad_axes, [node.input(i) for i in range(4)])
-
-
-def pad_axes(x: Value, pads: Value, value: Value | None, axes: Value | None) -> Tensor:
-    """X with constant padding before and after the given axes (all where none are given)."""
-    (x,) = tensors(x)
-    sizes = ints(pads, "Pad's pads")
-    given = range(x.dim()) if axes is None else ints(axes, "Pad's axes")
-    places = [axis_of(axis, x.dim(), "Pad") for axis in given]
-    if len(sizes) != 2 * len(places):
-        raise SecateurError("model_invalid", f"Pad has {len(sizes)} pads for {len(places)} axes.")
-    both = [(0, 0)] * x.dim()
-    for i, axis in enumerate(places):
-        both[axis] = (sizes[i], sizes[i + len(places)])
-    fill = 0.0 if value is None else number(value, "Pad's value")
-    flat = [s for axis in reversed(both) for s in axis]
-    while flat and flat[-2:] == [0, 0]:
-        flat = flat[:-2]
-    return F.pad(x, flat, value=fill) if flat else x
-
-
 OPERATORS = {
     "Flatten": _flatten,
     "Reshape": _reshape,
@@ -180,5 +153,4 @@ OPERATORS = {
     "Shape": _shape,
     "Size": _size,
     "Expand": _expand,
-    "Pad": _pad,
 }

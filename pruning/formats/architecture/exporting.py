@@ -1,0 +1,190 @@
+"""Writes architecture.json and model.safetensors from a live module, and checks what it wrote."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pruning.errors import SecateurError
+from pruning.formats.architecture.build import CONSTANTS
+from pruning.formats.architecture.reading import read_architecture
+from pruning.formats.architecture.schema import (
+    FILE, FORMAT, VERSION, Architecture, Input, Output, Stored, dump,
+)  # fmt: skip
+from pruning.formats.architecture.trace import (
+    Tracer, argument_names, copied, reached, traced_constant,
+)  # fmt: skip
+from pruning.formats.limits import Limits
+
+WEIGHTS = "model.safetensors"
+_UNBOUND = Limits(parameters=2**40, model_bytes=2**50, activation_bytes=2**50, text_bytes=2**30)
+_TOLERANCE = 1e-5
+
+
+def export(
+    module: nn.Module,
+    example_inputs: Sequence[Tensor],
+    folder: Path | str,
+    input_names: Sequence[str] | None = None,
+    dynamic_batch: bool = True,
+) -> list[Path]:
+    """Writes a module as architecture.json and model.safetensors.
+
+    The module is run once on the examples and its calls are written down; what was written is read
+    again and compared with the module, also on a larger batch.
+
+    Args:
+        module: Any module; it is copied, and traced in eval mode on the CPU.
+        example_inputs: What its forward takes; the first axis of each counts samples.
+        folder: Where to; made if it is not there.
+        input_names: Names of the inputs; those of forward's arguments where left out.
+        dynamic_batch: Whether other batch sizes than the examples' can be given later.
+
+    Returns:
+        The two files.
+
+    Raises:
+        SecateurError: `operator_unsupported` with the module and the line of what can't be
+            declared, `batch_fixed`, `verification_failed`, or what the reader refuses.
+    """
+    inputs = [x.detach().cpu() for x in example_inputs]
+    _check_inputs(module, inputs)
+    if isinstance(module, nn.DataParallel):
+        module = module.module
+    names = list(input_names or argument_names(module, len(inputs)))
+    if len(names) != len(inputs):
+        raise SecateurError("usage", f"{len(names)} names for {len(inputs)} inputs.")
+    copy = copied(module)
+    state, ties = _state(copy)
+    tracer = Tracer(copy)
+    results = tracer.run(names, [x.clone() for x in inputs])
+    outputs = [
+        Output(name=name, node=tracer.name_of(value)) for name, value in _flat(results, "output")
+    ]
+    if not outputs:
+        raise SecateurError("operator_unsupported", "The module puts out no tensor.")
+    graph = reached(tracer.nodes, [o.node for o in outputs])
+    used = {node.target for node in graph if node.op == "constant"}
+    constants = {n: traced_constant(t) for n, t in tracer.constants.items() if n in used}
+    architecture = Architecture(
+        format=FORMAT,
+        version=VERSION,
+        producer=f"secateur, torch {torch.__version__.partition('+')[0]}",
+        inputs=[_input(n, x, dynamic_batch) for n, x in zip(names, inputs, strict=True)],
+        outputs=outputs,
+        layers=tracer.layers,
+        parameters=_stored(copy, state, tracer),
+        constants=constants,
+        graph=graph,
+        ties=ties,
+    )
+    large = {f"{CONSTANTS}.{n}": tracer.constants[n] for n, c in constants.items()
+             if c.values is None}  # fmt: skip
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    doubled = {name for group in ties for name in group[1:]}
+    tensors = {n: t for n, t in (state | large).items() if n not in doubled}
+    (folder / FILE).write_bytes(dump(architecture))
+    save_file({n: t.detach().clone().contiguous() for n, t in tensors.items()}, folder / WEIGHTS)
+    _verify(copied(module), folder, inputs, dynamic_batch)
+    return [folder / FILE, folder / WEIGHTS]
+
+
+def _check_inputs(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise SecateurError(
+            "operator_unsupported",
+            "The module is TorchScript, whose calls can't be seen.",
+            hint="Give the module that it was made from.",
+        )
+    if not inputs or any(x.dim() == 0 for x in inputs):
+        raise SecateurError("usage", "Each input needs a batch axis, and there has to be one.")
+
+
+def _input(name: str, value: Tensor, dynamic: bool) -> Input:
+    sizes: list[Any] = list(value.shape)
+    if dynamic:
+        sizes[0] = "batch"
+    dtype: Any = str(value.dtype).removeprefix("torch.")
+    return Input(name=name, dtype=dtype, shape=sizes)
+
+
+def _state(module: nn.Module) -> tuple[dict[str, Tensor], list[list[str]]]:
+    """All tensors of the module's state dict, and the names that share one."""
+    state = {n: t for n, t in module.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+    groups: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        groups.setdefault(id(tensor), []).append(name)
+    return state, [names for names in groups.values() if len(names) > 1]
+
+
+def _stored(module: nn.Module, state: Mapping[str, Tensor], tracer: Tracer) -> dict[str, Stored]:
+    """The tensors that belong to no layer."""
+    layers = tuple(f"{path}." for path in tracer.layers)
+    found = {}
+    for name, tensor in state.items():
+        if name.startswith(layers):
+            continue
+        dtype: Any = str(tensor.dtype).removeprefix("torch.")
+        buffer = not isinstance(tensor, nn.Parameter)
+        found[name] = Stored(shape=list(tensor.shape), dtype=dtype, buffer=buffer)
+    return found
+
+
+def _flat(value: Any, name: str) -> list[tuple[str, Tensor]]:
+    """The tensors of a result, named by the keys or positions they are at."""
+    if isinstance(value, Tensor):
+        return [(name, value)]
+    if isinstance(value, Mapping):
+        parts = [(str(key), part) for key, part in value.items()]
+    elif isinstance(value, list | tuple):
+        fields = getattr(value, "_fields", None) or [f"{name}_{i}" for i in range(len(value))]
+        parts = list(zip(fields, value, strict=True))
+    else:
+        return []
+    return [found for key, part in parts for found in _flat(part, key)]
+
+
+def _verify(module: nn.Module, folder: Path, inputs: list[Tensor], dynamic: bool) -> None:
+    imported = read_architecture(folder, _UNBOUND).module
+    _compare(module, imported, inputs, "verification_failed",
+             "A tensor may be changed in place through a view of it, or drawn at random; write "
+             "that part without.")  # fmt: skip
+    if dynamic:
+        more = [torch.cat([x, x[:1]]) for x in inputs]
+        _compare(module, imported, more, "batch_fixed",
+                 "Export with a fixed batch size: dynamic_batch=False, or --fixed-batch.")  # fmt: skip
+
+
+def _compare(
+    module: nn.Module, imported: nn.Module, inputs: list[Tensor], code: str, hint: str
+) -> None:
+    with torch.no_grad():
+        wanted = [t for _, t in _flat(module(*(x.clone() for x in inputs)), "output")]
+        try:
+            given = [t for _, t in _flat(imported(*inputs), "output")]
+        except SecateurError as error:
+            raise SecateurError(
+                code, f"What was written can't be run: {error.message}", where=error.where,
+                hint=hint,
+            ) from None  # fmt: skip
+    for index, (a, b) in enumerate(zip(wanted, given, strict=True)):
+        near = a.shape == b.shape and torch.allclose(
+            a.double(), b.double(), rtol=_bound(a), atol=_bound(a), equal_nan=True
+        )
+        if not near:
+            raise SecateurError(
+                code,
+                f"What was written computes another output_{index} than the module, for a batch "
+                f"of {len(inputs[0])}.",
+                where=f"output_{index}",
+                hint=hint,
+            )
+
+
+def _bound(value: Tensor) -> float:
+    """Halves are computed in float32 by what was written, and in halves by the module."""
+    return 3e-2 if value.dtype in (torch.float16, torch.bfloat16) else _TOLERANCE

@@ -1,0 +1,185 @@
+"""The network of an architecture.json: real layers at their own paths, called step by step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pruning.errors import SecateurError
+from pruning.formats.architecture.arguments import Parameter, references, resolve
+from pruning.formats.architecture.functions import FUNCTIONS
+from pruning.formats.architecture.layers import LAYERS
+from pruning.formats.architecture.schema import shown
+
+_FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
+             AssertionError, NotImplementedError)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of the graph.
+
+    `target` is a path of the module for a layer, a parameter or a constant, else the function's
+    name; `args` holds values and references; `last` names the values nobody reads afterwards.
+    """
+
+    name: str
+    op: Literal["layer", "function", "tensor"]
+    target: str
+    parameters: tuple[Parameter, ...] = ()
+    args: tuple[tuple[str, Any], ...] = ()
+    last: tuple[str, ...] = ()
+
+    def reads(self) -> list[str]:
+        """The nodes that this one refers to."""
+        return [name for _, value in self.args for name in references(value)]
+
+
+class Group(nn.Module):
+    """A module that holds others under their names."""
+
+
+class ArchitectureModule(Group):
+    """Runs the graph; called with the inputs in order, gives its output or a tuple of them.
+
+    Half-precision inputs are computed in float32. The graph lies in one attribute, so that layers
+    may have any name that torch allows.
+    """
+
+    def __init__(self, inputs: Sequence[str], outputs: Sequence[str], steps: list[Step]) -> None:
+        super().__init__()
+        self._secateur_graph = (tuple(inputs), tuple(outputs), _with_last(steps, set(outputs)))
+
+    @property
+    def graph(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Step, ...]]:
+        """Names of the inputs, nodes of the outputs, and all steps."""
+        return self._secateur_graph
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The network's outputs.
+
+        Raises:
+            SecateurError: `data_names` for a wrong number of inputs, `model_invalid` where a node
+                can't be computed, with its name.
+        """
+        names, wanted, steps = self._secateur_graph
+        if len(inputs) != len(names):
+            raise SecateurError(
+                "data_names", f"The model takes {len(names)} inputs, not {len(inputs)}."
+            )
+        values: dict[str, Any] = {}
+        for name, value in zip(names, inputs, strict=True):
+            half = value.dtype in (torch.float16, torch.bfloat16)
+            values[name] = value.float() if half else value
+        device = inputs[0].device
+        for step in steps:
+            values[step.name] = self._run(step, values, device)
+            for name in step.last:
+                values.pop(name, None)
+        outputs = tuple(_output(values[name], name) for name in wanted)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _run(self, step: Step, values: Mapping[str, Any], device: torch.device) -> Any:
+        if step.op == "tensor":
+            return tensor_at(self, step.target)
+        args = {}
+        for parameter, (name, value) in zip(step.parameters, step.args, strict=True):
+            args[name] = resolve(value, values)
+            if args[name] is not value and not parameter.admits(args[name]):
+                raise _failed(
+                    step, f"{name} is {_kind(args[name])}, which {parameter.kind} does not allow"
+                )
+        try:
+            if step.op == "layer":
+                # nn.LSTM asks for a tuple where the file has a list.
+                given = {k: tuple(v) if isinstance(v, list) else v for k, v in args.items()}
+                return self.get_submodule(step.target)(**given)
+            function = FUNCTIONS[step.target]
+            return function.call(*((device,) if function.placed else ()), *args.values())
+        except SecateurError:
+            raise
+        except _FAILURES as error:
+            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+                raise
+            raise _failed(step, _first_line(error)) from error
+
+
+def tensor_at(module: nn.Module, path: str) -> Tensor:
+    """The parameter or buffer at a path, also while functional calls replace it."""
+    owner, _, leaf = path.rpartition(".")
+    holder = module.get_submodule(owner)
+    value = holder._parameters.get(leaf)
+    found = holder._buffers.get(leaf) if value is None else value
+    if found is None:
+        raise KeyError(path)
+    return found
+
+
+def heads(module: ArchitectureModule) -> set[str]:
+    """Paths of layers from which an output is reached without another prunable layer between."""
+    _, outputs, steps = module.graph
+    wanted, found = set(outputs), set()
+    for step in reversed(steps):
+        if step.name not in wanted:
+            continue
+        through = True
+        if step.op == "layer":
+            layer = module.get_submodule(step.target)
+            kind = next(k for k in LAYERS.values() if k.type is type(layer))
+            inside = _heads_inside(step.target, layer, kind.heads)
+            found.update(inside)
+            through = kind.residual or not inside
+        if through:
+            wanted.update(step.reads())
+    return found
+
+
+def _heads_inside(path: str, layer: nn.Module, patterns: Sequence[str]) -> set[str]:
+    from fnmatch import fnmatchcase
+
+    prunable = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    return {
+        f"{path}.{name}" if name else path
+        for name, part in layer.named_modules()
+        if isinstance(part, prunable) and any(fnmatchcase(name, p) for p in patterns)
+    }
+
+
+def _with_last(steps: list[Step], kept: set[str]) -> tuple[Step, ...]:
+    last: dict[str, int] = {}
+    for index, step in enumerate(steps):
+        for name in (step.name, *step.reads()):
+            if name not in kept:
+                last[name] = index
+    gone: dict[int, list[str]] = {}
+    for name, index in last.items():
+        gone.setdefault(index, []).append(name)
+    return tuple(replace(s, last=tuple(gone.get(i, ()))) for i, s in enumerate(steps))
+
+
+def _output(value: Any, name: str) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise SecateurError(
+            "model_invalid", f"The output {shown(name)!r} is {_kind(value)}, no tensor.",
+            where=shown(name),
+        )  # fmt: skip
+    return value
+
+
+def _failed(step: Step, reason: str) -> SecateurError:
+    return SecateurError(
+        "model_invalid",
+        f"{shown(step.target)} can't be computed here: {reason}",
+        where=shown(step.name),
+        hint="Check the sizes of the inputs against those the model was exported with.",
+    )
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

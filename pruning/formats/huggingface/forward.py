@@ -1,0 +1,87 @@
+"""How a network is called: its inputs in order, and the tensor that losses see first."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pruning.formats.huggingface.config import Plan
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """How a sentence encoder makes one vector of a text's tokens.
+
+    Attributes:
+        mode: The first token's, the mean or the largest values over the tokens.
+        normalize: Whether it is brought to length 1.
+    """
+
+    mode: Literal["cls", "mean", "max"]
+    normalize: bool
+
+
+def input_names(plan: Plan) -> tuple[str, ...]:
+    """What the network takes, in order."""
+    if plan.most_tokens is None:
+        return ("pixel_values",)
+    segments = plan.family.segments and plan.settings.get("type_vocab_size", 2) > 1
+    return ("input_ids", "attention_mask", *(("token_type_ids",) if segments else ()))
+
+
+def positional(module: nn.Module, plan: Plan, pooling: Pooling | None) -> nn.Module:
+    """The same module with a forward pass of its inputs in order.
+
+    Its layers keep their names, since it is no wrapper: its class is one derived from its own.
+    """
+    module.__class__ = _derived(type(module))  # type: ignore[arg-type]
+    module._names = input_names(plan)  # type: ignore[assignment]
+    module._task = plan.architecture.task  # type: ignore[assignment]
+    module._bidirectional = plan.family.bidirectional  # type: ignore[assignment]
+    module._pooling = pooling  # type: ignore[assignment]
+    return module
+
+
+@cache
+def _derived(kind: type[nn.Module]) -> type[nn.Module]:
+    def forward(self: Any, *inputs: Tensor) -> Tensor:
+        named: dict[str, Any] = dict(zip(self._names, inputs, strict=True))
+        mask = named.get("attention_mask")
+        if self._bidirectional:
+            named["attention_mask"] = _added(mask)
+        outputs = kind.forward(self, **named)
+        if self._task == "span":
+            return torch.stack((outputs.start_logits, outputs.end_logits), dim=-1)
+        if self._task != "base":
+            return outputs.logits  # type: ignore[no-any-return]
+        hidden = outputs.last_hidden_state
+        if self._pooling is None:
+            return hidden  # type: ignore[no-any-return]
+        return _pooled(hidden, mask, self._pooling)
+
+    return type(kind.__name__, (kind,), {"forward": forward, "__module__": __name__})
+
+
+def _added(mask: Any) -> Tensor:
+    """What is added to attention's scores where every token sees all that are no padding.
+
+    The library skips the mask where nothing is padded, which it has to look at the values for;
+    shapes alone shall decide, so that passes without data and over single samples work.
+    """
+    least = torch.finfo(torch.float32).min
+    return (1.0 - mask[:, None, None, :].to(torch.float32)) * least
+
+
+def _pooled(hidden: Tensor, mask: Any, pooling: Pooling) -> Tensor:
+    """[N, L, D] and [N, L] to [N, D]."""
+    kept = mask[:, :, None].to(hidden.dtype)
+    if pooling.mode == "cls":
+        vector = hidden[:, 0]
+    elif pooling.mode == "mean":
+        vector = (hidden * kept).sum(1) / kept.sum(1).clamp(min=1e-9)
+    else:
+        vector = hidden.masked_fill(kept == 0, torch.finfo(hidden.dtype).min).amax(1)
+    return functional.normalize(vector, dim=1) if pooling.normalize else vector

@@ -1,0 +1,378 @@
+"""Works out at import what depends on constants alone, and decides control flow that does."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from math import prod
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto
+from torch import Tensor
+
+from pruning.errors import SecateurError
+from pruning.formats.limits import Limits
+from pruning.formats.onnx.binding import Route, computing_dtype, is_real
+from pruning.formats.onnx.control import decided, inlined
+from pruning.formats.onnx.graph import (
+    Constant,
+    Graph,
+    constant_tensor,
+    label,
+    live,
+    stored,
+)
+from pruning.formats.onnx.node import Node
+from pruning.formats.onnx.parse import opset
+from pruning.formats.onnx.values import LARGEST, axis_of
+
+Operators = dict[str, Callable[[Any, Any], None]]
+
+_ARRANGED = frozenset(("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"))
+
+FOLDED = frozenset(
+    [
+        "Abs",
+        "Add",
+        "And",
+        "ArgMax",
+        "ArgMin",
+        "BitShift",
+        "BitwiseAnd",
+        "BitwiseNot",
+        "BitwiseOr",
+        "BitwiseXor",
+        "Cast",
+        "CastLike",
+        "Ceil",
+        "Clip",
+        "Concat",
+        "ConstantOfShape",
+        "Cos",
+        "CumSum",
+        "Div",
+        "Equal",
+        "Exp",
+        "Expand",
+        "EyeLike",
+        "Flatten",
+        "Floor",
+        "Gather",
+        "GatherElements",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "IsInf",
+        "IsNaN",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "NonZero",
+        "Not",
+        "Or",
+        "Pow",
+        "Range",
+        "Reciprocal",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "Relu",
+        "Reshape",
+        "Round",
+        "ScatterElements",
+        "ScatterND",
+        "Shape",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Size",
+        "Slice",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Sum",
+        "Tanh",
+        "Transpose",
+        "Trilu",
+        "Unsqueeze",
+        "Where",
+        "Xor",
+    ]
+)
+"""Operators that are worked out at import: those whose cost is that of their result."""
+
+_MOST = 4 * LARGEST
+"""Numbers of all results worked out at import together."""
+
+
+def simplify(proto: ModelProto, operators: Operators, limits: Limits) -> Graph:
+    """The graph with constants resolved, dead nodes dropped and decided control flow in place.
+
+    Args:
+        proto: A checked model.
+        operators: The builders, whose arithmetic on host arrays gives the results.
+        limits: `nodes` bounds what unrolled loops may come to.
+
+    Raises:
+        SecateurError: `operator_attribute_unsupported` for constants of types that are not read,
+            `operator_unsupported` for control flow that data decide, `model_too_large`, or what
+            the arithmetic raises, with the node.
+    """
+    return _Folding(proto, operators, limits).graph
+
+
+class _Unfolded(Exception):  # noqa: N818 - no error: the node stays in the graph
+    """The builder wants what only a real build can give."""
+
+
+class _Folding:
+    """Stands in for a Builder: what it is asked to call is computed at once."""
+
+    def __init__(self, proto: ModelProto, operators: Operators, limits: Limits) -> None:
+        graph = proto.graph
+        self.opset = opset(proto)
+        constants = {t.name: stored(t.name, t, t.name) for t in graph.initializer}
+        outputs = [output.name for output in graph.output]
+        self.graph = Graph(
+            proto=proto,
+            inputs=[i for i in graph.input if i.name not in constants],
+            outputs=outputs,
+            constants=constants,
+        )
+        self._operators, self._limits = operators, limits
+        self._numbers = 0
+        self._left = limits.nodes
+        self._pending = deque(live(graph.node, outputs))
+        self._uses: dict[str, int] = {}
+        self._count(self._pending)
+        while self._pending:
+            self._left -= 1
+            if self._left < 0:
+                raise SecateurError(
+                    "model_too_large", f"The graph unrolls to more than {limits.nodes} nodes."
+                )
+            self._take(self._pending.popleft())
+        nodes = self.graph.nodes
+        self.graph.nodes = live(nodes, outputs)
+        self.graph.count()
+
+    def _count(self, nodes: Iterable[NodeProto]) -> None:
+        for node in nodes:
+            for name in node.input:
+                self._uses[name] = self._uses.get(name, 0) + 1
+        for name in self.graph.outputs:
+            self._uses[name] = self._uses.get(name, 0) + 1
+
+    def _take(self, node: NodeProto) -> None:
+        constants = self.graph.constants
+        kind = node.op_type
+        if kind == "Constant":
+            name = node.output[0]
+            home = self.graph.homes.get(name)
+            source = "/".join((*home.path, home.output)) if home else name
+            constants[name] = stored(name, constant_tensor(node), source)
+            return
+        if kind in ("If", "Loop"):
+            self._control(node)
+            return
+        names = [name for name in node.input if name]
+        known = all(name in constants for name in names)
+        if known and kind in _ARRANGED and (seen := self._arranged(node)) is not None:
+            constants[node.output[0]] = seen
+            return
+        if known and kind in ("Cast", "Mul", "Div") and (seen := self._adapted(node)) is not None:
+            constants[node.output[0]] = seen
+            return
+        if known and (names or kind == "ConstantOfShape") and self._fold(node):
+            return
+        self._derive(node, names)
+        self.graph.nodes.append(node)
+
+    def _derive(self, node: NodeProto, names: list[str]) -> None:
+        """Notes what is computed from stored real numbers alone, but not at import."""
+        graph = self.graph
+        if names and all(name in graph.constants or name in graph.derived for name in names):
+            graph.derived.update(dict.fromkeys(filter(None, node.output), label(node)))
+
+    def _arranged(self, node: NodeProto) -> Constant | None:
+        """The constant that a node only renames or arranges anew."""
+        constant = self.graph.constants[node.input[0]]
+        name = node.output[0]
+        if node.op_type == "Identity":
+            return constant.seen_as(name, constant.route)
+        shape = constant.shape
+        if node.op_type == "Transpose":
+            order = next((tuple(a.ints) for a in node.attribute if a.name == "perm"), None)
+            order = tuple(range(len(shape)))[::-1] if order is None else order
+            if sorted(order) != list(range(len(shape))):
+                raise SecateurError(
+                    "model_invalid",
+                    f"perm {list(order)} is no permutation of {len(shape)} axes.",
+                    where=label(node),
+                )
+            return constant.seen_as(name, constant.route.then(("turn", order)))
+        sizes = self._sizes(node, shape)
+        if sizes is None or prod(sizes) != prod(shape) or min(sizes, default=1) < 0:
+            return None  # the operator itself says what is wrong
+        return constant.seen_as(name, constant.route.then(("shape", sizes)))
+
+    def _sizes(self, node: NodeProto, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        ints: dict[str, Any] = {a.name: list(a.ints) or a.i for a in node.attribute}
+        second = node.input[1] if len(node.input) > 1 else ""
+        given = self.graph.constants[second].value if second else None
+        listed = ints.get("axes") if given is None else [int(v) for v in given.reshape(-1)]
+        if node.op_type == "Reshape":
+            return _reshaped(listed, shape) if listed and not ints.get("allowzero") else None
+        if node.op_type == "Flatten":
+            axis = axis_of(ints.get("axis", 1), len(shape) + 1, label(node)) if shape else 0
+            return (prod(shape[:axis]), prod(shape[axis:]))
+        if node.op_type == "Squeeze":
+            ones = [i for i, size in enumerate(shape) if size == 1]
+            gone = {a % len(shape) for a in listed} if listed and shape else set(ones)
+            return tuple(size for i, size in enumerate(shape) if i not in gone)
+        rank = len(shape) + len(listed or [])
+        new, old = {a % rank for a in listed or []}, iter(shape)
+        return tuple(1 if i in new else next(old, 0) for i in range(rank))
+
+    def _adapted(self, node: NodeProto) -> Constant | None:
+        """A cast among real types, or a tensor times one number: both can be written back."""
+        constants = self.graph.constants
+        first = constants[node.input[0]]
+        if not first.source or not first.is_real or prod(first.shape) < 2:
+            return None
+        if node.op_type == "Cast":
+            dtype = _cast_type(node)
+            if dtype is None or first.route.dtype or first.route.scale != 1.0:
+                return None
+            return first.seen_as(node.output[0], first.route.cast(dtype.name))
+        second = constants[node.input[1]]
+        if second.value.size != 1 or len(second.shape) > len(first.shape):
+            return None
+        factor = float(second.value.reshape(-1)[0])
+        factor = factor if node.op_type == "Mul" else 1 / factor if factor else 0.0
+        if len(first.shape) < 2 or not np.isfinite(factor) or factor == 0:
+            return None
+        route = first.route
+        scaled = Route(route.start, route.moves, route.scale * factor, route.dtype)
+        return first.seen_as(node.output[0], scaled)
+
+    def _fold(self, proto: NodeProto) -> bool:
+        build = self._operators.get(proto.op_type)
+        if build is None or proto.op_type not in FOLDED:
+            return False
+        node = Node(proto, self._uses)
+        try:
+            build(node, self)
+        except _Unfolded:
+            return False
+        if left := node.attributes.unread():
+            raise node.unsupported(f"attribute {', '.join(left)}")
+        return True
+
+    def _control(self, node: NodeProto) -> None:
+        choice = decided(node, self.graph, self._shapes)
+        nodes, constants = inlined(node, choice, self.graph, self._left)
+        self.graph.constants.update(constants)
+        for inner in nodes:
+            self._uses.update({name: self._uses.get(name, 0) + 1 for name in inner.input})
+        self._pending.extendleft(reversed(nodes))
+
+    def _shapes(self) -> dict[str, tuple[int | None, ...]]:
+        from pruning.formats.onnx.shapes import infer_shapes
+
+        return {name: shape for name, (shape, _) in infer_shapes(self.graph).items()}
+
+    # What builders ask a Builder for.
+
+    def constant(self, name: str | None) -> Constant | None:
+        """As `Builder.constant`."""
+        return self.graph.constants.get(name) if name else None
+
+    def rank(self, name: str) -> int | None:
+        """As `Builder.rank`."""
+        constant = self.graph.constants.get(name)
+        return None if constant is None else len(constant.shape)
+
+    def refuse_computed(self, node: Node, name: str | None, what: str) -> None:
+        """Nothing is a weight here."""
+
+    def call(
+        self,
+        node: Node,
+        function: Callable[..., Any],
+        inputs: list[str | None],
+        outputs: list[str] | None = None,
+    ) -> None:
+        """Computes the function of host arrays and keeps the results as constants."""
+        constants = self.graph.constants
+        given = [constants[name] for name in inputs if name]
+        arguments = [None if not name else constants[name].host() for name in inputs]
+        if sum(prod(c.shape) for c in given) > LARGEST:
+            raise _Unfolded
+        try:
+            results = function(*arguments)
+        except SecateurError as error:
+            raise SecateurError(
+                error.code, error.message, where=error.where or node.label, hint=error.hint
+            ) from None
+        except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError):
+            raise _Unfolded from None
+        results = results if isinstance(results, tuple) else (results,)
+        names = outputs if outputs is not None else [node.one_output()]
+        shape_only = node.operator in ("Shape", "Size")
+        # An array of real numbers among the arguments may be a weight that training moves.
+        real = not shape_only and any(c.is_real and prod(c.shape) > 1 for c in given)
+        origin = next((c.computed for c in given if c.computed), None)
+        origin = node.label if real and any(c.source for c in given) else origin
+        for name, result in zip(names, results, strict=False):
+            array = result.numpy() if isinstance(result, Tensor) else np.asarray(result)
+            self._numbers += array.size
+            if self._numbers > _MOST:
+                raise SecateurError(
+                    "model_too_large",
+                    f"Constants computed in the graph hold more than {_MOST} numbers.",
+                    where=node.label,
+                )
+            if name:
+                constants[name] = Constant(name, "", array, computed=origin)
+                if origin and not shape_only:
+                    self.graph.derived[name] = origin
+        if not shape_only:
+            self.graph.frozen.update(c.source for c in given if c.source)
+
+    def layer(self, *_: Any, **__: Any) -> None:
+        """Layers are built later."""
+        raise _Unfolded
+
+    place = bind = layer
+
+
+def _reshaped(sizes: list[int], shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    if any(size == 0 and i >= len(shape) for i, size in enumerate(sizes)):
+        return None
+    known = [shape[i] if size == 0 else size for i, size in enumerate(sizes)]
+    rest = prod(size for size in known if size != -1)
+    if known.count(-1) > 1 or (-1 in known and (rest < 1 or prod(shape) % rest)):
+        return None
+    return tuple(prod(shape) // rest if size == -1 else size for size in known)
+
+
+def _cast_type(node: NodeProto) -> np.dtype | None:
+    from onnx import helper
+
+    to = next((a.i for a in node.attribute if a.name == "to"), 0)
+    try:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(to))
+    except KeyError:
+        return None
+    known = dtype.name in ("float16", "bfloat16", "float32", "float64")
+    return dtype if known and is_real(computing_dtype(dtype)) else None
