@@ -170,6 +170,11 @@ def environment(
     return own
 
 
+def imported_address_space() -> int:
+    """Bytes of address space that a child takes before it has read anything."""
+    return _IMPORTED_ADDRESS_SPACE + (_CUDA_LIBRARIES if find_spec("nvidia") else 0)
+
+
 def limit_memory(leader: int, bytes_: int) -> None:
     """Bound the address space of a running child, so that a job's own limit fits a warm child.
 
@@ -182,7 +187,7 @@ def limit_memory(leader: int, bytes_: int) -> None:
     """
     if not hasattr(resource, "prlimit"):
         return
-    top = bytes_ + _IMPORTED_ADDRESS_SPACE + (_CUDA_LIBRARIES if find_spec("nvidia") else 0)
+    top = bytes_ + imported_address_space()
     bound: set[int] = set()
     # Limits are inherited: once nobody new has turned up, everybody has them.
     while new := {leader, *(processes.of_group(leader) if processes.visible() else ())} - bound:

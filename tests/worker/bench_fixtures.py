@@ -54,7 +54,11 @@ def bench(tmp_path: Path, migrated: Path) -> Iterator[Bench]:
 
 @pytest.fixture
 def service(bench: Bench, valkey: ValkeyServer) -> Bench:
-    """The bench with an empty broker."""
+    """The bench with an empty broker.
+
+    Its children name their pids and start processes, which a sandbox hides and forbids.
+    """
     valkey.client().flushall()
+    bench.settings.sandbox = "off"
     bench.settings.redis_url = f"{valkey.connection_url}/0"
     return bench

@@ -13,7 +13,8 @@ from bench import MODEL, Bench, alive, until
 from store import leases
 from store.clock import utcnow
 from store.queries import datasets, models
-from store.tables import Artifact, Blob, Checkpoint, Dataset, Job, Model
+from store.tables import Artifact, Attempt, Blob, Checkpoint, Dataset, Job, Model
+from worker import memory, processes
 from worker.answer import answer
 
 
@@ -133,7 +134,7 @@ def test_a_child_that_does_not_exit_when_done_is_made_to(bench: Bench, monkeypat
 
 
 def test_processes_left_behind_by_a_good_run_are_ended(bench: Bench):
-    _, job = bench.attempt("orphans")
+    _, job = bench.attempt("orphans", bench.place(sandbox="off"))
     assert job.state == "succeeded"
     assert not alive(job.summary["left"])
 
@@ -179,7 +180,7 @@ def when_running(
 @pytest.mark.parametrize("do", ["stand", "ignore_term", "family"])
 def test_cancel_ends_every_process_before_it_is_written(bench: Bench, do: str):
     thread, seen = when_running(bench, bench.cancel)
-    became, job = bench.attempt(do)
+    became, job = bench.attempt(do, bench.place(sandbox="off"))
     took = time.monotonic() - seen["at"]
     thread.join()
     assert became == job.state == "cancelled"
@@ -188,9 +189,25 @@ def test_cancel_ends_every_process_before_it_is_written(bench: Bench, do: str):
     assert job.error is None
 
 
+@pytest.mark.parametrize("do", ["stand", "ignore_term"])
+def test_cancel_ends_a_child_in_its_sandbox(bench: Bench, do: str):
+    living: list[int] = []
+
+    def cancel(job: str) -> None:
+        living.extend(processes.of_folder(bench.settings.slots_dir))
+        bench.cancel(job)
+
+    thread, _ = when_running(bench, cancel)
+    became, job = bench.attempt(do)
+    thread.join()
+    assert became == job.state == "cancelled"
+    assert living
+    assert not any(alive(pid) for pid in living)
+
+
 def test_a_drain_gives_the_job_back_without_counting(bench: Bench):
     thread, seen = when_running(bench, lambda _: (bench.folder / "drain").touch())
-    became, job = bench.attempt("stand")
+    became, job = bench.attempt("stand", bench.place(sandbox="off"))
     thread.join()
     assert became == "drained"
     assert (job.state, job.attempts_without_checkpoint) == ("queued", 0)
@@ -208,7 +225,7 @@ def test_a_stale_token_writes_nothing(bench: Bench):
         bench.claim()
 
     thread, seen = when_running(bench, steal)
-    became, job = bench.attempt("stand")
+    became, job = bench.attempt("stand", bench.place(sandbox="off"))
     thread.join()
     assert became == "stale"
     assert (job.state, job.attempt, job.token) == ("running", 2, 2)
@@ -228,6 +245,26 @@ def test_the_lease_is_renewed_while_the_child_lives(bench: Bench):
     bench.attempt("stand")
     thread.join()
     assert before
+
+
+@pytest.mark.parametrize("wanted", ["best", "off"])
+def test_each_attempt_keeps_the_level_that_its_child_ran_at(bench: Bench, wanted: str):
+    place = bench.place(sandbox=wanted)
+    job = bench.submit("confess", limits=[])
+    assert answer(place, "cpu") == 1
+    (attempt,) = bench.rows(Attempt, job_id=job)
+    assert attempt.sandbox == place.sandbox.level
+    assert bench.job(job).summary["environ"]["SECATEUR_SANDBOX"] == attempt.sandbox
+    assert (attempt.sandbox == "limits") is (wanted == "off" or place.sandbox.reason != "")
+
+
+def test_without_a_setting_an_attempt_gets_a_share_of_the_machines_memory(bench: Bench):
+    whole = memory.machine_bytes()
+    place = bench.place(child_memory_bytes=None)
+    place.processes = 4
+    assert whole is not None
+    assert place.memory_bytes == int(whole * 0.8) // 4
+    assert bench.place(child_memory_bytes=5).memory_bytes == 5
 
 
 def test_a_damaged_blob_is_not_used(bench: Bench):

@@ -81,7 +81,9 @@ def test_the_application_keeps_no_results_and_takes_json_only():
     ("queues", "checks"), [("secateur.check", True), ("secateur.check,secateur.cpu", False)]
 )
 def test_a_pool_of_checks_imports_ahead_for_checks_alone(service: Bench, queues: str, checks: bool):
-    service.worker(app="worker.app", queues=queues, SECATEUR_WARM_CHILDREN="true")
+    service.worker(
+        app="worker.app", queues=queues, SECATEUR_WARM_CHILDREN="true", SECATEUR_SANDBOX="best"
+    )
 
     def child() -> list[bytes]:
         for pid in processes.of_folder(service.settings.slots_dir):

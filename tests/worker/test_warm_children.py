@@ -9,7 +9,8 @@ from worker.supervisor import Attempt
 
 
 def warm(bench: Bench):
-    place = bench.place(warm_children=True)
+    # Outside a sandbox, where a child knows its own pid.
+    place = bench.place(warm_children=True, sandbox="off")
     place.prepare()
     assert place._warm is not None
     return place, place._warm

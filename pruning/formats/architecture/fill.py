@@ -1,6 +1,8 @@
 """Numbers of a file into a module without any: by name, shape and type, ties kept tied."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,67 +13,108 @@ from pruning.formats.architecture.arguments import DTYPES
 from pruning.formats.architecture.build import CONSTANTS, Skeleton
 from pruning.formats.architecture.module import tensor_at
 from pruning.formats.architecture.schema import Architecture, Constant, invalid, shown
+from pruning.formats.limits import Limits
+from pruning.formats.safetensors import Arrays, read_header
+from pruning.formats.state_dict import read_state_dict
 
 _COUNTER = "num_batches_tracked"
 _PARALLEL = "module."
 
 
-def fill(
+@dataclass(frozen=True)
+class Match:
+    """Which tensor of the file goes where.
+
+    Attributes:
+        names: The path of each parameter and buffer that the file holds, and its name there.
+        groups: Each tied path's group.
+        first: For each path the one of its group whose numbers count; None without any.
+    """
+
+    names: dict[str, str]
+    groups: dict[str, list[str]]
+    first: dict[str, str | None]
+
+
+def match(
     skeleton: Skeleton, architecture: Architecture, arrays: Mapping[str, np.ndarray], file: str
-) -> dict[str, str]:
-    """Gives the module its numbers.
+) -> Match:
+    """Compares names, shapes and types, and gives the module's tensors those they will have.
 
     Args:
-        skeleton: The module; halves become float32 in it.
+        skeleton: The module without numbers.
         architecture: What is tied.
         arrays: The file's tensors; a tied one may be there once or several times.
         file: The file's name.
 
-    Returns:
-        The path of each parameter and buffer that the file holds, and its name there.
+    Raises:
+        SecateurError: `model_invalid` for tensors missing, unknown, or of another shape or type.
+    """
+    expected = set(skeleton.stored)
+    held = _names(arrays, expected)
+    _check_names(held, expected, file)
+    groups = _groups(architecture, skeleton)
+    names: dict[str, str] = {}
+    firsts: dict[str, str | None] = {}
+    for path in skeleton.stored:
+        first = next((member for member in groups.get(path, [path]) if member in held), None)
+        firsts[path] = first
+        if first is not None:
+            names[path] = held.get(path, held[first])
+            dtype = _check_fit(skeleton.module, path, names[path], arrays[names[path]])
+            bare = torch.empty_like(tensor_at(skeleton.module, path), dtype=dtype)
+            _put(skeleton.module, path, bare)
+        elif path.rpartition(".")[2] != _COUNTER:
+            raise _missing(path, file)
+    return Match(names, groups, firsts)
+
+
+def fill(skeleton: Skeleton, found: Match, arrays: Mapping[str, np.ndarray]) -> None:
+    """Gives the module its numbers; halves become float32.
 
     Raises:
-        SecateurError: `model_invalid` for tensors missing, unknown, or of another shape or type,
-            `weights_non_finite` for a parameter.
+        SecateurError: `model_invalid` for tied tensors that differ, `weights_non_finite` for a
+            parameter.
     """
-    module, expected = skeleton.module, set(skeleton.stored)
-    names = _names(arrays, expected)
-    _check_names(names, expected, file)
-    groups = _groups(architecture, skeleton)
-    shapes = {path: tuple(tensor_at(module, path).shape) for path in skeleton.stored}
+    module = skeleton.module
     for path, constant in skeleton.inline.items():
         _put(module, path, _inline(constant))
-    found = {}
-    for path in skeleton.stored:
-        group = groups.get(path, [path])
-        first = next((member for member in group if member in names), None)
+    for path, first in found.first.items():
         if first is None:
-            if path.rpartition(".")[2] != _COUNTER:
-                raise _missing(path, file)
             _put(module, path, torch.zeros((), dtype=torch.int64))
             continue
-        found[path] = name = names.get(path, names[first])
-        array = arrays[name]
-        _check_fit(module, path, name, array, shapes[path])
+        array = arrays[found.names[path]]
         if path == first:
-            _put(module, path, _computed(array))
-        elif path in names and not np.array_equal(array, arrays[names[first]], equal_nan=True):
+            if isinstance(tensor_at(module, path), nn.Parameter):
+                _check_finite(found.names[path], array)
+            _put(module, path, torch.from_numpy(computed(array)))
+        elif not np.array_equal(array, arrays[found.names[first]]):
             raise invalid(f"{shown(path)} and {shown(first)} are tied and differ", path)
-    for group in {id(group): group for group in groups.values()}.values():
-        first = next((member for member in group if member in names), group[0])
-        for member in group:
-            _put(module, member, tensor_at(module, first))
-    return found
+    for path, first in found.first.items():
+        if first is not None and first != path:
+            _put(module, path, tensor_at(module, first))
+
+
+def loaded(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or a state dict, halves as float32, without DataParallel's prefix.
+
+    Raises:
+        SecateurError: What the file's reader refuses.
+    """
+    limits = Limits(parameters=2**40, text_bytes=2**30)
+    if path.suffix == ".safetensors":
+        arrays: Mapping[str, np.ndarray] = Arrays(path, read_header(path, limits))
+    else:
+        state = read_state_dict(path, limits)
+        arrays = {name: state.array(name) for name in state.tensors}
+    names = _names(arrays, set())
+    return {bare: torch.from_numpy(computed(arrays[name])) for bare, name in names.items()}
 
 
 def computed(array: np.ndarray) -> np.ndarray:
     """A tensor of the file in the type that it is computed in: float32 for halves."""
     half = array.dtype.itemsize == 2 and array.dtype.kind not in "iub"
     return np.array(array, np.float32 if half else array.dtype, order="C")
-
-
-def _computed(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(computed(array))
 
 
 def _names(arrays: Mapping[str, np.ndarray], expected: set[str]) -> dict[str, str]:
@@ -113,22 +156,22 @@ def _missing(path: str, file: str) -> SecateurError:
     return invalid(f"{file} lacks {shown(path)!r}", path, hint)
 
 
-def _check_fit(
-    module: nn.Module, path: str, name: str, array: np.ndarray, shape: tuple[int, ...]
-) -> None:  # fmt: skip
-    if tuple(array.shape) != shape:
+def _check_fit(module: nn.Module, path: str, name: str, array: np.ndarray) -> torch.dtype:
+    """The type that the tensor is computed in."""
+    wanted = tensor_at(module, path)
+    if array.shape != tuple(wanted.shape):
         raise invalid(
-            f"{shown(name)!r} has shape {list(array.shape)} and not {list(shape)}",
+            f"{shown(name)!r} has shape {list(array.shape)} and not {list(wanted.shape)}",
             name,
             "Export the architecture and the weights from the same module.",
         )
-    wanted = tensor_at(module, path)
-    floating = array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-    if floating != wanted.is_floating_point():
+    dtype = torch.from_numpy(computed(np.empty(0, array.dtype))).dtype
+    if dtype.is_floating_point != wanted.is_floating_point():
         raise invalid(f"{shown(name)!r} is of type {array.dtype.name}", name)
-    buffer = not isinstance(wanted, nn.Parameter)
-    if buffer:
-        return
+    return dtype
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
     finite = np.isfinite(array)
     if not finite.all():
         raise SecateurError(

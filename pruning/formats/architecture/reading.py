@@ -8,7 +8,7 @@ from pruning.errors import SecateurError
 from pruning.facts import ModelFacts, TensorFact
 from pruning.formats import safetensors
 from pruning.formats.architecture.build import build, price
-from pruning.formats.architecture.fill import fill
+from pruning.formats.architecture.fill import fill, match
 from pruning.formats.architecture.module import ArchitectureModule, heads
 from pruning.formats.architecture.schema import (
     FILE, Architecture, invalid, parse, shown,
@@ -46,7 +46,6 @@ def read_architecture(source: Path, limits: Limits) -> ImportedArchitecture:
         raw = bundle.read(FILE, limits.text_bytes)
         architecture = parse(raw, limits)
         skeleton = build(architecture, limits)
-        price(skeleton, architecture.inputs, limits)
         if bundle.sizes[name] > limits.model_bytes:
             raise SecateurError(
                 "model_too_large",
@@ -56,7 +55,10 @@ def read_architecture(source: Path, limits: Limits) -> ImportedArchitecture:
         weights = _weights(name, bundle.path(name, Path(scratch.name)), scratch, limits)
         kind, prefix = bundle.kind, bundle.prefix
     module = skeleton.module
-    names = fill(skeleton, architecture, weights.arrays, weights.name)
+    found = match(skeleton, architecture, weights.arrays, weights.name)
+    price(skeleton, architecture.inputs, limits)
+    fill(skeleton, found, weights.arrays)
+    names = found.names
     weight_names = {
         path: names[path]
         for path, _ in module.named_parameters(remove_duplicate=False)

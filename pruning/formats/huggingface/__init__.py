@@ -28,6 +28,6 @@ def read(source: Path, limits: Limits) -> "HuggingFaceModel":
             not read; `model_unreadable`, `model_truncated`, `model_invalid`, `model_too_large` and
             `weights_non_finite` with the file, key or tensor in `where`.
     """
-    from pruning.formats.huggingface.read import read_folder
+    from pruning.formats.huggingface.reading import read_folder
 
     return read_folder(source, limits)

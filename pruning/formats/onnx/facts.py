@@ -68,7 +68,8 @@ def tensor_fact(value: ValueInfoProto) -> TensorFact:
     except KeyError:
         dtype = type_name(kind.elem_type).lower()
     shape: list[int | str] = [
-        d.dim_value if d.HasField("dim_value") else shown(d.dim_param) or "?"
+        # PaddlePaddle writes -1 for a size that is open.
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else shown(d.dim_param) or "?"
         for d in kind.shape.dim
     ]
     return TensorFact(name=value.name, dtype=dtype, shape=shape)

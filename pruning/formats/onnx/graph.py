@@ -134,7 +134,7 @@ class Graph:
     derived: dict[str, str] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     homes: dict[str, "Home"] = field(default_factory=dict)
-    _shapes: dict[int | None, "Shapes"] = field(default_factory=dict)
+    _shapes: dict[object, Shapes] = field(default_factory=dict)
 
     def use(self, node: NodeProto, index: int) -> Use | None:
         """Where the file has that input of the node, None where it can't be named anew there."""
@@ -144,13 +144,16 @@ class Graph:
             return (), output, index
         return None if index in home.bound else (home.path, home.output, index)
 
-    def shapes(self, batch: int | None = None) -> "Shapes":
+    def shapes(
+        self, batch: int | None = None, sizes: dict[str, tuple[int, ...]] | None = None
+    ) -> Shapes:
         """Shape and bytes a number of every value that inference reaches; see `infer_shapes`."""
         from pruning.formats.onnx.shapes import infer_shapes
 
-        if batch not in self._shapes:
-            self._shapes[batch] = infer_shapes(self, batch)
-        return self._shapes[batch]
+        key = (batch, *(sizes or {}).items())
+        if key not in self._shapes:
+            self._shapes[key] = infer_shapes(self, batch, sizes)
+        return self._shapes[key]
 
     def count(self) -> None:
         """Counts who reads what."""

@@ -1,6 +1,7 @@
 """What one pass of a module takes, and whether its batch size is free: found by running it."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from pruning.errors import SecateurError
 from pruning.facts import TensorFact
 from pruning.formats.limits import Limits
-from pruning.formats.onnx.graph import Graph, label
+from pruning.formats.onnx.graph import Graph, Shapes, label
 from pruning.formats.onnx.module import OnnxModule, Step
+from pruning.formats.onnx.spread import LARGE, SMALL, keeps_samples_apart
 
 
 def over_limit(limit: int, where: str) -> SecateurError:
@@ -38,24 +40,72 @@ class Sizes:
 
     def __call__(self, step: Step, results: tuple[Any, ...]) -> None:
         """Takes note of one step's results."""
-        for result in results:
-            self.bytes += result.nbytes
-        if self.bytes > self.limit * self.batch:
-            raise over_limit(self.limit, step.label)
+        self.add(step, sum(result.nbytes for result in results))
         if step.layer:
             self.outputs[step.layer] = (results[0].numel(), results[0].nbytes)
+
+    def add(self, step: Step, size: int) -> None:
+        """Counts the bytes of a step's results.
+
+        Raises:
+            SecateurError: `model_too_large` where they come to more than the limit.
+        """
+        self.bytes += size
+        if self.bytes > self.limit * self.batch:
+            raise over_limit(self.limit, step.label)
 
 
 def measure(
     graph: Graph, module: OnnxModule, inputs: list[TensorFact], limits: Limits
 ) -> tuple[Sizes | None, int | None]:
-    """Sizes of a pass (None where input sizes are symbolic), and the batch size if it is fixed."""
+    """Sizes of a pass, and the batch size if it is fixed.
+
+    Sizes that the file leaves open are taken to be small ones that the graph runs at, if there
+    are any; else there are no sizes.
+
+    Raises:
+        SecateurError: `model_too_large` for results over the limit, `model_invalid` where a graph
+            of fixed sizes can't run at them.
+    """
     declared = inputs[0].shape[0]
     fixed = declared if isinstance(declared, int) else None
-    if any(isinstance(size, str) for fact in inputs for size in fact.shape[1:]):
-        return None, fixed
     if any(size == 0 for fact in inputs for size in fact.shape):
         raise SecateurError("model_invalid", "An input has a size of 0.")
+    if not any(isinstance(size, str) for fact in inputs for size in fact.shape[1:]):
+        return _measure(graph, module, inputs, fixed, limits)
+    for plane, line in _OPEN:
+        try:
+            closed = [_closed(fact, plane, line) for fact in inputs]
+            sizes, batch = _measure(graph, module, closed, fixed, limits)
+        except SecateurError:
+            continue
+        return sizes, batch if fixed else None
+    return None, fixed
+
+
+_OPEN = ((64, 16), (224, 128), (48, 1024))
+"""What open sizes are tried at: those of images and volumes, and those of sequences."""
+
+
+def _closed(fact: TensorFact, plane: int, line: int) -> TensorFact:
+    size = plane if len(fact.shape) > 3 else line
+    shape = [fact.shape[0], *(size if isinstance(s, str) else s for s in fact.shape[1:])]
+    return fact.model_copy(update={"shape": shape})
+
+
+def _measure(
+    graph: Graph,
+    module: OnnxModule,
+    inputs: list[TensorFact],
+    fixed: int | None,
+    limits: Limits,
+) -> tuple[Sizes, int | None]:
+    shapes = _known(graph, inputs, SMALL)
+    sizes = _counted(module, shapes, limits)
+    if sizes is not None:
+        large = _known(graph, inputs, LARGE)
+        if keeps_samples_apart(graph, module, shapes, large):
+            return sizes, None
     free = _free(graph, module, inputs, limits)
     if free is not None:
         return free, None
@@ -66,6 +116,33 @@ def measure(
     return sizes, batch
 
 
+def _known(graph: Graph, inputs: list[TensorFact], batch: int) -> Shapes:
+    """Shapes of all values for a batch size, what else is open closed as in `inputs`."""
+    sizes = {fact.name: tuple(int(s) for s in fact.shape[1:]) for fact in inputs}
+    return graph.shapes(batch, sizes)
+
+
+def _counted(module: OnnxModule, shapes: Shapes, limits: Limits) -> Sizes | None:
+    """The sizes of a pass as its shapes tell them, None where some are not known.
+
+    Raises:
+        SecateurError: `model_too_large` over the limit.
+    """
+    sizes = Sizes(SMALL, limits.activation_bytes)
+    for step in module.steps:
+        for name in step.outputs:
+            shape, itemsize = shapes.get(name, ((), 0))
+            if None in shape:
+                return None
+            numbers = prod(shape)  # type: ignore[arg-type]
+            sizes.add(step, numbers * itemsize)
+            if step.layer and name == step.outputs[0]:
+                if name not in shapes:
+                    return None
+                sizes.outputs[step.layer] = (numbers, numbers * itemsize)
+    return sizes
+
+
 def _price(
     graph: Graph, module: OnnxModule, inputs: list[TensorFact], batch: int, limits: Limits
 ) -> None:
@@ -74,7 +151,7 @@ def _price(
     ONNX's shape inference prices most graphs in milliseconds; where it leaves a size open, a pass
     on the meta device does, which takes seconds to import.
     """
-    known = graph.shapes(batch)
+    known = _known(graph, inputs, batch)
     total = 0
     for node in graph.nodes:
         for name in filter(None, node.output):
@@ -129,11 +206,11 @@ def _free(
             raise
         return None
     for a, b in zip(large, small, strict=True):
-        if a.dim() == 0 or b.dim() == 0 or a.shape[0] != 3 or b.shape[0] != 2:
+        axes = [i for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=False)) if m != n]
+        if a.dim() != b.dim() or len(axes) != 1 or (a.shape[axes[0]], b.shape[axes[0]]) != (3, 2):
             return None
-        if a.shape[1:] != b.shape[1:]:
-            return None
-        if not torch.allclose(a[:2].double(), b.double(), rtol=1e-3, atol=1e-4, equal_nan=True):
+        first = a.narrow(axes[0], 0, 2).double()
+        if not torch.allclose(first, b.double(), rtol=1e-3, atol=1e-4, equal_nan=True):
             return None
     return sizes
 

@@ -13,7 +13,7 @@ from pruning.errors import SecateurError
 from pruning.formats.onnx.binding import Route
 from pruning.formats.onnx.values import Value, tensor
 
-_FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 Observer = Callable[["Step", tuple[Any, ...]], None]
 
 
@@ -103,7 +103,7 @@ class OnnxModule(nn.Module):
             result = call(*arguments)
         except SecateurError as error:
             raise _placed(error, step) from None
-        except _FAILURES as error:
+        except FAILURES as error:
             if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
                 raise
             raise SecateurError(

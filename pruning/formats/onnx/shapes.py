@@ -12,7 +12,7 @@ from pruning.formats.onnx.graph import Constant, Graph, Shapes
 # Larger constants are never sizes or axes; inference gets their shape without their numbers.
 _SMALL = 1024
 
-Fixed = Mapping[str, tuple[int | None, ...]]
+Fixed = Mapping[str, tuple[int, ...]]
 
 
 def infer_shapes(graph: Graph, batch: int | None = None, fixed: Fixed | None = None) -> Shapes:
@@ -23,7 +23,7 @@ def infer_shapes(graph: Graph, batch: int | None = None, fixed: Fixed | None = N
     Args:
         graph: Of a checked model.
         batch: What the first size of each input is taken to be; as declared where left out.
-        fixed: What open sizes of inputs are taken to be, by input; None keeps a size as declared.
+        fixed: All sizes of each input but the first.
     """
     proto = graph.proto
     light = ModelProto(ir_version=max(proto.ir_version, 4), opset_import=proto.opset_import)
@@ -33,11 +33,13 @@ def infer_shapes(graph: Graph, batch: int | None = None, fixed: Fixed | None = N
         copy = light.graph.input.add()
         copy.CopyFrom(value)
         dims = copy.type.tensor_type.shape.dim
-        for dim, size in zip(dims, (fixed or {}).get(value.name, ()), strict=False):
-            if size is not None:
-                dim.dim_value = size
+        for dim, size in zip(dims[1:], (fixed or {}).get(value.name, ()), strict=False):
+            dim.dim_value = size
         if batch is not None and dims:
             dims[0].dim_value = batch
+        for dim in dims:
+            if dim.HasField("dim_value") and dim.dim_value < 0:  # PaddlePaddle's open sizes
+                dim.ClearField("dim_value")
     read = {name for node in graph.nodes for name in node.input}
     for name in sorted(read & graph.constants.keys()):
         _lighten(graph.constants[name], name, light)

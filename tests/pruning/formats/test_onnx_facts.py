@@ -80,13 +80,18 @@ def test_a_graph_that_mixes_samples_has_a_fixed_batch():
     assert read_onnx(net.model({"x": [4, 3]}, ["y"]).SerializeToString()).facts.batch == 4
 
 
-def test_symbolic_sizes_leave_positions_open():
+def test_open_sizes_are_measured_at_small_ones():
     net = Net()
     net.op("Conv", ["x", net.weight("c.weight", 2, 1, 3, 3)], "y")
-    facts = read_onnx(net.model({"x": ["n", 1, "h", "w"]}, ["y"]).SerializeToString()).facts
-    assert facts.layers[0].positions is None
-    assert facts.macs is None
-    assert facts.batch is None
+    for open_size in ("h", -1):
+        model = net.model({"x": ["n", 1, "h", "w"]}, ["y"])
+        if open_size == -1:
+            for i in (0, 2, 3):
+                model.graph.input[0].type.tensor_type.shape.dim[i].dim_value = -1
+        facts = read_onnx(model.SerializeToString()).facts
+        assert facts.layers[0].positions == 62 * 62
+        assert facts.macs == 62 * 62 * 18
+        assert facts.batch is None
 
 
 def test_one_tensor_in_two_layers_is_one_parameter():

@@ -37,14 +37,21 @@ _ALONE: dict[str, str] = {
 }
 
 
+# Dropout in training mode draws random numbers; it is read as in evaluation, which is for its own
+# tests to check.
+_RANDOM = ("test_training_dropout", "test_training_dropout_default")
+
+
 @cache
 def _cases() -> dict[str, list]:
-    """The cases by the first letter of their operator, which makes groups of fair size."""
+    """The cases of operators that are read, by operator."""
     found = defaultdict(list)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for case in load_model_tests(kind="node"):
             nodes = case.model.graph.node if case.model is not None else []
+            if case.name in _RANDOM:
+                continue
             if len(nodes) == 1 and nodes[0].op_type in OPERATORS:
                 found[nodes[0].op_type].append(case)
     return dict(found)
@@ -88,12 +95,12 @@ def _verdict(case: object) -> str:
     return "agrees"
 
 
-@pytest.mark.parametrize("half", range(4))
-def test_every_standard_case_agrees_or_is_refused(half):
+@pytest.mark.parametrize("quarter", range(4))
+def test_every_standard_case_agrees_or_is_refused(quarter):
     wrong, agreed = [], 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in sorted(_cases())[half::4]:
+        for name in sorted(_cases())[quarter::4]:
             for case in _cases()[name]:
                 verdict = _verdict(case)
                 agreed += verdict == "agrees"

@@ -92,6 +92,9 @@ NETWORKS: dict[str, Network] = {
     "gru": _text(lambda: sequences.Recurrent(nn.GRU), 30),
     "forecast": Network(sequences.Forecast, {"series": ((9, 5), None)}, {}),
     "crnn": Network(sequences.Crnn, {"image": ((1, 16, 24), None)}, {"image": {3: "width"}}),
+    "crnn_steps_first": Network(
+        lambda: sequences.Crnn(steps_first=True), {"image": ((1, 16, 24), None)}, {}
+    ),
     "audio": Network(sequences.Audio, {"wave": ((120,), None)}, {}),
     "whisper": Network(sequences.Whisper, {"mel": ((6, 20), None)}, {}),
     "textline": Network(sequences.TextLine, {"image": ((3, 16, 32), None)}, {}),

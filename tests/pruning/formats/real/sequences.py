@@ -34,8 +34,9 @@ class Forecast(nn.Module):
 class Crnn(nn.Module):
     """Shi et al. 2015: convolutions that fold the height away, an LSTM, scores a column."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps_first: bool = False) -> None:
         super().__init__()
+        self.steps_first = steps_first
         self.cnn = nn.Sequential(
             nn.Conv2d(1, 6, 3, 1, 1), nn.ReLU(True), nn.MaxPool2d(2, 2),
             nn.Conv2d(6, 8, 3, 1, 1), nn.BatchNorm2d(8), nn.ReLU(True), nn.MaxPool2d((2, 1)),
@@ -49,7 +50,8 @@ class Crnn(nn.Module):
         outputs, _ = self.rnn(columns)
         steps, count, width = outputs.size()
         scores = self.embedding(outputs.view(steps * count, width)).view(steps, count, -1)
-        return functional.log_softmax(scores, 2).permute(1, 0, 2)
+        scores = functional.log_softmax(scores, 2)
+        return scores if self.steps_first else scores.permute(1, 0, 2)
 
 
 class Audio(nn.Module):

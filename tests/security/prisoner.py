@@ -1,0 +1,153 @@
+"""Runs in a sandbox and tries what a child may not do; prints what became of each as JSON.
+
+`python prisoner.py SECRETS`: JSON {name: path} of files that must stay hidden.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+SECRETS = json.loads(sys.argv[1])
+LIBC = ctypes.CDLL(None, use_errno=True)
+X86 = os.uname().machine == "x86_64"
+OUTCOMES = {}
+
+
+def attempt(name):
+    def run(act):
+        try:
+            OUTCOMES[name] = {"done": repr(act())[:200]}
+        except (OSError, ValueError) as error:
+            OUTCOMES[name] = {"refused": type(error).__name__, "errno": getattr(error, "errno", 0)}
+
+    return run
+
+
+def call(x86, arm, *arguments):
+    result = LIBC.syscall(*(ctypes.c_long(a) for a in (x86 if X86 else arm, *arguments)))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+    return result
+
+
+def write(path):
+    with open(path, "w") as file:
+        file.write("x")
+
+
+def into_another_thread(act):
+    caught = []
+
+    def run():
+        try:
+            act()
+        except OSError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if caught:
+        raise caught[0]
+
+
+def spawn_many():
+    started = 0
+    for _ in range(50):
+        try:
+            if os.fork() == 0:
+                time.sleep(30)
+                os._exit(0)
+            started += 1
+        except OSError as error:
+            OUTCOMES["forks"] = {"started": started, "errno": error.errno}
+            return
+
+
+for family in ("AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK", "AF_PACKET", "AF_VSOCK"):
+    for kind in ("SOCK_STREAM", "SOCK_DGRAM", "SOCK_RAW"):
+        attempt(f"network: {family} {kind}")(
+            lambda f=family, k=kind: socket.socket(getattr(socket, f), getattr(socket, k))
+        )
+for name, path in SECRETS.items():
+    attempt(f"read: {name}")(lambda p=path: open(p, "rb").read(1))
+    attempt(f"write: {name}")(lambda p=path: open(p, "ab").write(b"x"))
+    attempt(f"list: folder of {name}")(lambda p=path: os.listdir(os.path.dirname(p)))
+    attempt(f"chmod: {name}")(lambda p=path: os.chmod(p, 0o777))
+    attempt(f"age: {name}")(lambda p=path: os.utime(p, (0, 0)))
+    attempt(f"remove: {name}")(lambda p=path: os.unlink(p))
+    attempt(f"link: {name}")(lambda p=path: os.link(p, "tmp/linked"))
+    attempt(f"thread: {name}")(lambda p=path: into_another_thread(lambda: open(p).close()))
+for path in ("/etc/passwd", "/etc/shadow", "/proc/1/environ", "/dev/kmsg", "/dev/shm"):
+    attempt(f"read: {path}")(lambda p=path: os.listdir(p) if os.path.isdir(p) else open(p).read(1))
+for path in ("/", "/etc", "/home", "/root", "/tmp", "/run", "/var"):
+    attempt(f"list: {path}")(lambda p=path: os.listdir(p))
+for path in ("/tmp/x", "/usr/x", "/x", "/dev/shm/x", "/dev/x", "../x", sys.prefix + "/x"):
+    attempt(f"write: {path}")(lambda p=path: write(p))
+parent = os.getppid()
+attempt("signal: the parent")(lambda: os.kill(parent, 0))
+attempt("signal: everybody")(lambda: os.kill(-1, 0))
+attempt("signal: the group")(lambda: os.killpg(0, 0))
+attempt("trace: the parent")(lambda: call(101, 117, 16, parent, 0, 0))  # PTRACE_ATTACH
+attempt("trace: memory")(lambda: call(310, 270, parent, 0, 0, 0, 0, 0))
+attempt("limits of the parent")(lambda: resource.prlimit(parent, resource.RLIMIT_CORE))
+attempt("namespace: user")(lambda: call(272, 97, 0x10000000))
+attempt("namespace: clone")(lambda: call(56, 220, 0x10000000 | 17, 0, 0, 0, 0))
+attempt("clone3")(lambda: call(435, 435, 0, 0))
+attempt("kernel: io_uring")(lambda: call(425, 425, 1, 0))
+attempt("kernel: bpf")(lambda: call(321, 280, 0, 0, 0))
+attempt("kernel: keys")(lambda: call(250, 219, 0, 0, 0))
+attempt("kernel: mount")(lambda: call(165, 40, 0, 0, 0, 0, 0))
+attempt("kernel: chroot")(lambda: os.chroot("tmp"))
+attempt("device node")(lambda: os.mknod("tmp/node", 0o600 | 0o020000, os.makedev(1, 3)))
+attempt("process: run")(lambda: subprocess.run(["/bin/true"], check=False))
+attempt("raise a limit")(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 40, 1 << 40)))
+if X86:
+    attempt("kernel: x32")(lambda: call(0x40000000 | 39, 0))
+spawn_many()
+
+
+def large_file():
+    with open("tmp/large", "wb") as file:
+        file.truncate(SECRETS and 1 << 30)
+
+
+attempt("large file")(large_file)
+
+os.symlink(next(iter(SECRETS.values())), "tmp/way-out")
+attempt("read: through a link")(lambda: open("tmp/way-out").read(1))
+
+# What a job does must work.
+attempt("own: write")(lambda: Path("tmp/a").write_text("a"))
+attempt("own: another folder")(lambda: os.rename("tmp/a", "checkpoints/a"))
+attempt("own: remove")(lambda: os.unlink("checkpoints/a"))
+attempt("own: read")(lambda: os.listdir("."))
+attempt("own: threads")(lambda: into_another_thread(lambda: None))
+attempt("own: null")(lambda: write("/dev/null"))
+attempt("own: random")(lambda: os.urandom(4) and open("/dev/urandom", "rb").read(1))
+attempt("own: signal")(lambda: os.kill(os.getpid(), 0))
+attempt("own: status")(lambda: Path("/proc/self/status").read_text())
+
+status = Path("/proc/self/status").read_text().splitlines()
+print(
+    json.dumps(
+        {
+            "outcomes": OUTCOMES,
+            "status": dict(line.split(":\t", 1) for line in status if ":\t" in line),
+            "environ": dict(os.environ),
+            "temporary": __import__("tempfile").gettempdir(),
+            "cwd": os.getcwd(),
+            "eperm": errno.EPERM,
+            "ignored": signal.getsignal(signal.SIGTERM) == signal.SIG_IGN,
+        }
+    )
+)
