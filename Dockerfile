@@ -30,6 +30,8 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", 
 CMD ["uvicorn", "api.app:app_factory", "--factory", "--host", "0.0.0.0", "--port", "8080", "--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "5"]
 
 FROM base AS worker
+# Jobs run in Landlock and seccomp; where a container may make user namespaces, in bubblewrap too.
+RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap && rm -rf /var/lib/apt/lists/*
 COPY api ./api
 COPY worker ./worker
 

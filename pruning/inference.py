@@ -1,22 +1,24 @@
 """Outputs of a model as its users get them: ONNX files in onnxruntime, other formats in torch."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from onnx import NodeProto
 
 from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
 from pruning.formats.contract import Imported
+from pruning.formats.onnx import ImportedModel, inference_copy
+from pruning.samples import Place, adapt, by_samples
 
 _BATCH = 512
 
 
 def engine(model: Imported) -> str:
     """What `outputs` runs the model in."""
-    return "onnxruntime" if model.facts.format == "onnx" else "torch"
+    return "onnxruntime" if isinstance(model, ImportedModel) else "torch"
 
 
 def outputs(model: Imported, data: ArrayData, threads: int) -> Iterator[np.ndarray]:
@@ -30,26 +32,39 @@ def outputs(model: Imported, data: ArrayData, threads: int) -> Iterator[np.ndarr
     Raises:
         Exception: Whatever onnxruntime raises for a model that it can't run.
     """
-    if engine(model) == "onnxruntime":
-        yield from _in_onnxruntime(model, data, threads)
-        return
-    with torch.no_grad():
-        for batch, _ in data.batches(model.facts.batch or _BATCH):
+    with torch.no_grad(), by_samples(model.module):
+        place = adapt(model.module, data, model.facts.batch)
+        if isinstance(model, ImportedModel):
+            yield from _in_onnxruntime(model, data, threads, place)
+            return
+        for batch, _ in data.batches(_BATCH):
             yield first_output(model.module(*batch)).numpy()
 
 
-def _session(path: Path, threads: int) -> ort.InferenceSession:
+def _session(model: ImportedModel, threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     options.log_severity_level = 4
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    graph: bytes | str = str(model.source)
+    if any(map(_in_training_mode, model.proto.graph.node)):
+        # As it stands, the file would drop numbers at random.
+        graph = inference_copy(model.proto).SerializeToString()
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
-def _in_onnxruntime(model: Imported, data: ArrayData, threads: int) -> Iterator[np.ndarray]:
-    session = _session(model.source, threads)
-    output = session.get_outputs()[0].name
+def _in_training_mode(node: NodeProto) -> bool:
+    if node.op_type == "Dropout":
+        return len(node.input) > 2
+    return any(a.name == "training_mode" and a.i for a in node.attribute)
+
+
+def _in_onnxruntime(
+    model: ImportedModel, data: ArrayData, threads: int, place: Place
+) -> Iterator[np.ndarray]:
+    session = _session(model, threads)
+    output = session.get_outputs()[place.output].name
     types = {fact.name: fact.dtype for fact in model.facts.inputs}
     fixed = _declared_batch(model)
     for batch, _ in data.batches(fixed or _BATCH):
@@ -58,7 +73,7 @@ def _in_onnxruntime(model: Imported, data: ArrayData, threads: int) -> Iterator[
             name: _filled(part.numpy(), fixed or count).astype(types[name])
             for name, part in zip(data.inputs, batch, strict=True)
         }
-        found = session.run([output], feed)[0]
+        found = np.moveaxis(session.run([output], feed)[0], place.axis, 0)
         yield found[:count] if fixed else found
 
 

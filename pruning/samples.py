@@ -7,13 +7,20 @@ called and nothing in them, so only `forward` is replaced while they are pruned.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
+
+
+class Place(NamedTuple):
+    """Which output is taken, and the axis of it along which the samples lie."""
+
+    output: int
+    axis: int
 
 
 @contextmanager
@@ -25,7 +32,7 @@ def by_samples(module: nn.Module) -> Iterator[None]:
         module.__dict__.pop("forward", None)
 
 
-def adapt(module: nn.Module, data: ArrayData, batch: int | None) -> None:
+def adapt(module: nn.Module, data: ArrayData, batch: int | None) -> Place:
     """Let the module take any number of samples and give its first real-valued output.
 
     Nothing is changed where it does so already.
@@ -34,6 +41,9 @@ def adapt(module: nn.Module, data: ArrayData, batch: int | None) -> None:
         module: In evaluation mode.
         data: A few of its samples are run.
         batch: The only batch size that the module runs at; None for any.
+
+    Returns:
+        What of the module's own results the new ones are.
 
     Raises:
         SecateurError: `target_invalid` where no output has an axis of samples.
@@ -55,16 +65,15 @@ def adapt(module: nn.Module, data: ArrayData, batch: int | None) -> None:
             where="outputs",
             hint="Export the model with an output that holds one result for each sample.",
         )
-    if batch is None and index == axes[0] == 0:
-        return
-    module.__dict__["forward"] = _Forward(module.forward, batch, index, axes[0])
+    place = Place(index, axes[0])
+    if batch is not None or place != (0, 0):
+        module.__dict__["forward"] = _Forward(module.forward, batch, place)
+    return place
 
 
 class _Forward:
-    def __init__(
-        self, forward: Callable[..., Any], batch: int | None, index: int, axis: int
-    ) -> None:
-        self.forward, self.batch, self.index, self.axis = forward, batch, index, axis
+    def __init__(self, forward: Callable[..., Any], batch: int | None, place: Place) -> None:
+        self.forward, self.batch, self.place = forward, batch, place
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         count, size = len(inputs[0]), self.batch
@@ -77,8 +86,8 @@ class _Forward:
         return torch.cat(parts)[:count]
 
     def _chosen(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        output = _listed(self.forward(*inputs))[self.index]
-        return output if self.axis == 0 else output.movedim(self.axis, 0)
+        output = _listed(self.forward(*inputs))[self.place.output]
+        return output if self.place.axis == 0 else output.movedim(self.place.axis, 0)
 
 
 def _filled(part: Tensor, size: int) -> Tensor:

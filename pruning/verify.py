@@ -21,6 +21,7 @@ from pruning.formats.contract import Imported
 from pruning.formats.masks import read_masks
 from pruning.inference import engine, outputs
 from pruning.report.schema import Check, Report
+from pruning.samples import adapt, by_samples
 
 TOLERANCE = 1e-4
 """Largest difference of outputs, relative to the largest output."""
@@ -225,8 +226,9 @@ def _cannot_run(
 @torch.no_grad()
 def _difference(runtime: np.ndarray, expected: Expected, data: ArrayData, how: str) -> Check:
     some = data.select(slice(0, COMPARED))
-    size = expected.imported.facts.batch or _BATCH
-    parts = [first_output(expected.module(*batch)) for batch, _ in some.batches(size)]
+    with by_samples(expected.module):
+        adapt(expected.module, some, expected.imported.facts.batch)
+        parts = [first_output(expected.module(*batch)) for batch, _ in some.batches(_BATCH)]
     torch_outputs = torch.cat(parts).double().numpy()
     same_shape = torch_outputs.shape == runtime[: len(torch_outputs)].shape
     distance = np.inf

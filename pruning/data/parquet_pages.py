@@ -38,8 +38,8 @@ class Chunk:
     width: int
 
 
-def price(path: Path, limits: Limits) -> int:
-    """Rows of the file, once what it unpacks to is known to be within the limits.
+def price(path: Path, limits: Limits) -> tuple[int, int]:
+    """Rows, and values of all columns, once what they unpack to is known to be within the limits.
 
     Raises:
         SecateurError: `data_unreadable` or `data_too_large`, with the column in `where`.
@@ -56,11 +56,12 @@ def price(path: Path, limits: Limits) -> int:
                 unpacked, pages = unpacked + taken, pages + count
         except DamagedError as error:
             raise unreadable(plain(error)) from None
-        except (TypeError, KeyError, AttributeError):
-            raise unreadable("its footer or a page header lacks a field") from None
+        except (TypeError, LookupError, AttributeError, ValueError):
+            # Fields that lack, or hold something else than the format has there.
+            raise unreadable("its footer or a page header is not one") from None
     check_unpacked(unpacked, limits, "The columns unpack to")
     check_ratio(unpacked, size, limits, "The columns unpack")
-    return rows
+    return rows, sum(chunk.values for chunk in chunks)
 
 
 def _read_footer(file: BinaryIO, size: int, limits: Limits) -> bytes:

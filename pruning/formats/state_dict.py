@@ -1,8 +1,8 @@
-"""State dicts as torch.save writes them: read, converted to safetensors, and written back. Torch-free.
+"""State dicts of torch.save: read, converted to safetensors, and written back. Torch-free.
 
-The pickle inside is never unpickled, not even by torch.load(weights_only=True). A machine of our own
-follows its opcodes, of which it knows those that a state dict needs, and builds a plain description:
-which tensor lies where in which storage. Everything else in the file is refused by name.
+The pickle inside is never unpickled, not even by torch.load(weights_only=True). A machine of our
+own follows its opcodes, of which it knows those that a state dict needs, and builds a plain
+description: which tensor lies where in which storage. Anything else is refused by name.
 """
 
 import json
@@ -140,7 +140,7 @@ def read_state_dict(path: Path, limits: Limits) -> StateDict:
     try:
         with open_zip(path) as archive:
             records = _records(archive, path, limits)
-            start, size = records["data.pkl"]
+            _, size = records["data.pkl"]
             if size > limits.text_bytes:
                 raise SecateurError(
                     "model_too_large",
@@ -248,7 +248,9 @@ def _records(archive: zipfile.ZipFile, path: Path, limits: Limits) -> dict[str, 
             local = file.read(30)
             length = int.from_bytes(local[26:28], "little")
             start = info.header_offset + 30 + length + int.from_bytes(local[28:30], "little")
-            if file.read(length) != info.orig_filename.encode() or info.header_offset < end:
+            if file.read(length) != info.orig_filename.encode():
+                raise _refuse(f"{name} is called otherwise at its own place")
+            if info.header_offset < end:
                 raise _refuse(f"{name} lies over another member")
             end = start + info.file_size
             if end > total:
@@ -377,8 +379,15 @@ class _Machine:
                 return {}
             case "Size", (tuple() as sizes,):
                 return sizes
-            case "_rebuild_tensor_v2", (_Storage() as storage, int(offset), tuple() as shape,
-                                        tuple() as strides, bool(), dict() as hooks, *more):  # fmt: skip
+            case "_rebuild_tensor_v2", (
+                _Storage() as storage,
+                int(offset),
+                tuple() as shape,
+                tuple() as strides,
+                bool(),
+                dict() as hooks,
+                *more,
+            ):
                 if hooks or any(more):
                     raise _refuse("a tensor has hooks or attributes of its own")
                 return _tensor(storage, offset, shape, strides)

@@ -41,8 +41,9 @@ def export(
     weights: Annotated[
         Path | None,
         typer.Option(
-            exists=True, dir_okay=False, help="Weights to load first: .safetensors, or a state "
-            "dict as torch.save writes it.",
+            exists=True,
+            dir_okay=False,
+            help="Weights to load first: .safetensors, or a state dict as torch.save writes it.",
         ),
     ] = None,
     fixed_batch: Annotated[

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from pruning.artifacts import describe, gzip_size, stem, tensors
+from pruning.artifacts import describe, gzip_size, stem
+from pruning.formats.onnx.write import held_tensors
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,9 @@ from pruning.artifacts import describe, gzip_size, stem, tensors
         ("", "model"),
         (".onnx", "model"),
         ("...", "model"),
+        ("net.pt2", "net"),
+        ("bert.tar", "bert"),
+        ("bert.v2.zip", "bert.v2"),
     ],
 )
 def test_the_model_keeps_its_own_name_where_that_is_safe(name, expected):
@@ -68,7 +72,7 @@ def test_tensors_are_initialisers_and_constants_of_types_that_can_be_stored():
         [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(text, "t")],
     )
     model: onnx.ModelProto = helper.make_model(graph)
-    found = tensors(model)
+    found = held_tensors(model)
     assert found.keys() == {"w", "c"}
     np.testing.assert_array_equal(found["w"], weight)
     np.testing.assert_array_equal(found["c"], np.arange(4))

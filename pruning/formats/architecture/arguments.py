@@ -83,9 +83,7 @@ def _parameter(word: str) -> Parameter:
     name, _, kind = head.partition(":")
     optional = kind.endswith("?")
     kind, _, choices = kind.removesuffix("?").partition("{")
-    value = json.loads(default) if default else (None if optional else REQUIRED)
-    if kind == "dtype" and value is not None and value is not REQUIRED:
-        value = DTYPES[value]
+    value: Any = json.loads(default) if default else (None if optional else REQUIRED)
     listed = tuple(choices.removesuffix("}").split(",")) if choices else ()
     return Parameter(name, kind or "choice", optional, value, listed)
 
@@ -180,7 +178,7 @@ def _int(value: Any) -> bool:
 
 
 def _float(value: Any) -> bool:
-    return type(value) is float and not math.isnan(value) or _int(value)
+    return (type(value) is float and not math.isnan(value)) or _int(value)
 
 
 def _listed(each: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -201,6 +199,16 @@ def _index(value: Any) -> bool:
     return value is None or value is ... or type(value) is bool or _int(value) or _tensor(value)
 
 
+def _extent(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _extents(value: Any) -> bool:
+    if not isinstance(value, list):
+        return _extent(value)
+    return 0 < len(value) <= 8 and all(part is None or _extent(part) for part in value)
+
+
 _ints, _floats = _listed(_int), _listed(_float)
 _KINDS: dict[str, Callable[[Any], bool]] = {
     "tensor": _tensor,
@@ -208,14 +216,9 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "number": lambda value: _tensor(value) or type(value) is bool or _float(value),
     "int": _int,
     "size": lambda value: type(value) is int and 1 <= value < 2**31,
-    "count": lambda value: type(value) is int and 0 <= value < 2**31,
+    "count": _extent,
     "few": lambda value: type(value) is int and 1 <= value <= 128,
-    "sizes": lambda value: (
-        type(value) is int
-        and 0 <= value < 2**31
-        or (isinstance(value, list) and 0 < len(value) <= 8)
-        and all(v is None or (type(v) is int and 0 <= v < 2**31) for v in value)
-    ),
+    "sizes": _extents,
     "ints": lambda value: _int(value) or _ints(value),
     "chance": lambda value: type(value) in (int, float) and 0 <= value <= 1,
     "float": _float,

@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 from pruning.errors import SecateurError
 from pruning.formats.architecture import network_functions  # noqa: F401
-from pruning.formats.architecture.arguments import DTYPES, read
+from pruning.formats.architecture.arguments import DTYPES, Parameter, read
 from pruning.formats.architecture.functions import FUNCTIONS
-from pruning.formats.architecture.layers import LAYERS, stack_depth
+from pruning.formats.architecture.layers import LAYERS, LayerKind, stack_depth
 from pruning.formats.architecture.module import ArchitectureModule, Group, Step, tensor_at
 from pruning.formats.architecture.schema import Architecture, Constant, Input, Layer, invalid, shown
 from pruning.formats.limits import Limits
@@ -87,23 +87,22 @@ def price(skeleton: Skeleton, inputs: list[Input], limits: Limits) -> None:
     Raises:
         SecateurError: `model_too_large`, or `model_invalid` where it can't run.
     """
-    batch = first if isinstance(first := inputs[0].shape[0], int) else 2
-    samples = [
-        torch.empty(
-            [batch, *(s if isinstance(s, int) else _SYMBOLIC for s in i.shape[1:])],
-            dtype=DTYPES[i.dtype], device="meta",
-        )
-        for i in inputs
-    ]  # fmt: skip
-    total = sum(sample.nbytes for sample in samples)
-    counted = _Counted(limits.activation_bytes * batch, total)
+    first = inputs[0].shape[0]
+    batch = first if isinstance(first, int) else 2
     try:
+        samples = [_bare(declared, batch) for declared in inputs]
+        counted = _Counted(limits.activation_bytes * batch, sum(x.nbytes for x in samples))
         with torch.no_grad(), torch.device("meta"), counted:
             skeleton.module(*samples)
     except SecateurError:
         raise
     except _FAILURES as error:
         raise invalid(f"it can't run: {shown(str(error))}", "graph") from None
+
+
+def _bare(declared: Input, batch: int) -> Tensor:
+    sizes = [size if isinstance(size, int) else _SYMBOLIC for size in declared.shape[1:]]
+    return torch.empty([batch, *sizes], dtype=DTYPES[declared.dtype], device="meta")
 
 
 class _Counted(TorchDispatchMode):
@@ -154,7 +153,7 @@ class _Budget:
             )
 
 
-def _layer(path: str, layer: Layer, budget: _Budget) -> nn.Module:
+def _kind(path: str, layer: Layer) -> LayerKind:
     kind = LAYERS.get(layer.kind)
     if kind is None:
         raise SecateurError(
@@ -163,6 +162,11 @@ def _layer(path: str, layer: Layer, budget: _Budget) -> nn.Module:
             where=shown(path),
             hint="Kinds read here: " + ", ".join(LAYERS) + ".",
         )
+    return kind
+
+
+def _layer(path: str, layer: Layer, budget: _Budget) -> nn.Module:
+    kind = _kind(path, layer)
     args = read(kind.parameters, layer.args, shown(path), layer.kind)
     budget.enter(stack_depth(args), path)
     try:
@@ -235,13 +239,12 @@ def _steps(architecture: Architecture) -> list[Step]:
     return steps
 
 
-def _called(architecture: Architecture, op: str, target: str, where: str) -> Any:
+def _called(architecture: Architecture, op: str, target: str, where: str) -> tuple[Parameter, ...]:
     if op == "layer":
         layer = architecture.layers.get(target)
         if layer is None:
             raise invalid(f"{where}: there is no layer {shown(target)!r}", where)
-        kind = LAYERS.get(layer.kind)
-        return kind.call if kind else ()
+        return _kind(target, layer).call
     function = FUNCTIONS.get(target)
     if function is None:
         raise SecateurError(
@@ -270,7 +273,7 @@ def _fits(value: Any, dtype: str, is_bool: bool) -> bool:
         return "float" in dtype and value in ("inf", "-inf", "nan")
     if isinstance(value, float):
         return "float" in dtype
-    info = None if "float" in dtype else torch.iinfo(DTYPES[dtype])
-    return (
-        info is None and abs(value) < 2**53 or (info is not None and info.min <= value <= info.max)
-    )
+    if "float" in dtype:
+        return abs(value) < 2**53
+    info = torch.iinfo(DTYPES[dtype])
+    return bool(info.min <= value <= info.max)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 Adapter = Callable[["Tracer", Any, tuple[Any, ...], dict[str, Any]], Any]
 
 READ_OUT = {"__bool__", "item", "tolist", "__int__", "__float__", "__index__", "__contains__",
-            "numpy", "__array__", "nonzero", "masked_select", "unique", "allclose", "equal"}  # fmt: skip
+            "numpy", "__array__", "nonzero", "masked_select", "unique", "allclose",
+            "equal"}  # fmt: skip
 """What gives numbers or shapes that depend on the data."""
 
 PASSIVE = {"dim", "ndimension", "is_floating_point", "is_complex", "is_contiguous", "stride",
@@ -158,8 +159,7 @@ def _spread(tracer: "Tracer", func: Any, args: Any, kwargs: Any) -> Any:
     named = dict(kwargs)
     if rest and isinstance(rest[0], bool):
         named["unbiased"] = rest.pop(0)
-    for key, value in zip(("dim", "unbiased", "keepdim"), rest, strict=False):
-        named[key] = value
+    named |= dict(zip(("dim", "unbiased", "keepdim"), rest, strict=False))
     unbiased = named.get("unbiased", True)
     correction = named.get("correction", int(unbiased))
     given = {"input": args[0], "dim": named.get("dim", named.get("axis")),

@@ -12,16 +12,32 @@ from pruning.errors import SecateurError
 from pruning.formats.architecture.build import CONSTANTS
 from pruning.formats.architecture.reading import read_architecture
 from pruning.formats.architecture.schema import (
-    FILE, FORMAT, VERSION, Architecture, Input, Output, Stored, dump,
-)  # fmt: skip
+    FILE,
+    FORMAT,
+    VERSION,
+    Architecture,
+    Input,
+    Output,
+    Stored,
+    dump,
+)
 from pruning.formats.architecture.trace import (
-    Tracer, argument_names, copied, reached, traced_constant,
-)  # fmt: skip
+    Tracer,
+    argument_names,
+    copied,
+    reached,
+    traced_constant,
+)
 from pruning.formats.limits import Limits
 
 WEIGHTS = "model.safetensors"
 _UNBOUND = Limits(parameters=2**40, model_bytes=2**50, activation_bytes=2**50, text_bytes=2**30)
 _TOLERANCE = 1e-5
+_OTHER = (
+    "A tensor may be changed in place through a view of it, or drawn at random; write that part "
+    "without."
+)
+_FIXED = "Export with a fixed batch size: dynamic_batch=False, or --fixed-batch."
 
 
 def export(
@@ -57,6 +73,7 @@ def export(
     names = list(input_names or argument_names(module, len(inputs)))
     if len(names) != len(inputs):
         raise SecateurError("usage", f"{len(names)} names for {len(inputs)} inputs.")
+    _check_runs(module, inputs)
     copy = copied(module)
     state, ties = _state(copy)
     tracer = Tracer(copy)
@@ -102,6 +119,20 @@ def _check_inputs(module: nn.Module, inputs: Sequence[Tensor]) -> None:
         )
     if not inputs or any(x.dim() == 0 for x in inputs):
         raise SecateurError("usage", "Each input needs a batch axis, and there has to be one.")
+
+
+def _check_runs(module: nn.Module, inputs: Sequence[Tensor]) -> None:
+    try:
+        with torch.no_grad():
+            copied(module)(*(x.clone() for x in inputs))
+    except Exception as error:  # whatever the user's own code raises
+        shapes = ", ".join(f"{list(x.shape)} of {x.dtype}" for x in inputs)
+        raise SecateurError(
+            "usage",
+            f"The module can't be run on {shapes}: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}",
+            hint="Give example inputs that the module takes: shape, type and number.",
+        ) from error
 
 
 def _input(name: str, value: Tensor, dynamic: bool) -> Input:
@@ -150,13 +181,10 @@ def _flat(value: Any, name: str) -> list[tuple[str, Tensor]]:
 
 def _verify(module: nn.Module, folder: Path, inputs: list[Tensor], dynamic: bool) -> None:
     imported = read_architecture(folder, _UNBOUND).module
-    _compare(module, imported, inputs, "verification_failed",
-             "A tensor may be changed in place through a view of it, or drawn at random; write "
-             "that part without.")  # fmt: skip
+    _compare(module, imported, inputs, "verification_failed", _OTHER)
     if dynamic:
         more = [torch.cat([x, x[:1]]) for x in inputs]
-        _compare(module, imported, more, "batch_fixed",
-                 "Export with a fixed batch size: dynamic_batch=False, or --fixed-batch.")  # fmt: skip
+        _compare(module, imported, more, "batch_fixed", _FIXED)
 
 
 def _compare(

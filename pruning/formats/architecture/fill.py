@@ -96,7 +96,7 @@ def fill(skeleton: Skeleton, found: Match, arrays: Mapping[str, np.ndarray]) -> 
 
 
 def loaded(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or a state dict, halves as float32, without DataParallel's prefix.
+    """The tensors of a .safetensors or a state dict; halves as float32, DataParallel's prefix gone.
 
     Raises:
         SecateurError: What the file's reader refuses.

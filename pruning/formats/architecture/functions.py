@@ -112,17 +112,20 @@ for _name, _call in {
 }.items():
     declare(_name, _number(_call), _TWO + " alpha:number=1", _IN_PLACE.format(_name))
 declare("mul", _number(operator.mul), _TWO, "mul;multiply;Tensor.mul_")
-declare("div", _divided, _TWO + " rounding_mode:{trunc,floor}?",
-     "div;divide;true_divide;Tensor.__div__;Tensor.__truediv__;Tensor.div_")  # fmt: skip
+declare(
+    "div",
+    _divided,
+    _TWO + " rounding_mode:{trunc,floor}?",
+    "div;divide;true_divide;Tensor.__div__;Tensor.__truediv__;Tensor.div_",
+)
 declare("floor_divide", _number(operator.floordiv), _TWO, "floor_divide;Tensor.__floordiv__")
 declare("remainder", _number(operator.mod), _TWO, "remainder;Tensor.__mod__")
 declare("pow", _number(_power), "input:number exponent:number", "pow;Tensor.__pow__;Tensor.pow_")
 declare("neg", _number(operator.neg), "input:number", "neg;negative")
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    declare(_name, getattr(operator, _name), _TWO)
-for _name, _call in (("and", operator.and_), ("or", operator.or_), ("xor", operator.xor)):
-    declare(f"bitwise_{_name}", _call, _TWO,
-         f"bitwise_{_name};Tensor.__{_name}__")  # fmt: skip
+    declare(_name, getattr(operator, _name), _TWO, f"{_name};Tensor.__{_name}__")
+for _name, _both in (("and", operator.and_), ("or", operator.or_), ("xor", operator.xor)):
+    declare(f"bitwise_{_name}", _both, _TWO, f"bitwise_{_name};Tensor.__{_name}__")
     declare(f"logical_{_name}", getattr(torch, f"logical_{_name}"), "input:tensor other:tensor")
 declare("bitwise_not", torch.bitwise_not, aliases="bitwise_not;Tensor.__invert__")
 declare("logical_not", torch.logical_not)
@@ -134,9 +137,13 @@ declare("mm", torch.mm, "input:tensor mat2:tensor", "mm")
 declare("outer", torch.outer, "input:tensor vec2:tensor", "outer")
 for _name in ("addmm", "baddbmm"):
     _two = ("mat1", "mat2") if _name == "addmm" else ("batch1", "batch2")
-    declare(_name, lambda a, b, c, beta, alpha, call=getattr(torch, _name):
-         call(a, b, c, beta=beta, alpha=alpha),
-         f"input:tensor {_two[0]}:tensor {_two[1]}:tensor beta:float=1 alpha:float=1")  # fmt: skip
+    declare(
+        _name,
+        lambda a, b, c, beta, alpha, call=getattr(torch, _name): call(
+            a, b, c, beta=beta, alpha=alpha
+        ),
+        f"input:tensor {_two[0]}:tensor {_two[1]}:tensor beta:float=1 alpha:float=1",
+    )
 
 for _name in ("abs", "exp", "log", "log2", "log10", "log1p", "expm1", "sqrt", "rsqrt", "square",
               "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "erf", "reciprocal",
@@ -149,8 +156,11 @@ declare("relu", torch.relu, aliases="relu;Tensor.relu_;F.relu_")
 for _name in ("relu6", "silu", "mish", "hardswish", "hardsigmoid", "selu", "logsigmoid",
               "softsign", "tanhshrink"):  # fmt: skip
     declare(_name, getattr(F, _name), aliases=_name)
-declare("gelu", lambda x, approximate: F.gelu(x, approximate=approximate),
-     'input:tensor approximate:{none,tanh}="none"')  # fmt: skip
+declare(
+    "gelu",
+    lambda x, approximate: F.gelu(x, approximate=approximate),
+    'input:tensor approximate:{none,tanh}="none"',
+)
 declare("elu", F.elu, "input:tensor alpha:float=1.0")
 declare("celu", F.celu, "input:tensor alpha:float=1.0")
 declare("leaky_relu", F.leaky_relu, "input:tensor negative_slope:float=0.01")
@@ -162,66 +172,103 @@ _STACKED = (
     "{0};torch.{0}(input dim dtype);Tensor.{0}(input dim dtype);F.{0}(input dim _stacklevel dtype)"
 )
 for _name in ("softmax", "log_softmax"):
-    declare(_name, lambda x, dim, dtype, call=getattr(torch, _name): call(x, dim, dtype=dtype),
-         "input:tensor dim:int dtype:dtype?",
-         _STACKED.format(_name).partition(";")[2])  # fmt: skip
+    declare(
+        _name,
+        lambda x, dim, dtype, call=getattr(torch, _name): call(x, dim, dtype=dtype),
+        "input:tensor dim:int dtype:dtype?",
+        _STACKED.format(_name).partition(";")[2],
+    )
 
 for _name in ("sum", "mean", "prod"):
     _dim = "dim:int?" if _name == "prod" else "dim:ints?"
-    declare(_name, lambda x, dim, keepdim, dtype, call=getattr(torch, _name):
-         call(x, dtype=dtype) if dim is None else call(x, dim, keepdim, dtype=dtype),
-         f"input:tensor {_dim} keepdim:bool=false dtype:dtype?")  # fmt: skip
+    declare(
+        _name,
+        lambda x, dim, keepdim, dtype, call=getattr(torch, _name): (
+            call(x, dtype=dtype) if dim is None else call(x, dim, keepdim, dtype=dtype)
+        ),
+        f"input:tensor {_dim} keepdim:bool=false dtype:dtype?",
+    )
 for _name in ("amax", "amin"):
-    declare(_name, lambda x, dim, keepdim, call=getattr(torch, _name): call(x, dim, keepdim),
-         "input:tensor dim:ints=[] keepdim:bool=false")  # fmt: skip
+    declare(
+        _name,
+        lambda x, dim, keepdim, call=getattr(torch, _name): call(x, dim, keepdim),
+        "input:tensor dim:ints=[] keepdim:bool=false",
+    )
 for _name in ("max", "min"):
     declare(f"{_name}_all", getattr(torch, _name), aliases="")
     declare(f"{_name}_dim", getattr(torch, _name), "input:tensor dim:int keepdim:bool=false", "")
 for _name in ("argmax", "argmin", "any", "all"):
-    declare(_name, lambda x, dim, keepdim, call=getattr(torch, _name):
-         call(x) if dim is None else call(x, dim, keepdim),
-         "input:tensor dim:int? keepdim:bool=false")  # fmt: skip
+    declare(
+        _name,
+        lambda x, dim, keepdim, call=getattr(torch, _name): (
+            call(x) if dim is None else call(x, dim, keepdim)
+        ),
+        "input:tensor dim:int? keepdim:bool=false",
+    )
 for _name in ("var", "std"):
-    declare(_name, lambda x, dim, correction, keepdim, call=getattr(torch, _name):
-         call(x, dim, correction=correction, keepdim=keepdim),
-         "input:tensor dim:ints? correction:int=1 keepdim:bool=false", "")  # fmt: skip
-declare("norm", lambda x, p, dim, keepdim: torch.linalg.vector_norm(x, p, dim, keepdim),
-     "input:tensor p:float=2 dim:ints? keepdim:bool=false",
-     "norm;linalg.vector_norm;linalg.norm")  # fmt: skip
+    declare(
+        _name,
+        lambda x, dim, correction, keepdim, call=getattr(torch, _name): call(
+            x, dim, correction=correction, keepdim=keepdim
+        ),
+        "input:tensor dim:ints? correction:int=1 keepdim:bool=false",
+        "",
+    )
+declare(
+    "norm",
+    lambda x, p, dim, keepdim: torch.linalg.vector_norm(x, p, dim, keepdim),
+    "input:tensor p:float=2 dim:ints? keepdim:bool=false",
+    "norm;linalg.vector_norm;linalg.norm",
+)
 declare("logsumexp", torch.logsumexp, "input:tensor dim:ints keepdim:bool=false")
 declare("cumsum", torch.cumsum, "input:tensor dim:int")
 declare("topk", torch.topk, "input:tensor k:int dim:int=-1 largest:bool=true sorted:bool=true")
 
 declare("shape", lambda x, dim: x.shape[dim], "input:tensor dim:int", "")
 declare("element", lambda values, index: values[index], "input:tuple index:int", "")
-declare("getitem", lambda x, index: x[tuple(index) if isinstance(index, list) else index],
-     "input:tensor index:index", "")  # fmt: skip
+declare(
+    "getitem",
+    lambda x, index: x[tuple(index) if isinstance(index, list) else index],
+    "input:tensor index:index",
+    "",
+)
 declare("reshape", lambda x, shape: x.reshape(_shaped(shape)), "input:tensor shape:ints", "")
 declare("expand", lambda x, size: x.expand(_shaped(size)), "input:tensor size:ints", "")
 declare("repeat", lambda x, size: x.repeat(_shaped(size)), "input:tensor size:ints", "")
 declare("permute", lambda x, dims: x.permute(_shaped(dims)), "input:tensor dims:ints", "")
 declare("flip", lambda x, dims: x.flip(_shaped(dims)), "input:tensor dims:ints", "")
-declare("transpose", torch.transpose, "input:tensor dim0:int dim1:int",
-     "transpose;swapaxes;swapdims")  # fmt: skip
+declare(
+    "transpose", torch.transpose, "input:tensor dim0:int dim1:int", "transpose;swapaxes;swapdims"
+)
 declare("movedim", torch.movedim, "input:tensor source:ints destination:ints", "movedim;moveaxis")
 declare("flatten", torch.flatten, "input:tensor start_dim:int=0 end_dim:int=-1")
 declare("unflatten", torch.unflatten, "input:tensor dim:int sizes:ints")
-declare("squeeze", lambda x, dim: x.squeeze() if dim is None else x.squeeze(dim),
-     "input:tensor dim:ints?")  # fmt: skip
+declare(
+    "squeeze",
+    lambda x, dim: x.squeeze() if dim is None else x.squeeze(dim),
+    "input:tensor dim:ints?",
+)
 declare("unsqueeze", torch.unsqueeze, "input:tensor dim:int")
 declare("cat", torch.cat, "tensors:tensors dim:int=0", "cat;concat;concatenate")
 declare("stack", torch.stack, "tensors:tensors dim:int=0", "stack")
 declare("chunk", torch.chunk, "input:tensor chunks:int dim:int=0")
-declare("split", torch.split, "input:tensor split_size_or_sections:ints dim:int=0",
-     "torch.split(input split_size_or_sections dim);Tensor.split(input split_size dim)")  # fmt: skip
+declare(
+    "split",
+    torch.split,
+    "input:tensor split_size_or_sections:ints dim:int=0",
+    "torch.split(input split_size_or_sections dim);Tensor.split(input split_size dim)",
+)
 declare("unbind", torch.unbind, "input:tensor dim:int=0")
 declare("select", torch.select, "input:tensor dim:int index:int")
 declare("narrow", torch.narrow, "input:tensor dim:int start:int length:int")
 declare("index_select", torch.index_select, "input:tensor dim:int index:tensor")
 declare("gather", torch.gather, "input:tensor dim:int index:tensor")
 declare("roll", torch.roll, "input:tensor shifts:ints dims:ints=[]", "torch.roll")
-declare("repeat_interleave", lambda x, repeats, dim: torch.repeat_interleave(x, repeats, dim),
-     "input:tensor repeats:int dim:int?")  # fmt: skip
+declare(
+    "repeat_interleave",
+    lambda x, repeats, dim: torch.repeat_interleave(x, repeats, dim),
+    "input:tensor repeats:int dim:int?",
+)
 declare("tril", torch.tril, "input:tensor diagonal:int=0")
 declare("triu", torch.triu, "input:tensor diagonal:int=0")
 declare(
@@ -230,24 +277,56 @@ declare(
     aliases="contiguous;clone;detach;Tensor.cpu;Tensor.cuda;Tensor.requires_grad_",
 )
 declare("to", lambda x, dtype: x.to(dtype), "input:tensor dtype:dtype", "")
-declare("masked_fill", torch.masked_fill, "input:tensor mask:tensor value:number",
-     "masked_fill;Tensor.masked_fill_")  # fmt: skip
-declare("where", torch.where, "condition:tensor input:number other:number",
-     "torch.where(condition input other);Tensor.where(input condition other)")  # fmt: skip
+declare(
+    "masked_fill",
+    torch.masked_fill,
+    "input:tensor mask:tensor value:number",
+    "masked_fill;Tensor.masked_fill_",
+)
+declare(
+    "where",
+    torch.where,
+    "condition:tensor input:number other:number",
+    "torch.where(condition input other);Tensor.where(input condition other)",
+)
 declare("one_hot", F.one_hot, "tensor:tensor num_classes:size", "F.one_hot")
-declare("einsum", lambda equation, operands: torch.einsum(equation, list(operands)),
-     "equation:equation operands:tensors", "")  # fmt: skip
+declare(
+    "einsum",
+    lambda equation, operands: torch.einsum(equation, list(operands)),
+    "equation:equation operands:tensors",
+    "",
+)
 
 
 def _placed(call: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda device, *args: call(*args, device)
 
 
-declare("arange", _placed(lambda a, b, s, t, d: torch.arange(a, b, s, dtype=t, device=d)),
-     "start:number=0 end:number step:number=1 dtype:dtype?", "", True)  # fmt: skip
-declare("linspace", _placed(lambda a, b, n, t, d: torch.linspace(a, b, n, dtype=t, device=d)),
-     "start:float end:float steps:int dtype:dtype?", "torch.linspace", True)  # fmt: skip
-declare("full", _placed(lambda size, v, t, d: torch.full(_shaped(size), v, dtype=t, device=d)),
-     "size:ints fill_value:number dtype:dtype?", "", True)  # fmt: skip
-declare("eye", _placed(lambda n, m, t, d: torch.eye(n, n if m is None else m, dtype=t, device=d)),
-     "n:int m:int? dtype:dtype?", "torch.eye", True)  # fmt: skip
+declare(
+    "arange",
+    _placed(lambda a, b, s, t, d: torch.arange(a, b, s, dtype=t, device=d)),
+    "start:number=0 end:number step:number=1 dtype:dtype?",
+    "",
+    True,
+)
+declare(
+    "linspace",
+    _placed(lambda a, b, n, t, d: torch.linspace(a, b, n, dtype=t, device=d)),
+    "start:float end:float steps:int dtype:dtype?",
+    "torch.linspace",
+    True,
+)
+declare(
+    "full",
+    _placed(lambda size, v, t, d: torch.full(_shaped(size), v, dtype=t, device=d)),
+    "size:ints fill_value:number dtype:dtype?",
+    "",
+    True,
+)
+declare(
+    "eye",
+    _placed(lambda n, m, t, d: torch.eye(n, n if m is None else m, dtype=t, device=d)),
+    "n:int m:int? dtype:dtype?",
+    "torch.eye",
+    True,
+)

@@ -11,8 +11,12 @@ from pruning.formats.architecture.build import build, price
 from pruning.formats.architecture.fill import fill, match
 from pruning.formats.architecture.module import ArchitectureModule, heads
 from pruning.formats.architecture.schema import (
-    FILE, Architecture, invalid, parse, shown,
-)  # fmt: skip
+    FILE,
+    Architecture,
+    invalid,
+    parse,
+    shown,
+)
 from pruning.formats.architecture.writing import ImportedArchitecture, Weights
 from pruning.formats.bundle import Bundle, open_bundle
 from pruning.formats.facts import module_facts

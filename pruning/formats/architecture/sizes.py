@@ -13,6 +13,7 @@ class Size(int):
     tracer: "Tracer"
 
     def __new__(cls, value: int, node: str, tracer: "Tracer") -> "Size":
+        """A size that a node gives."""
         size = super().__new__(cls, value)
         size.node, size.tracer = node, tracer
         return size

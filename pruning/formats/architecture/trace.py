@@ -26,6 +26,7 @@ from pruning.formats.architecture.layers import LayerKind, kind_of
 from pruning.formats.architecture.schema import INLINE, Constant, Layer, Node
 from pruning.formats.architecture.sizes import Size
 
+
 class Tracer(TorchFunctionMode):
     """Writes down the calls of a module's forward.
 
@@ -123,7 +124,10 @@ class Tracer(TorchFunctionMode):
         """A tensor's sizes as sizes that remember it."""
         with self._silent():
             sizes = [int(s) for s in tensor.shape]
-        return tuple(self.size(s, "shape", {"input": tensor, "dim": i}) for i, s in enumerate(sizes))
+        return tuple(
+            self.size(size, "shape", {"input": tensor, "dim": dim})
+            for dim, size in enumerate(sizes)
+        )
 
     def encoded(self, value: Any) -> Any:
         """An argument as the file writes it."""
@@ -180,7 +184,8 @@ class Tracer(TorchFunctionMode):
             "operator_unsupported",
             f"The module {path or 'itself'} {what}, at {_line()}.",
             where=path or "module",
-            hint=hint or "Write this part with the functions of docs/architecture-json.md, or "
+            hint=hint
+            or "Write this part with the functions of docs/architecture-json.md, or "
             "export the model to ONNX: torch.onnx.export(model, inputs, 'model.onnx').",
         )
 
@@ -260,11 +265,7 @@ class Tracer(TorchFunctionMode):
         if len(args) > len(names) or set(given) - set(names):
             raise self.refuse(f"is called in a way that is not read: {', '.join(given)}")
         declared = {p.name: p for p in kind.call}
-        encoded = {
-            name: self.encoded(value)
-            for name, value in given.items()
-            if value is not None
-        }
+        encoded = {name: self.encoded(value) for name, value in given.items() if value is not None}
         encoded = {n: v for n, v in encoded.items() if v != declared[n].default}
         with self._silent():
             result = forward(*args, **kwargs)

@@ -39,20 +39,27 @@ def price(plan: Plan, limits: Limits) -> nn.Module:
     return module
 
 
-def build(plan: Plan, pooling: Pooling | None) -> tuple[nn.Module, frozenset[str]]:
-    """The network with parameters on the meta device and everything else in memory.
+def build(plan: Plan, pooling: Pooling | None) -> nn.Module:
+    """The network, called with its inputs in order, ready for `place`.
 
-    Returns:
-        The module, to be called with its inputs in order, and the paths of the parameters that
-        are the transpose of the file's tensors.
+    Parameters are on the meta device, everything else in memory.
     """
     with _WithoutParameters():
         module = _construct(plan)
-    turned = _unfused(module)
+    for name, layer in _turned_layers(module).items():
+        inputs, outputs = layer.weight.shape
+        parent, _, leaf = name.rpartition(".")
+        linear = nn.Linear(inputs, outputs, device="meta")
+        setattr(module.get_submodule(parent), leaf, linear)
     for name, buffer in module.named_buffers():
         if buffer.is_meta:
             raise SecateurError("internal_error", f"{name} was not computed.", where=name)
-    return positional(module, plan, pooling).eval(), turned
+    return positional(module, plan, pooling).eval()
+
+
+def turned(module: nn.Module) -> frozenset[str]:
+    """The weights that files keep transposed, of a network as `price` gives it."""
+    return frozenset(f"{name}.weight" for name in _turned_layers(module))
 
 
 class _WithoutParameters(TorchFunctionMode):
@@ -77,7 +84,6 @@ def _construct(plan: Plan) -> nn.Module:
             **plan.settings, num_labels=plan.labels, attn_implementation="eager"
         )
         config.use_cache = False
-        # A copy: what ties names rewrites the plan's class attributes in places.
         bare = plan.family.pooler and plan.architecture.task == "base"
         module: nn.Module = kind(config, add_pooling_layer=False) if bare else kind(config)
     except SecateurError:
@@ -92,20 +98,11 @@ def _construct(plan: Plan) -> nn.Module:
     return module
 
 
-def _unfused(module: nn.Module) -> frozenset[str]:
-    """Replaces GPT-2's linear layers, which keep their weight transposed, by those of torch."""
+def _turned_layers(module: nn.Module) -> dict[str, Any]:
+    """GPT-2's linear layers, which keep their weight transposed and become torch's own here."""
     from transformers.pytorch_utils import Conv1D
 
-    turned = set()
-    for name, layer in list(module.named_modules()):
-        if not isinstance(layer, Conv1D):
-            continue
-        inputs, outputs = layer.weight.shape
-        linear = nn.Linear(inputs, outputs, device="meta")
-        parent, _, leaf = name.rpartition(".")
-        setattr(module.get_submodule(parent), leaf, linear)
-        turned.add(f"{name}.weight")
-    return frozenset(turned)
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, Conv1D)}
 
 
 def place(module: nn.Module, paths: list[str], value: Tensor) -> None:

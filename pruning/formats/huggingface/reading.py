@@ -15,7 +15,7 @@ from pruning.formats.bundle import Bundle, open_bundle
 from pruning.formats.contract import Preprocessing, Tokenizer
 from pruning.formats.facts import module_facts
 from pruning.formats.huggingface import config, image
-from pruning.formats.huggingface.build import build, price
+from pruning.formats.huggingface.build import build, price, turned
 from pruning.formats.huggingface.config import Plan
 from pruning.formats.huggingface.forward import Pooling, input_names
 from pruning.formats.huggingface.model import HuggingFaceModel
@@ -54,12 +54,11 @@ def _read(
     found = sentence(bundle, limits)
     plan = config.plan(settings, hidden_states=found is not None)
     planned = weight_files(bundle, limits)
-    bare = price(plan, limits)
     place = Path(scratch.name) if scratch is not None else source
     shards = read_shards(bundle, planned, place, limits)
-    pooling = Pooling(*found) if found is not None else None
-    module, turned = build(plan, pooling)
-    bounds = bind(bare, shards, plan, turned)
+    bare = price(plan, limits)
+    bounds = bind(bare, shards, plan, turned(bare))
+    module = build(plan, Pooling(*found) if found is not None else None)
     load(module, bounds, shards)
     texts = _tokenizer(bundle, plan, limits)
     facts = _facts(module, plan, settings, shards, bounds, limits)

@@ -41,8 +41,8 @@ class TextInputs:
         self._tokenizer, self.names = tokenizer, tuple(names)
         self.most, self.pad, self._vocabulary = most, pad, vocabulary
 
-    def __call__(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """The inputs by name.
+    def __call__(self, texts: Sequence[str | tuple[str, str]]) -> dict[str, np.ndarray]:
+        """The inputs by name, and `attention_mask` also where the network does not take it.
 
         Raises:
             SecateurError: `data_unreadable` for a text that can't be split into tokens,
@@ -71,7 +71,7 @@ class TextInputs:
                 where=FILE,
                 hint="Upload the tokenizer.json that belongs to the network.",
             )
-        return {name: arrays[name] for name in self.names}
+        return {name: arrays[name] for name in dict.fromkeys((*self.names, "attention_mask"))}
 
 
 def read_tokenizer(

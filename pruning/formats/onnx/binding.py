@@ -164,12 +164,13 @@ class Binding:
 
 def is_real(dtype: np.dtype) -> bool:
     """Whether numbers of this type are floating point, bfloat16 included."""
-    return dtype.kind == "f" or dtype.name == _BFLOAT16
+    return dtype.kind == "f" or (dtype.kind == "V" and dtype.name == _BFLOAT16)
 
 
 def computing_dtype(dtype: np.dtype) -> np.dtype:
     """What a tensor is computed in: float16 and bfloat16 in float32, others as they are."""
-    return np.dtype(np.float32) if dtype.name in ("float16", _BFLOAT16) else dtype
+    half = dtype.itemsize == 2 and is_real(dtype)
+    return np.dtype(np.float32) if half else dtype
 
 
 def to_parameter(tensor: np.ndarray, route: Route) -> np.ndarray:

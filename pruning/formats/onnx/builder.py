@@ -21,6 +21,7 @@ from pruning.formats.onnx.graph import Constant, Graph
 from pruning.formats.onnx.module import OnnxModule, Reference, Step
 from pruning.formats.onnx.node import Node
 from pruning.formats.onnx.parse import opset, shown
+from pruning.formats.onnx.shapes import OPEN, SMALL, closed
 
 __all__ = ["Builder", "Node"]
 
@@ -261,7 +262,9 @@ class Builder:
 
     @cached_property
     def _ranks(self) -> dict[str, int]:
-        return {name: len(shape) for name, (shape, _) in self.graph.shapes().items()}
+        # The sizes that the measuring of the graph begins with too.
+        sizes = closed(self.graph.inputs, *OPEN[0])
+        return {name: len(s) for name, (s, _) in self.graph.shapes(SMALL, sizes).items()}
 
 
 def _attach(layer: nn.Module, leaf: str, shared: Any) -> None:

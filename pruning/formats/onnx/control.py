@@ -295,7 +295,7 @@ def _evaluated(
             if shape is None:
                 return None
             sizes = np.array([probe if size is None else size for size in shape], np.int64)
-            ends: dict[str, int] = {str(a.name): a.i for a in node.attribute}
+            ends: dict[Any, int] = {a.name: a.i for a in node.attribute}
             values[node.output[0]] = sizes[ends.get("start", 0) : ends.get("end", len(sizes))]
         else:
             rest.append(node)

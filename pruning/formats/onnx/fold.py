@@ -289,7 +289,9 @@ class _Folding:
     def _shapes(self) -> dict[str, tuple[int | None, ...]]:
         from pruning.formats.onnx.shapes import infer_shapes
 
-        return {name: shape for name, (shape, _) in infer_shapes(self.graph).items()}
+        found = {name: shape for name, (shape, _) in infer_shapes(self.graph).items()}
+        self.graph.light = None  # the graph still grows
+        return found
 
     # What builders ask a Builder for.
 

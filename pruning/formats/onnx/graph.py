@@ -120,6 +120,7 @@ class Graph:
         uses: How often each value is read.
         readers: The first node that reads a value.
         derived: A value computed from constants of real numbers to the node that computes it.
+        light: The graph as shape inference takes it, once it has been asked.
         frozen: Tensors of the file that went into results computed at import.
         homes: The first output of a node out of a subgraph to where the file keeps that node.
     """
@@ -134,6 +135,7 @@ class Graph:
     derived: dict[str, str] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     homes: dict[str, "Home"] = field(default_factory=dict)
+    light: ModelProto | None = None
     _shapes: dict[object, Shapes] = field(default_factory=dict)
 
     def use(self, node: NodeProto, index: int) -> Use | None:

@@ -12,7 +12,8 @@ from pruning.facts import TensorFact
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.graph import Graph, Shapes, label
 from pruning.formats.onnx.module import OnnxModule, Step
-from pruning.formats.onnx.spread import LARGE, SMALL, keeps_samples_apart
+from pruning.formats.onnx.shapes import LARGE, OPEN, SMALL
+from pruning.formats.onnx.spread import shapes_apart
 
 
 def over_limit(limit: int, where: str) -> SecateurError:
@@ -73,7 +74,7 @@ def measure(
         raise SecateurError("model_invalid", "An input has a size of 0.")
     if not any(isinstance(size, str) for fact in inputs for size in fact.shape[1:]):
         return _measure(graph, module, inputs, fixed, limits)
-    for plane, line in _OPEN:
+    for plane, line in OPEN:
         try:
             closed = [_closed(fact, plane, line) for fact in inputs]
             sizes, batch = _measure(graph, module, closed, fixed, limits)
@@ -81,10 +82,6 @@ def measure(
             continue
         return sizes, batch if fixed else None
     return None, fixed
-
-
-_OPEN = ((64, 16), (224, 128), (48, 1024))
-"""What open sizes are tried at: those of images and volumes, and those of sequences."""
 
 
 def _closed(fact: TensorFact, plane: int, line: int) -> TensorFact:
@@ -100,12 +97,10 @@ def _measure(
     fixed: int | None,
     limits: Limits,
 ) -> tuple[Sizes, int | None]:
-    shapes = _known(graph, inputs, SMALL)
-    sizes = _counted(module, shapes, limits)
-    if sizes is not None:
-        large = _known(graph, inputs, LARGE)
-        if keeps_samples_apart(graph, module, shapes, large):
-            return sizes, None
+    known = _known(graph, inputs, SMALL)
+    shapes = shapes_apart(graph, module, known, _known(graph, inputs, LARGE))
+    if shapes is not None:
+        return _counted(module, shapes, known, limits), None
     free = _free(graph, module, inputs, limits)
     if free is not None:
         return free, None
@@ -122,8 +117,10 @@ def _known(graph: Graph, inputs: list[TensorFact], batch: int) -> Shapes:
     return graph.shapes(batch, sizes)
 
 
-def _counted(module: OnnxModule, shapes: Shapes, limits: Limits) -> Sizes | None:
-    """The sizes of a pass as its shapes tell them, None where some are not known.
+def _counted(
+    module: OnnxModule, shapes: dict[str, tuple[int, ...]], known: Shapes, limits: Limits
+) -> Sizes:
+    """The sizes of a pass as its shapes tell them.
 
     Raises:
         SecateurError: `model_too_large` over the limit.
@@ -131,15 +128,11 @@ def _counted(module: OnnxModule, shapes: Shapes, limits: Limits) -> Sizes | None
     sizes = Sizes(SMALL, limits.activation_bytes)
     for step in module.steps:
         for name in step.outputs:
-            shape, itemsize = shapes.get(name, ((), 0))
-            if None in shape:
-                return None
-            numbers = prod(shape)  # type: ignore[arg-type]
-            sizes.add(step, numbers * itemsize)
+            numbers = prod(shapes.get(name, (0,)))
+            size = numbers * (known[name][1] if name in known else 4)
+            sizes.add(step, size)
             if step.layer and name == step.outputs[0]:
-                if name not in shapes:
-                    return None
-                sizes.outputs[step.layer] = (numbers, numbers * itemsize)
+                sizes.outputs[step.layer] = (numbers, size)
     return sizes
 
 

@@ -36,10 +36,11 @@ def parse(source: bytes | Path, limits: Limits) -> ModelProto:
     proto = _decode(data)
     if not proto.HasField("graph"):
         raise SecateurError("model_unreadable", "The file holds no graph.", hint=_EXPORT)
-    _check_text(proto)
-    _check_size(proto, limits)
-    _check_self_contained(proto)
-    _check_vocabulary(proto)
+    every = list(graphs(proto))
+    _check_text(proto, every)
+    _check_size(every, limits)
+    _check_self_contained(every)
+    _check_vocabulary(proto, every)
     try:
         onnx.checker.check_model(data)
     except Exception as error:  # the checker raises its own kinds and whatever its C++ part throws
@@ -58,6 +59,8 @@ def opset(proto: ModelProto) -> int:
 
 def shown(name: str, length: int = 120) -> str:
     """A text from the file as it may appear in a message: printable and short."""
+    if len(name) <= length and name.isprintable():
+        return name
     clean = "".join(c if c.isprintable() else "?" for c in name)
     return clean if len(clean) <= length else clean[: length - 3] + "..."
 
@@ -127,12 +130,12 @@ def _name(graph: GraphProto) -> str:
     return shown(graph.name) if isinstance(graph.name, str) else "graph"
 
 
-def _check_text(proto: ModelProto) -> None:
+def _check_text(proto: ModelProto, every: list[GraphProto]) -> None:
     """Protocol buffers hand out text that is not UTF-8 as bytes, which no name may be."""
     texts: list[object] = [proto.producer_name, proto.producer_version]
     texts += [o.domain for o in proto.opset_import]
     texts += [part for f in proto.functions for part in (f.name, f.domain)]
-    for graph in graphs(proto):
+    for graph in every:
         texts.append(graph.name)
         texts += [tensor.name for tensor in graph.initializer]
         for value in (*graph.input, *graph.output, *graph.value_info):
@@ -147,17 +150,17 @@ def _check_text(proto: ModelProto) -> None:
         )
 
 
-def _check_size(proto: ModelProto, limits: Limits) -> None:
-    steps = sum(len(graph.node) for graph in graphs(proto))
+def _check_size(every: list[GraphProto], limits: Limits) -> None:
+    steps = sum(len(graph.node) for graph in every)
     if steps > limits.nodes:
         raise SecateurError(
             "model_too_large", f"The graph has {steps} nodes; the limit is {limits.nodes}."
         )
     count = numbers = 0
-    for tensor, name in tensors(proto):
+    for tensor, name in tensors(every):
         count += 1
         if min(tensor.dims, default=0) < 0:
-            raise SecateurError("model_invalid", "A tensor has a negative size.", where=name)
+            raise SecateurError("model_invalid", "A tensor has a negative size.", where=shown(name))
         elements = 0 if 0 in tensor.dims else 1
         for size in tensor.dims:
             elements *= size
@@ -168,7 +171,7 @@ def _check_size(proto: ModelProto, limits: Limits) -> None:
             raise SecateurError(
                 "model_too_large",
                 f"The constants hold more than {limits.parameters} numbers.",
-                where=name,
+                where=shown(name),
             )
     if count > limits.tensors:
         raise SecateurError(
@@ -176,35 +179,35 @@ def _check_size(proto: ModelProto, limits: Limits) -> None:
         )
 
 
-def tensors(proto: ModelProto) -> Iterator[tuple[TensorProto, str]]:
+def tensors(every: list[GraphProto]) -> Iterator[tuple[TensorProto, str]]:
     """Every tensor with a name to show: initialisers and attributes, in subgraphs too."""
-    for graph in graphs(proto):
+    for graph in every:
         for tensor in graph.initializer:
-            yield tensor, shown(tensor.name)
+            yield tensor, tensor.name
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.type == AttributeProto.TENSOR:
-                    yield attribute.t, shown(node.output[0] if node.output else node.name)
+                    yield attribute.t, node.output[0] if node.output else node.name
                 for tensor in attribute.tensors:
-                    yield tensor, shown(node.name)
+                    yield tensor, node.name
 
 
-def _check_self_contained(proto: ModelProto) -> None:
-    for tensor, name in tensors(proto):
+def _check_self_contained(every: list[GraphProto]) -> None:
+    for tensor, name in tensors(every):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise SecateurError(
                 "external_data",
-                f"The tensor {name!r} is kept in another file.",
-                where=name,
+                f"The tensor {shown(name)!r} is kept in another file.",
+                where=shown(name),
                 hint="Save the model as one file: onnx.save(model, path, "
                 "save_as_external_data=False), or torch.onnx.export(..., external_data=False).",
             )
 
 
-def _check_vocabulary(proto: ModelProto) -> None:
+def _check_vocabulary(proto: ModelProto, every: list[GraphProto]) -> None:
     """Opset, domains, functions and sparse constants."""
     foreign = Counter(shown(f"function {f.name}") for f in proto.functions)
-    for graph in graphs(proto):
+    for graph in every:
         foreign.update(
             shown(f"{node.domain}.{node.op_type}")
             for node in graph.node

@@ -6,36 +6,39 @@ has to be found out by running.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto
+from onnx import AttributeProto, NodeProto
 from torch import Tensor, nn
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.graph import Graph, Shapes, first_output
 from pruning.formats.onnx.module import FAILURES, OnnxModule, Step
+from pruning.formats.onnx.outlines import ELEMENTWISE, Shape, dummy, outline
+from pruning.formats.onnx.shapes import LARGE, SMALL
 
-SMALL, LARGE = 2, 3
-
-_ELEMENTWISE = frozenset(
-    ["Abs", "Add", "And", "Cast", "Ceil", "Celu", "Clip", "Cos", "Div", "Dropout", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min", "Mish", "Mod", "Mul", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor"]
-)
-_SPATIAL = frozenset(
-    ["AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "GlobalAveragePool", "GlobalMaxPool", "InstanceNormalization", "LRN", "MaxPool", "DepthToSpace", "SpaceToDepth"]
-)
+_SPATIAL = frozenset((
+    "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "GlobalAveragePool",
+    "GlobalMaxPool", "InstanceNormalization", "LRN", "MaxPool", "DepthToSpace", "SpaceToDepth",
+))  # fmt: skip
+_RESHAPING = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 _FIRST = frozenset(("Pad", "Resize", "Tile", "Upsample"))
 
 
 @dataclass(frozen=True)
 class _Ghost:
-    """A tensor of which only the shapes at both batch sizes and the samples' axis are known."""
+    """A tensor of which only the shapes at both batch sizes and the samples' axis are known.
 
-    small: tuple[int, ...]
-    large: tuple[int, ...]
+    The axis may hold the samples `outer` times over, as where steps and samples are one axis.
+    """
+
+    small: Shape
+    large: Shape
     axis: int
+    outer: int = 1
 
 
 class _Unproven(Exception):  # noqa: N818 - no error: the graph is run instead
@@ -45,19 +48,27 @@ class _Unproven(Exception):  # noqa: N818 - no error: the graph is run instead
 Value = tuple[np.ndarray, np.ndarray] | _Ghost
 
 
-def keeps_samples_apart(graph: Graph, module: OnnxModule, small: Shapes, large: Shapes) -> bool:
-    """Whether that is certain; False where it is not known.
+def shapes_apart(
+    graph: Graph, module: OnnxModule, small: Shapes, large: Shapes
+) -> dict[str, Shape] | None:
+    """The shapes of all steps' results at `SMALL`, if samples certainly stay apart; else None.
 
     Args:
         graph: The graph.
         module: Its steps.
-        small: Shapes of all values at a batch size of `SMALL`.
+        small: What is known of shapes at a batch size of `SMALL`.
         large: The same at `LARGE`.
     """
     try:
-        return _Spread(graph, module, small, large).outputs_first()
+        spread = _Spread(graph, module, small, large)
+        if not spread.outputs_apart():
+            return None
+        return {
+            name: value.small if isinstance(value, _Ghost) else value[0].shape
+            for name, value in spread.values.items()
+        }
     except (_Unproven, SecateurError, *FAILURES):
-        return False
+        return None
 
 
 class _Spread:
@@ -71,24 +82,31 @@ class _Spread:
             value = module.get_buffer(path).numpy()
             self.values[name] = (value, value)
         for name, reference in module.references.items():
-            held = np.broadcast_to(np.float32(0), reference.route.shapes[-1])
+            held = dummy(reference.route.shapes[-1])
             self.values[name] = (held, held)
         for name in module.input_names:
             self.values[name] = self._ghost(name)
         for step in module.steps:
             self._take(step)
 
-    def outputs_first(self) -> bool:
+    def outputs_apart(self) -> bool:
         found = [self.values[name] for name in self.module.output_names]
-        return all(isinstance(value, _Ghost) and value.axis == 0 for value in found)
+        return all(isinstance(value, _Ghost) and value.outer == 1 for value in found)
 
     def _ghost(self, name: str) -> _Ghost:
         first, second = (shapes[name][0] for shapes in self.shapes)
-        if None in first or None in second or len(first) != len(second):
-            raise _Unproven
-        axes = [i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b]
-        _need(len(axes) == 1 and first[axes[0]] * LARGE == second[axes[0]] * SMALL)  # type: ignore[operator]
-        return _Ghost(first, second, axes[0])  # type: ignore[arg-type]
+        _need(None not in first and None not in second)
+        return _between(first, second)  # type: ignore[arg-type]
+
+    def _outlined(
+        self, step: Step, given: list[Value | None], attributes: dict[str, Any], place: int
+    ) -> _Ghost:
+        layer = self.module.get_submodule(step.layer) if step.layer else None
+        first, second = (
+            outline(step.operator, [_at(value, index) for value in given], attributes, layer, place)
+            for index in range(2)
+        )
+        return _between(first, second)
 
     def _take(self, step: Step) -> None:
         given = [self.values[name] if name else None for name in step.inputs]
@@ -96,25 +114,36 @@ class _Spread:
         if not ghosts or step.operator in ("Shape", "Size"):
             self._compute(step, given)
             return
-        if step.outputs[0].endswith("/padded"):
-            padded = ghosts[0]
-            _need(padded.axis == 0)
-            self.values[step.outputs[0]] = padded
+        main = step.outputs[0]
+        if main.endswith("/padded"):
+            _need(ghosts[0].axis == 0)
+            self.values[main] = ghosts[0]
             return
-        node = self.nodes.get(step.outputs[0], NodeProto())
-        attributes = {a.name: list(a.ints) if a.type == 7 else a.i for a in node.attribute}
-        for output in step.outputs:
-            known = output in self.shapes[0]
-            if not known and output is not step.outputs[0]:
-                continue  # optional, read by nothing
-            ghost = self._ghost(output)
-            axis = self._axis(step, given, attributes, ghost)
-            _need(axis == ghost.axis)
-            self.values[output] = ghost
+        node = self.nodes.get(main, NodeProto())
+        attributes = {a.name: _plain(a) for a in node.attribute}
+        for place, output in enumerate(step.outputs):
+            found = [shapes.get(output, ((None,), 0))[0] for shapes in self.shapes]
+            known = None not in found[0] and None not in found[1]
+            if not known and output is not main and step.operator != "Split":
+                continue  # read by nothing, or an error where it is read
+            ghost = self._ghost(output) if known else self._outlined(step, given, attributes, place)
+            outer = ghosts[0].outer
+            _need(all(other.outer == outer for other in ghosts))
+            if step.operator in _RESHAPING:
+                outer = _outer(ghosts[0], ghost)
+            _need(self._axis(step, given, attributes, ghost) == ghost.axis)
+            self.values[output] = replace(ghost, outer=outer)
 
     def _compute(self, step: Step, given: list[Value | None]) -> None:
         """What depends on shapes and constants alone, at both sizes."""
-        _need(step.function is not None)
+        if step.layer:
+            # Rows of a table at positions that no sample decides; nothing is sized by them.
+            layer = self.module.get_submodule(step.layer)
+            indices = [_at(given[0], index) for index in range(2)]
+            _need(isinstance(layer, nn.Embedding) and np.array_equal(*indices))
+            rows = dummy(outline(step.operator, indices[:1], {}, layer))
+            self.values[step.outputs[0]] = (rows, rows)
+            return
         found: list[tuple[np.ndarray, ...]] = []
         for index in range(2):
             arguments = [_at(value, index) for value in given]
@@ -135,8 +164,11 @@ class _Spread:
         kind = step.operator
         x = given[0]
         if step.layer:
+            for other in given[1:]:
+                _need(kind in ("LSTM", "GRU", "RNN") or not isinstance(other, _Ghost))
+                _need(not isinstance(other, _Ghost) or other.axis == 1)
             return _through_layer(self.module.get_submodule(step.layer), x, out, kind)
-        if kind in _ELEMENTWISE:
+        if kind in ELEMENTWISE:
             return _aligned(given, out)
         if kind in _SPATIAL or kind in _FIRST:
             _need(isinstance(x, _Ghost) and x.axis == 0 and x.small[0] == out.small[0])
@@ -160,11 +192,24 @@ def _need(condition: bool) -> None:
         raise _Unproven
 
 
+def _between(small: Shape, large: Shape) -> _Ghost:
+    """The tensor of these shapes at the two batch sizes, one axis of which holds the samples."""
+    _need(len(small) == len(large))
+    axes = [i for i, (a, b) in enumerate(zip(small, large, strict=True)) if a != b]
+    _need(len(axes) == 1 and small[axes[0]] * LARGE == large[axes[0]] * SMALL)
+    return _Ghost(small, large, axes[0])
+
+
 def _at(value: Value | None, index: int) -> Any:
     if isinstance(value, _Ghost):
-        # What asks for a shape needs nothing else of a tensor.
-        return np.broadcast_to(np.float32(0), value.large if index else value.small)
+        return dummy(value.large if index else value.small)
     return None if value is None else value[index]
+
+
+def _plain(attribute: AttributeProto) -> Any:
+    if attribute.type == AttributeProto.INTS:
+        return list(attribute.ints)
+    return attribute.s if attribute.type == AttributeProto.STRING else attribute.i
 
 
 def _array(result: Any) -> np.ndarray:
@@ -182,7 +227,7 @@ def _fixed(value: Value | None) -> np.ndarray:
 def _aligned(given: list[Value | None], out: _Ghost) -> int:
     place = len(out.small) - out.axis
     shapes = []
-    for value in filter(None, given):
+    for value in (v for v in given if v is not None):
         if isinstance(value, _Ghost):
             _need(len(value.small) - value.axis == place)
             shapes.append(value.small)
@@ -225,7 +270,7 @@ def _picked(given: list[Value | None], axis: int) -> int:
 
 
 def _joined(given: list[Value | None], axis: int, out: _Ghost) -> int:
-    for value in filter(None, given):
+    for value in (v for v in given if v is not None):
         if isinstance(value, _Ghost):
             _need(value.axis == out.axis)
             continue
@@ -254,7 +299,11 @@ def _through_layer(layer: nn.Module, x: Value | None, out: _Ghost, kind: str) ->
     if isinstance(layer, nn.modules.batchnorm._BatchNorm):
         _need(x.axis == 0 and x.small[1] == layer.num_features)
         return 0
-    raise _Unproven
+    if isinstance(layer, nn.RNNBase) and not layer.batch_first:
+        _need(x.axis == 1 and len(x.small) == 3)
+        return len(out.small) - 2
+    _need(kind in _SPATIAL and x.axis == 0)
+    return 0
 
 
 Rule = Callable[[_Ghost, list[Value | None], dict[str, Any], _Ghost], int]
@@ -291,10 +340,18 @@ def _turned(x: _Ghost, given: list[Value | None], attributes: dict[str, Any], ou
 
 
 def _reshaped(x: _Ghost, given: list[Value | None], attributes: dict[str, Any], out: _Ghost) -> int:
-    """Samples stay together where as many numbers stand before their axis as after."""
+    """Samples stay in one axis where as much stands before them as did; see `_outer`."""
     _need(prod(x.small) == prod(out.small) and prod(x.large) == prod(out.large))
-    _need(prod(x.small[: x.axis]) == prod(out.small[: out.axis]))
     return out.axis
+
+
+def _outer(x: _Ghost, out: _Ghost) -> int:
+    """How often the samples' axis of a reshaped value holds them over."""
+    before, after = prod(x.small[: x.axis]) * x.outer, prod(out.small[: out.axis])
+    _need(before % after == 0)
+    outer = before // after
+    _need(out.small[out.axis] % (outer * SMALL) == 0)
+    return outer
 
 
 def _cut(x: _Ghost, given: list[Value | None], attributes: dict[str, Any], out: _Ghost) -> int:

@@ -118,16 +118,18 @@ class _Directory:
         if length > _DIRECTORY_BYTES or offset + length != end:
             raise _unreadable("its directory does not lie where it is said to lie")
         table = self._at(offset, length)
-        found: list[tuple[int, int, Member]] = []
-        at = 0
+        places, names, at = [], set(), 0
         for _ in range(count):
             if at + _CENTRAL.size > length:
                 raise _unreadable("its directory ends early")
-            found.append(self._member(table, at, offset))
-            names = _CENTRAL.unpack_from(table, at)[10:13]
-            at += _CENTRAL.size + sum(names)
+            named, extra, comment = _CENTRAL.unpack_from(table, at)[10:13]
+            places.append(at)
+            names.add(_decode(table[at + _CENTRAL.size : at + _CENTRAL.size + named]))
+            at += _CENTRAL.size + named + extra + comment
         if at != length:
             raise _unreadable("its directory holds more than its members")
+        _refuse_other_kinds(names)
+        found = [self._member(table, at, offset) for at in places]
         found.sort(key=lambda entry: entry[0])
         before = 0
         for start, stop, member in found:
@@ -208,7 +210,6 @@ class _Directory:
 
 def _named(members: list[Member]) -> dict[str, Member]:
     """Members by their names below the archive's folder; only names that an export has."""
-    _refuse_other_kinds({m.name for m in members})
     found: dict[str, Member] = {}
     folders = set()
     for member in members:

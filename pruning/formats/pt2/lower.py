@@ -102,7 +102,7 @@ class _Lowering:
         module = Pt2Module(self.inputs)
         paths = self.placing.build(module)
         firsts = {name: found[0] for name, found in paths.items()}
-        steps = [_resolved(step, firsts) for step in self.steps]
+        steps = [_resolved(step, firsts, self.placing.moved) for step in self.steps]
         results = [self._argument(o) for o in outputs]
         kept = [_placed(r, firsts) for r in results if isinstance(r, Ref | State)]
         if not kept:
@@ -302,9 +302,10 @@ def _label(node: Node) -> str:
     return str(node.target).removeprefix("<built-in function ").rstrip(">")
 
 
-def _resolved(step: Step, paths: Mapping[str, str]) -> Step:
+def _resolved(step: Step, paths: Mapping[str, str], moved: Mapping[str, str]) -> Step:
     args, kwargs = _placed(step.args, paths), _placed(step.kwargs, paths)
-    return replace(step, args=args, kwargs=kwargs)
+    layer = None if step.layer is None else moved[step.layer]
+    return replace(step, args=args, kwargs=kwargs, layer=layer)
 
 
 def _placed(part: Any, paths: Mapping[str, str]) -> Any:

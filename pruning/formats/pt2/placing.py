@@ -22,6 +22,7 @@ class Placing:
     Attributes:
         transposed: Names of tensors held with their two axes exchanged.
         statistics: Names of buffers that belong to a batch normalisation.
+        moved: Once built, the path given to each layer to the one it has.
     """
 
     def __init__(self, values: Mapping[str, Tensor], stored: Mapping[str, Stored]) -> None:
@@ -33,6 +34,7 @@ class Placing:
         self._known: dict[object, str] = {}
         self.transposed: set[str] = set()
         self.statistics: set[str] = set()
+        self.moved: dict[str, str] = {}
         self._made: dict[object, Tensor] = {}
 
     def aliases(self, name: str) -> list[str]:
@@ -75,18 +77,19 @@ class Placing:
         """Makes the tree below `root`; gives the paths of each stored tensor."""
         for path in sorted(self._layers, key=lambda p: p.count(".")):
             owner, leaf = _owner(root, path)
-            owner.add_module(leaf, self._layers[path][0])
+            owner.add_module(_free_name(owner, leaf), self._layers[path][0])
+        places = {id(module): path for path, module in root.named_modules()}
+        self.moved = {path: places[id(layer)] for path, (layer, _) in self._layers.items()}
         paths: dict[str, list[str]] = {}
         for path, (layer, names) in self._layers.items():
             for leaf, name in names.items():
                 self._set(layer, leaf, name)
-                paths.setdefault(name, []).append(f"{path}.{leaf}")
+                paths.setdefault(name, []).append(f"{self.moved[path]}.{leaf}")
         for name in self._values:
             if name in paths:
                 continue
             owner, leaf = _owner(root, _safe(name))
-            while leaf in owner._modules or leaf in owner._parameters or leaf in owner._buffers:
-                leaf += "_"
+            leaf = _free_name(owner, leaf)
             self._set(owner, leaf, name)
             path = next((p for p, m in root.named_modules() if m is owner), "")
             paths[name] = [f"{path}.{leaf}" if path else leaf]
@@ -157,16 +160,20 @@ def _safe(path: str) -> str:
     return ".".join(part + "_" if part in _TAKEN else part for part in path.split("."))
 
 
+def _free_name(owner: nn.Module, name: str) -> str:
+    """The name, or one like it, that means nothing to the module yet."""
+    while hasattr(owner, name):
+        name += "_"
+    return name
+
+
 def _owner(root: nn.Module, path: str) -> tuple[nn.Module, str]:
     """The module above a path, made where it is not there, and the path's last part."""
     owner = root
     *above, leaf = path.split(".")
     for part in above:
         if part not in owner._modules:
-            name = part
-            while name in owner._parameters or name in owner._buffers:
-                name += "_"
-            owner.add_module(name, nn.Module())
-            part = name
+            part = _free_name(owner, part)
+            owner.add_module(part, nn.Module())
         owner = owner._modules[part]  # type: ignore[assignment]
     return owner, leaf

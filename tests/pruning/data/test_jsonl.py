@@ -57,7 +57,7 @@ def test_names_that_are_numbers_are_the_classes_themselves(write):
 def test_texts_without_labels_are_their_own_for_next_token_prediction(write):
     path = write({"text": "a bb"}, {"text": "a bb ccc"})
     assert check_dataset(path).target is None
-    causal = model(TOKENS, ["n", "t", 50], tokenizer=Words())
+    causal = model(TOKENS, ["n", "t", 100], tokenizer=Words())
     assert load_dataset(path, causal).target.tolist() == [[-100, 1, 2], [1, 2, 3]]
     # Outputs of another kind have no use for them.
     for output in (["n", 50], ["n", "t", 2]):
@@ -66,7 +66,7 @@ def test_texts_without_labels_are_their_own_for_next_token_prediction(write):
 
 def test_padding_is_told_apart_also_where_the_model_takes_no_mask(write):
     path = write({"text": "a bb"}, {"text": "a bb ccc"})
-    one = model({"input_ids": ("int64", ["n", "t"])}, ["n", "t", 50], tokenizer=Words())
+    one = model({"input_ids": ("int64", ["n", "t"])}, ["n", "t", 100], tokenizer=Words())
     data = load_dataset(path, one)
     assert list(data.inputs) == ["input_ids"]
     assert data.target.tolist() == [[-100, 1, 2], [1, 2, 3]]

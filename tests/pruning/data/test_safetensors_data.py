@@ -56,7 +56,7 @@ def test_what_is_no_dataset(path):
     refused(lambda: check_dataset(path), "data_empty")
     save_file({"x": X[:0]}, path)
     refused(lambda: check_dataset(path), "data_empty")
-    save_file({"x": np.float32(1).reshape(())}, path)
+    save_file({"x": np.ones((), np.float32)}, path)
     refused(lambda: check_dataset(path), "data_shape", "0 dimensions")
     save_file({"x": X, "target": T - 3}, path)
     refused(lambda: check_dataset(path), "target_invalid", "-3")

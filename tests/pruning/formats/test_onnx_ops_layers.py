@@ -250,6 +250,61 @@ def test_every_parameter_of_a_recurrent_layer_gets_a_gradient(kind):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
 
 
+@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize("relu", [False, True])
+def test_each_sample_of_a_recurrent_layer_gets_its_own_gradient(kind, relu):
+    more = {"activations": ["Relu"] * 2} if relu and kind == "RNN" else {}
+    more |= {"linear_before_reset": int(not relu)} if kind == "GRU" else {}
+    model = recurrent(kind, "bidirectional", state=False, **more)
+    module = read_onnx(model.SerializeToString()).module
+    x = torch.from_numpy(steps())
+    parameters = dict(module.named_parameters())
+
+    def loss(given, one):
+        return torch.func.functional_call(module, given, (one.unsqueeze(1),))[0].square().sum()
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 1))(parameters, x)
+    module(x)[0].square().sum().backward()
+    for name, parameter in parameters.items():
+        assert torch.allclose(each[name].sum(0), parameter.grad, atol=1e-5), name
+
+
+EQUATIONS = {
+    # equation, shapes of the input and of the weight, shape of the layer's weight
+    "bsk,kd->bsd": ((2, 3, 4), (4, 5), (5, 4)),
+    "bsk,khd->bshd": ((2, 3, 4), (4, 2, 3), (6, 4)),
+    "bshd,hdk->bsk": ((2, 3, 4, 5), (4, 5, 3), (3, 20)),
+    "bshd,khd->bks": ((2, 3, 4, 5), (6, 4, 5), (6, 20)),
+    "...k,kd->...d": ((2, 3, 2, 4), (4, 5), (5, 4)),
+    "kd,bks->bsd": ((2, 4, 3), (4, 5), (5, 4)),
+    "b...k,kde->bd...e": ((2, 3, 4), (4, 5, 2), (10, 4)),
+}
+
+
+@pytest.mark.parametrize("equation", EQUATIONS)
+def test_a_product_written_as_einsum_is_a_linear_layer(equation):
+    given, shape, matrix = EQUATIONS[equation]
+    net = Net()
+    names = ["x", net.weight("proj.weight", *shape)]
+    net.op("Einsum", names[::-1] if equation.startswith("kd") else names, "y", equation=equation)
+    model = net.model({"x": list(given)}, ["y"])
+    module = read_onnx(model.SerializeToString()).module
+    assert isinstance(module.proj, nn.Linear)
+    assert tuple(module.proj.weight.shape) == matrix
+    goes_back(model, np.random.default_rng(0).standard_normal(given).astype(np.float32))
+
+
+@pytest.mark.parametrize("equation", ["bij,ij->b", "bij,kj->bk", "bij,bjk->bik", "bii,ij->bj"])
+def test_other_sums_with_a_constant_are_no_layers(equation):
+    net = Net()
+    shape = (2, 3, 3) if equation == "bij,bjk->bik" else (3, 3)
+    net.op("Einsum", ["x", net.weight("w", *shape)], "y", equation=equation)
+    model = net.model({"x": [2, 3, 3]}, ["y"])
+    assert not list(read_onnx(model.SerializeToString()).module.parameters())
+    x = np.random.default_rng(0).standard_normal((2, 3, 3)).astype(np.float32)
+    assert difference(model, x) < 1e-5
+
+
 def test_group_and_instance_norms_are_trainable_and_go_back():
     net = Net()
     net.op("InstanceNormalization", ["x", net.weight("a", 4), net.weight("b", 4)], "i")

@@ -217,7 +217,15 @@ def normalisations():
     yield case("MeanVarianceNormalization", x)
     yield case("MeanVarianceNormalization", x, axes=[1, 3])
     for size in (1, 2, 3, 4, 9):
-        yield case("LRN", real(6, 6, 2, 3), size=size, alpha=0.3, beta=0.6, bias=1.5, reference=size % 2 == 0)
+        yield case(
+            "LRN",
+            real(6, 6, 2, 3),
+            size=size,
+            alpha=0.3,
+            beta=0.6,
+            bias=1.5,
+            reference=size % 2 == 0,
+        )
     for opset, keep in product((9, 13, 18), (0, 1)):
         for operator in ("ReduceL1", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"):
             for axes in ([1], [0, -1], None):

@@ -184,3 +184,37 @@ def test_indices_out_of_bounds_are_an_error_with_the_name_of_the_node():
     with pytest.raises(SecateurError) as caught:
         module(x, torch.tensor([[0, 5]]))
     assert caught.value.where == "node_y (GatherND)"
+
+
+def hidden(operator, inputs, opset=18, shape=("n", 2, 4), **attributes):
+    """A node with a small result that takes a large value on the way."""
+    net = Net()
+    names = ["x"]
+    for i, value in enumerate(inputs):
+        names.append(net.const(f"c{i}", value) if isinstance(value, np.ndarray) else value)
+    net.op(operator, names, "y", **attributes)
+    return net.model({"x": list(shape)}, ["y"], opset)
+
+
+LONG = 10**9
+HIDDEN = {
+    "transposed": hidden("ConvTranspose", [np.ones((2, 1, 1), np.float32)], strides=[LONG],
+                         output_shape=[4]),
+    "norm pool": hidden("LpPool", [], kernel_shape=[LONG], pads=[LONG, LONG], strides=[LONG]),
+    "unpool": hidden("MaxUnpool", [np.zeros((1, 2, 4), np.int64), np.array([1, 2, 9])],
+                     shape=(1, 2, 4), kernel_shape=[1], strides=[LONG]),
+    "empty axis": hidden("Pad", [np.array([0, 0, LONG * 100, 0, -2, 0])], 18, (3, 2, 4),
+                         mode="edge"),
+    "scores": hidden("Attention", ["x", "x"], 23, (1, 1 << 20, 2), q_num_heads=2, kv_num_heads=2),
+    "outer": hidden("Einsum", [np.ones((1 << 20, 1), np.float32), "x", "c0"], 17,
+                    (1 << 20, 1), equation="ia,jb,ia,jb->"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HIDDEN)
+def test_what_a_small_result_takes_on_the_way_is_priced_first(case):
+    model = HIDDEN[case]
+    shape = [d.dim_value or 1 for d in model.graph.input[0].type.tensor_type.shape.dim]
+    with pytest.raises(SecateurError) as caught:
+        read_onnx(model.SerializeToString()).module(torch.zeros(shape))
+    assert caught.value.code in ("model_too_large", "model_invalid"), caught.value

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.ops.dispatch import compute
+from pruning.formats.onnx.ops.dispatch import compute, priced
 
+_MOST_SCORES = 1 << 28
 _TYPES = {1: torch.float32, 10: torch.float32, 11: torch.float64, 16: torch.float32}
 
 
@@ -84,6 +85,8 @@ def attention(
         before = past_key.shape[2]
         key, value = torch.cat([past_key, key], 2), torch.cat([past_value, value], 2)
     keys, values = (_repeated(v, query.shape[1]) for v in (key, value))
+    shape = (*query.shape[:3], keys.shape[2])
+    priced(query, shape, "The scores of attention", _MOST_SCORES)
     scale = query.shape[-1] ** -0.5 if options.scale is None else options.scale
     scores = (query * math.sqrt(scale)) @ (keys.transpose(-1, -2) * math.sqrt(scale))
     raw = scores

@@ -1,5 +1,6 @@
 """One function for both kinds of value: on host arrays it runs on the CPU and gives host arrays."""
 
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.values import LARGEST, Value, affordable, is_host, tensors
+from pruning.formats.onnx.values import Value, affordable, is_host, tensors
 
 
 def compute(function: Callable[..., Any], *values: Value | None) -> Any:
@@ -21,8 +22,9 @@ def compute(function: Callable[..., Any], *values: Value | None) -> Any:
     """
     given = [value for value in values if value is not None]
     if is_host(*given):
-        # Also while a pass without data is priced, whose default device is meta.
-        with torch.device("cpu"):
+        # Also while a pass without data is priced, whose default device is meta, and inside of
+        # torch.func, which would wrap results that no derivative goes through.
+        with torch.device("cpu"), torch._C._DisableFuncTorch():
             return _both(lambda t: t.numpy(), function(*map(_on_cpu, values)))
     placed = iter(tensors(*given))
     return function(*(None if value is None else next(placed) for value in values))
@@ -43,26 +45,24 @@ def broadcast(function: Callable[..., Any], *values: Value) -> Any:
     return compute(function, *values)
 
 
-def priced(x: Tensor, shape: Iterable[int], what: str) -> tuple[int, ...]:
-    """The shape of a result; that of a tensor may have any size that the file's limits allow.
+_MOST = 1 << 30
+
+
+def priced(x: Tensor, shape: Iterable[int], what: str, most: int = _MOST) -> tuple[int, ...]:
+    """The shape of a value about to be made, whose memory nothing else has checked yet.
+
+    Results are priced from their shapes before a graph runs where its inputs have fixed sizes;
+    this is for the others, and for what an operator makes on the way to a small result.
 
     Raises:
-        SecateurError: `model_too_large` where a small tensor would grow beyond every limit, and
-            `model_invalid` for a negative size.
+        SecateurError: `model_too_large` over `most` numbers, where that is more than a few times
+            those of x too, and `model_invalid` for a negative size.
     """
     sizes = tuple(int(size) for size in shape)
     if any(size < 0 for size in sizes):
         raise SecateurError("model_invalid", f"{what} of shape {list(sizes)[:16]}.")
-    if x.device.type == "meta" or np.prod([float(s) for s in sizes]) <= max(LARGEST, x.numel()):
-        return sizes
-    return _within(sizes, what)
-
-
-_MOST = 1 << 30
-
-
-def _within(sizes: tuple[int, ...], what: str) -> tuple[int, ...]:
-    if np.prod([float(s) for s in sizes]) > _MOST:
+    # An axis of size 0 must not hide how long the others are.
+    if math.prod(max(size, 1) for size in sizes) > max(most, 4 * x.numel()):
         raise SecateurError("model_too_large", f"{what} makes a value of shape {list(sizes)[:16]}.")
     return sizes
 

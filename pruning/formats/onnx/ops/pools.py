@@ -11,8 +11,8 @@ from pruning.errors import SecateurError
 from pruning.formats.onnx.builder import Builder, Node
 from pruning.formats.onnx.ops import pooling
 from pruning.formats.onnx.ops.dispatch import priced
-from pruning.formats.onnx.ops.spatial import Window, pad
-from pruning.formats.onnx.values import Value, ints, tensors
+from pruning.formats.onnx.ops.spatial import Pads, Window, pad
+from pruning.formats.onnx.values import LARGEST, Value, ints, tensors
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _MAXIMA = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -46,6 +46,7 @@ def max_pool(x: Value, window: Window, ceil: bool, columns: bool) -> tuple[Tenso
     (x,) = tensors(x)
     sizes = list(x.shape[2:])
     pads = window.padding(sizes)
+    _check_padding(x, pads)
     padded = pad(x, pads, -torch.inf)
     pool = partial(
         _MAXIMA[len(pads)],
@@ -71,6 +72,12 @@ def max_pool(x: Value, window: Window, ceil: bool, columns: bool) -> tuple[Tenso
     return values, total + planes.reshape(x.shape[0], x.shape[1], *(1 for _ in sizes))
 
 
+def _check_padding(x: Tensor, pads: Pads) -> None:
+    more = (0, 0, *(before + after for before, after in pads))
+    shape = [size + extra for size, extra in zip(x.shape, more, strict=True)]
+    priced(x, shape, "The padding of a pool", LARGEST)
+
+
 def _max_unpool(node: Node, builder: Builder) -> None:
     window = _window(node)
     builder.call(node, partial(max_unpool, window=window), [node.input(i) for i in range(3)])
@@ -86,6 +93,7 @@ def max_unpool(x: Value, indices: Value, shape: Value | None, window: Window) ->
     if len(result) != x.dim() or result[:2] != inferred[:2]:
         raise SecateurError("model_invalid", f"MaxUnpool of {list(x.shape)} to {result[:16]}.")
     priced(x, result, "MaxUnpool")
+    priced(x, inferred, "MaxUnpool", LARGEST)
     # The indices count in the inferred shape; a larger one given has its zeros at the ends.
     zeros = x.new_zeros(math.prod(inferred))
     found = zeros.scatter(0, indices.reshape(-1), x.reshape(-1)).reshape(inferred)
@@ -117,6 +125,7 @@ def lp_pool(x: Value, window: Window, ceil: bool, p: int) -> Tensor:
             # A window that would start in the padding at the end is left out.
             count -= count * window.strides[i] >= size + before
             pads[i] = (before, after + max(0, count * window.strides[i] - over))
+    _check_padding(x, tuple(pads))
     powers = pad(x.abs() ** p, tuple(pads))
     flat = powers.reshape(-1, 1, *powers.shape[2:])
     ones = x.new_ones((1, 1, *window.kernel))

@@ -102,7 +102,7 @@ def col2im(x: Value, image: Value, block: Value, options: dict[str, list[int] | 
         raise SecateurError("model_invalid", "Col2Im: its sizes do not agree.")
     places: np.ndarray = np.zeros((1, 1), np.int64)
     whole = [size + pads[i] + pads[i + rank] for i, size in enumerate(sizes)]
-    priced(x, (x.shape[0], x.shape[1] // math.prod(blocks), *whole), "Col2Im")
+    priced(x, (x.shape[0], x.shape[1] // math.prod(blocks), *whole), "Col2Im", LARGEST)
     for size, count, step, gap in zip(whole, blocks, steps, gaps, strict=True):
         positions = (size - gap * (count - 1) - 1) // step + 1
         if positions < 1 or places.size * count * positions > LARGEST:

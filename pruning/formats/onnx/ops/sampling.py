@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.builder import Builder, Node
+from pruning.formats.onnx.ops.dispatch import priced
 from pruning.formats.onnx.values import Value, ints, tensors
 
 # Opset 20 renamed two modes so that they fit any number of axes.
@@ -46,8 +47,9 @@ def affine_grid(theta: Value, size: Value, align: bool) -> Tensor:
     """The grid of points that an affine map sends an image of that size to."""
     (theta,) = tensors(theta)
     sizes = ints(size, "AffineGrid's size")
-    if len(sizes) not in (4, 5) or min(sizes) < 1 or max(sizes) > 1 << 16:
+    if len(sizes) not in (4, 5) or min(sizes) < 1:
         raise SecateurError("model_invalid", f"AffineGrid for an image of shape {sizes[:16]}.")
+    priced(theta, (sizes[0], *sizes[2:], len(sizes) - 2), "AffineGrid")
     return F.affine_grid(theta, sizes, align_corners=align)
 
 

@@ -150,7 +150,7 @@ def mel_weights(
     """Triangles [length / 2 + 1, bins] evenly spaced on the mel scale, on the host."""
     (count,), (size,), (frequency,) = (ints(v, "MelWeightMatrix") for v in (bins, length, rate))
     ends = [number(v, "MelWeightMatrix") for v in (low, high)]
-    if count < 1 or size < 1 or frequency < 1 or not 0 <= ends[0] <= ends[1]:
+    if not 1 <= count <= 1 << 16 or size < 1 or frequency < 1 or not 0 <= ends[0] <= ends[1]:
         raise SecateurError("model_invalid", f"MelWeightMatrix of {count} bins, length {size}.")
     rows = size // 2 + 1
     affordable([rows, count], "MelWeightMatrix")

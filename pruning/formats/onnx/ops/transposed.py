@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pruning.errors import SecateurError
 from pruning.formats.onnx.binding import Layout
 from pruning.formats.onnx.builder import Builder, Node
+from pruning.formats.onnx.ops.dispatch import priced
 from pruning.formats.onnx.ops.layers import plain
 from pruning.formats.onnx.ops.spatial import Pads, Window
 from pruning.formats.onnx.values import Value, tensors
@@ -38,7 +39,7 @@ def _conv_transpose(node: Node, builder: Builder) -> None:
     units = shape[1] * groups
     if bias is not None and bias.shape != (units,):
         raise node.invalid(f"a bias of shape {list(bias.shape)} for {units} channels")
-    crop = _Crop(node, Window(node, kernel))
+    crop = _Crop(node, Window(node, kernel), units)
     layer = plain(
         _CLASSES[len(kernel)],
         shape[0],
@@ -63,7 +64,9 @@ def _conv_transpose(node: Node, builder: Builder) -> None:
         builder.layer(node, path, node.inputs[0] or "", output)
         return
     whole = f"{output}/whole"
-    builder.layer(node, path, node.inputs[0] or "", whole)
+    checked = f"{output}/checked"
+    builder.call(node, partial(affordable_for, crop=crop), [node.inputs[0]], [checked])
+    builder.layer(node, path, checked, whole)
     builder.call(node, partial(cropped, crop=crop), [whole], [output])
 
 
@@ -73,16 +76,19 @@ class _Crop:
     `padding` and `more` are torch's padding and output_padding.
     """
 
-    def __init__(self, node: Node, window: Window) -> None:
+    def __init__(self, node: Node, window: Window, channels: int) -> None:
         attributes, dims = node.attributes, len(window.kernel)
         self.strides, self.dilations = window.strides, window.dilations
+        self.channels = channels
         more = tuple(attributes.ints("output_padding", [0] * dims))
         self.sizes = attributes.ints("output_shape")
         if self.sizes is not None:
             self.sizes = self.sizes[-dims:]
         if len(more) != dims or min(more) < 0 or (self.sizes and len(self.sizes) != dims):
             raise node.invalid("output_padding or output_shape do not fit the kernel")
-        spans = [(k - 1) * d + 1 for k, d in zip(window.kernel, window.dilations, strict=True)]
+        self.spans = spans = [
+            (k - 1) * d + 1 for k, d in zip(window.kernel, window.dilations, strict=True)
+        ]
         self.upper = window.auto_pad == "SAME_UPPER"
         self.same = window.same
         self.pads: Pads = window.pads
@@ -122,6 +128,16 @@ class _Crop:
     def _halves(self, total: int) -> tuple[int, int]:
         less, more = total // 2, total - total // 2
         return (less, more) if self.upper else (more, less)
+
+
+def affordable_for(x: Value, crop: _Crop) -> Tensor:
+    """X itself, where the full result, of which a small part may be kept, can be held."""
+    (x,) = tensors(x)
+    parts = zip(x.shape[2:], crop.strides, crop.spans, crop.more, strict=True)
+    whole = [(size - 1) * step + span + more for size, step, span, more in parts]
+    shape = (x.shape[0], crop.channels, *whole)
+    priced(x, shape, "The full result of a transposed convolution", 1 << 26)
+    return x
 
 
 def cropped(x: Value, crop: _Crop) -> Tensor:

@@ -29,7 +29,9 @@ class _Block(nn.Module):
         super().__init__()
         self.norm1, self.attn = nn.LayerNorm(width, 1e-6), _TimmAttention(width, 2, fused)
         self.norm2 = nn.LayerNorm(width, 1e-6)
-        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -59,7 +61,9 @@ class TorchTransformer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Linear(6, 12)
-        layer = nn.TransformerEncoderLayer(12, 2, 24, 0.1, "gelu", batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            12, 2, 24, 0.1, "gelu", batch_first=True, norm_first=True
+        )
         self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.head = nn.Linear(12, 5)
 
@@ -94,7 +98,7 @@ class Bert(nn.Module):
 
     def __init__(self, tied: bool = False) -> None:
         super().__init__()
-        self.word, self.position = nn.Embedding(40, 12, padding_idx=0), nn.Embedding(16, 12)
+        self.word, self.position = nn.Embedding(40, 12), nn.Embedding(16, 12)
         self.kind, self.norm = nn.Embedding(2, 12), nn.LayerNorm(12, 1e-12)
         self.layers = nn.ModuleList(_BertLayer(12) for _ in range(2))
         self.register_buffer("position_ids", torch.arange(16)[None])

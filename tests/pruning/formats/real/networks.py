@@ -81,9 +81,7 @@ NETWORKS: dict[str, Network] = {
     "deeplab_free": Network(vision.DeepLab, {"image": ((3, 16, 16), None)}, _FREE),
     "vit": _image(attention.ViT),
     "vit_plain": _image(lambda: attention.ViT(fused=False)),
-    "transformer": Network(
-        attention.TorchTransformer, {"x": ((7, 6), None)}, {"x": {1: "length"}}
-    ),
+    "transformer": Network(attention.TorchTransformer, {"x": ((7, 6), None)}, {"x": {1: "length"}}),
     "bert": Network(attention.Bert, _BERT, _LENGTHS),
     "bert_tied": Network(lambda: attention.Bert(tied=True), _BERT, _LENGTHS),
     "llama": _text(attention.Llama, 40),

@@ -45,11 +45,7 @@ _DYNAMOS = [
     Style(dynamo=True, train=True),
 ]
 _NINE = product(("resnet", "mobilenet", "efficientnet", "forecast"), [Style(dynamo=False, opset=9)])
-WIDE = [
-    case
-    for case in (*product(NETWORKS, [*_SCRIPTS, *_DYNAMOS]), *_NINE)
-    if case not in CORE
-]
+WIDE = [case for case in (*product(NETWORKS, [*_SCRIPTS, *_DYNAMOS]), *_NINE) if case not in CORE]
 
 
 @pytest.mark.parametrize(("name", "style"), CORE, ids=str)
