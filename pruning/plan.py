@@ -15,7 +15,7 @@ from pruning.catalogue.criteria.obs import BLOCK_LIMIT, OBS, Inverse
 from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts
-from pruning.match import match
+from pruning.match import match, match_classes
 from pruning.report.schema import ReportWarning, Substitution
 from pruning.schedule.step import planned_steps, removal_count
 from pruning.spec import FineTune, Scope, Spec
@@ -187,6 +187,7 @@ def _check_data(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) ->
         raise SecateurError(
             "invalid_request", "A job needs calibration data.", where="data.calibration"
         )
+    match_classes(data)
     for role, facts in data.items():
         match(facts, model, spec.objective.loss, f"data.{role}")
         least = (

@@ -3,7 +3,8 @@
 Standard library alone: `worker.launch` uses it between fork and exec. A ruleset binds the thread
 that takes it and all it will become, so it has to come before the program whose imports start
 threads. Rights come in versions ("ABI"); what a kernel's version does not know is left out, and
-nothing that is known is left out. Versions above 6 add no right.
+nothing that is known is left out. Version 1 refuses every move of a file to another folder.
+Versions above 6 add no right.
 """
 
 import ctypes

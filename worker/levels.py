@@ -27,6 +27,8 @@ from worker.sandbox import Limits, Sandbox, environment
 log = logging.getLogger(__name__)
 
 Wanted = Literal["required", "best", "off"]
+# Version 1 lets no file move between folders, and jobs move what they have written.
+OLDEST_LANDLOCK = 2
 _SHOWN = 300
 _TRIAL_SECONDS = 20.0
 _TRIAL = """
@@ -95,6 +97,8 @@ def choose(
     if wanted == "off":
         return Sandbox(gpu=gpu, more=tuple(more))
     has = has or means()
+    if has.landlock < OLDEST_LANDLOCK:
+        has = replace(has, landlock=0)
     why: list[str] = []
     found = _strongest(has, gpu, tuple(more), private, why)
     reason = "; ".join(why)
@@ -103,7 +107,7 @@ def choose(
             "sandbox_unavailable",
             f"Children can't be closed off from this machine: {reason}.",
             where="SECATEUR_SANDBOX",
-            hint="Install bubblewrap, or use Linux 5.13 or newer with Landlock, and allow either "
+            hint="Install bubblewrap, or use Linux 5.19 or newer with Landlock, and allow either "
             "in the container (docs/sandbox.md); SECATEUR_SANDBOX=best runs without.",
         )
     return replace(found, reason=reason)
@@ -159,7 +163,7 @@ def _strongest(
             return _named_by_what_it_shows(sandbox, private, why)
         why.append(f"{sandbox.level} does not work here: {problem}")
     if not has.landlock:
-        why.append("this kernel or container has no Landlock")
+        why.append("this kernel or container has no Landlock, or an early version")
     return limits if _trial(filtered) else filtered
 
 

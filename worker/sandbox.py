@@ -97,7 +97,7 @@ class Sandbox:
             "umask": 0o077,
             "powerless": closed,
             "landlock": self._files(open_to, slot) if self.abi else None,
-            # The user-space driver of a GPU talks to its daemons through them.
+            # CUDA binds one, for other processes that share its memory.
             "seccomp": {"unix_sockets": bool(open_to.gpu)} if self.seccomp else None,
         }
         launch = [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(plan), *program]

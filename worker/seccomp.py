@@ -19,19 +19,22 @@ _SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
 _TSYNC = 1
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _DENY = _ERRNO | errno.EPERM
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54, 0x06
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _X32 = 0x40000000
 _CLONE_THREAD = 0x00010000
 # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET
 _NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x60000000
 _AF_UNIX = 1
+_SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 5, 0xF
 
 # machine -> (AUDIT_ARCH, column below)
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
 # name -> number on x86_64 and aarch64, None where that has no such call
 _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
+    # servers, also those that a socket file leads to
+    "connect": (42, 203),
     # other processes
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
@@ -125,7 +128,7 @@ _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "setdomainname": (171, 162),
 }
 _CLONE, _CLONE3 = (56, 220), (435, 435)
-_SOCKET = (41, 198)
+_SOCKET, _SOCKETPAIR = (41, 198), (53, 199)
 _PROGRAMS = {"execve": (59, 221), "execveat": (322, 281)}
 # Calls that name a process as their first argument; only the caller itself may be named.
 _OWN_PID_ONLY = {
@@ -156,7 +159,8 @@ def close(unix_sockets: bool) -> None:
     once, by the launcher; the child then calls `forbid_programs`. Needs no_new_privs.
 
     Args:
-        unix_sockets: Let sockets of the family AF_UNIX be made; the others never can.
+        unix_sockets: Let sockets of the family AF_UNIX be made, for others in this process to
+            connect to; connecting is forbidden always, as is every other family.
 
     Raises:
         OSError: The kernel does not take the filter.
@@ -241,7 +245,19 @@ def _rules(pid: int, unix_sockets: bool) -> Iterator[tuple[int, int, int, int]]:
         (_RETURN, 0, 0, _DENY),
     ]
     yield from _when(_CLONE[column], threads)
-    yield from _when(_SOCKET[column], _only(*([_AF_UNIX] if unix_sockets else [])))
+    # Not datagrams: they are sent to an address without connecting.
+    kinds: _Code = [
+        _argument(1),
+        (_AND, 0, 0, _SOCK_TYPE),
+        (_EQUAL, 0, 1, _SOCK_STREAM),
+        (_RETURN, 0, 0, _ALLOW),
+        (_EQUAL, 0, 1, _SOCK_SEQPACKET),
+        (_RETURN, 0, 0, _ALLOW),
+        (_RETURN, 0, 0, _DENY),
+    ]
+    yield from _when(_SOCKETPAIR[column], kinds)
+    local: _Code = [_argument(0), (_EQUAL, 1, 0, _AF_UNIX), (_RETURN, 0, 0, _DENY), *kinds]
+    yield from _when(_SOCKET[column], local if unix_sockets else [(_RETURN, 0, 0, _DENY)])
     for numbers in _OWN_PID_ONLY.values():
         number = numbers[column]
         assert number is not None

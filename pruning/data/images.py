@@ -51,7 +51,7 @@ def check(path: Path, limits: Limits | None = None) -> DatasetFacts:
             check_ratio(
                 unpacked, packed, limits, "The images unpack", free=_RATIO_FREE, where=shown(name)
             )
-            picture.decode(small=True)
+            picture.verify()
             sizes.append(picture.size)
         return DatasetFacts(
             format="images",

@@ -60,23 +60,31 @@ class Picture:
         self.size = (width, height) if self._turned >= 5 else (height, width)
         self.unpacked = width * height * len(image.getbands())
 
-    def decode(self, *, small: bool = False) -> "Image":
-        """The image, upright.
-
-        Args:
-            small: Decode JPEG to an eighth of its size, which reads all of the file but is faster.
+    def verify(self) -> None:
+        """Decodes all of the file, JPEG to an eighth of its size, which is faster.
 
         Raises:
             SecateurError: `data_unreadable` for a file that is damaged or ends early.
         """
+        self._load(small=True)
+
+    def decode(self) -> "Image":
+        """The image, upright.
+
+        Raises:
+            SecateurError: As `verify`.
+        """
+        self._load(small=False)
         from PIL import Image
 
+        turn = _UPRIGHT.get(self._turned)
+        return self._image.transpose(Image.Transpose[turn]) if turn else self._image
+
+    def _load(self, *, small: bool) -> None:
         try:
             if small:
                 self._image.draft(None, (1, 1))
             self._image.load()
-            turn = _UPRIGHT.get(self._turned)
-            return self._image.transpose(Image.Transpose[turn]) if turn else self._image
         except Exception as error:  # decoders fail in many ways on damaged files
             raise _damaged(self._name, error) from None
 

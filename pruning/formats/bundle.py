@@ -121,7 +121,7 @@ class _Zip(Bundle):
         self._infos: dict[str, zipfile.ZipInfo] = {}
         sizes: dict[str, int] = {}
         for info in archive.infolist():
-            if info.is_dir() or _litter(info.filename):
+            if info.filename.endswith("/") or _litter(info.filename):
                 continue
             # orig_filename still has the NUL that zipfile cuts names at.
             name = _plain_name(info.orig_filename)

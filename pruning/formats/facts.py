@@ -53,6 +53,7 @@ def module_facts(
     """
     make = samples or (lambda batch: _drawn(inputs, batch))
     run = _measured(module, inputs, make, limits)
+    _find_open_sizes(run, module, inputs, make, limits)
     layers = _layers(module, weight_names, dtypes, heads, run)
     unique = {id(module.get_parameter(f"{layer.name}.weight")): layer for layer in layers}
     macs = [layer.macs for layer in layers]
@@ -113,13 +114,16 @@ class _Run:
         self.batch, self.bytes, self.free = batch, 0, False
         self.sizes: dict[int, tuple[int, int]] = {}
         self.results: tuple[Tensor, ...] = ()
+        self.open: dict[tuple[int, int], str] = {}
 
     @property
     def outputs(self) -> list[TensorFact]:
         """The outputs; sizes as seen, the first one free where the batch is."""
         facts = []
         for index, result in enumerate(self.results):
-            shape: list[int | str] = [int(size) for size in result.shape]
+            shape: list[int | str] = [
+                self.open.get((index, axis), int(size)) for axis, size in enumerate(result.shape)
+            ]
             if self.free and shape:
                 shape[0] = "N"
             name = f"output_{index}" if index else "output"
@@ -142,6 +146,32 @@ def _measured(module: nn.Module, inputs: list[TensorFact], make: Samples, limits
         return _passed(module, make(first), first, limits)
     small.free = _same(large.results, small.results)
     return small if small.free else _passed(module, make(first), first, limits)
+
+
+def _find_open_sizes(
+    run: _Run, module: nn.Module, inputs: list[TensorFact], make: Samples, limits: Limits
+) -> None:
+    """Names the sizes of outputs that follow from sizes of inputs that are only names."""
+    names = sorted({s for fact in inputs for s in fact.shape[1:] if isinstance(s, str)})
+    for name in names:
+        shorter = tuple(
+            _cut(x, [a for a, size in enumerate(fact.shape) if a and size == name])
+            for x, fact in zip(make(run.batch), inputs, strict=True)
+        )
+        try:
+            found = _passed(module, shorter, run.batch, limits).results
+        except SecateurError:
+            continue  # it runs at the tried size alone
+        for index, (a, b) in enumerate(zip(run.results, found, strict=True)):
+            for axis, (long, short) in enumerate(zip(a.shape, b.shape, strict=False)):
+                if long != short:
+                    run.open.setdefault((index, axis), name)
+
+
+def _cut(x: Tensor, axes: list[int]) -> Tensor:
+    for axis in axes:
+        x = x.narrow(axis, 0, max(1, x.shape[axis] - 1))
+    return x
 
 
 def _price(module: nn.Module, make: Samples, batch: int, limits: Limits) -> None:

@@ -50,7 +50,7 @@ class Limits(BaseModel):
     members: Annotated[int, Field(ge=1)] = 1_000
     image_files: Annotated[int, Field(ge=1)] = 200_000
     image_bytes: Annotated[int, Field(ge=1)] = 16 * MIB
-    image_pixels: Annotated[int, Field(ge=1)] = 16_000_000
+    image_pixels: Annotated[int, Field(ge=1)] = 12_500_000
     lines: Annotated[int, Field(ge=1)] = 10_000_000
     line_bytes: Annotated[int, Field(ge=1)] = MIB
     classes: Annotated[int, Field(ge=1)] = 10_000

@@ -83,6 +83,8 @@ for family in ("AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK", "AF_PACKET", "AF_
         attempt(f"network: {family} {kind}")(
             lambda f=family, k=kind: socket.socket(getattr(socket, f), getattr(socket, k))
         )
+attempt("network: datagrams")(lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM))
+attempt("own: pair")(lambda: [s.fileno() for s in socket.socketpair()])
 for name, path in SECRETS.items():
     attempt(f"read: {name}")(lambda p=path: read(p))
     attempt(f"list: folder of {name}")(lambda p=path: os.listdir(os.path.dirname(p)))

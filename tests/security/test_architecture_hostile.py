@@ -51,9 +51,10 @@ def layer(kind: str, **args: Any) -> str:
 
 def chain(count: int, *first: dict[str, Any], **step: Any) -> str:
     nodes = [call("n0", "identity", input=ref("h")), *first]
-    for i in range(count):
-        nodes.append(call(f"n{i + 1}", **{k: v(f"n{i}") if callable(v) else v
-                                          for k, v in step.items()}))  # fmt: skip
+    nodes += [
+        call(f"n{i + 1}", **{k: v(f"n{i}") if callable(v) else v for k, v in step.items()})
+        for i in range(count)
+    ]
     return graph(*nodes)
 
 

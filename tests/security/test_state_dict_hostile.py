@@ -117,8 +117,8 @@ def attacks(marker: Path) -> dict[str, bytes]:
         "storage key": state(tensor(held=storage("../../0"))),
         "rebuild with a callable": b"ctorch._utils\n_rebuild_parameter\n(" + system + b"\x89"
         + ORDERED + b"tR.",
-        "rebuild from type": b"ctorch._tensor\n_rebuild_from_type_v2\n(" + system + b"ctorch\nTensor"
-        b"\n(" + text(command) + b"t}tR.",
+        "rebuild from type": b"ctorch._tensor\n_rebuild_from_type_v2\n(" + system
+        + b"ctorch\nTensor\n(" + text(command) + b"t}tR.",
         "rebuild as a function": state(REBUILD + b"(" + system + b"tR"),
         "hooks": state(tensor(hooks=ORDERED + text("h") + system + b"s")),
         "torchscript": b"ctorch.jit._pickle\nrestore_type_tag\n(" + text(command) + b"tR.",
@@ -179,7 +179,8 @@ MALFORMED: dict[str, bytes] = {
     "storage that is shorter": state(tensor(held=storage(count=15))),
     "storage that is longer": state(tensor(held=storage(count=2**40))),
     "storage that is missing": state(tensor(held=storage("7"))),
-    "storage of complex numbers": state(tensor(held=storage(kind=b"ctorch\nComplexFloatStorage\n"))),
+    "storage of complex numbers": state(
+        tensor(held=storage(kind=b"ctorch\nComplexFloatStorage\n"))),
     "mapping inside itself": b"\x80\x02}q\x00" + text("a") + b"h\x00s.",
     "deep": b"\x80\x02" + b")" + b"\x85" * 300_000 + b".",
     "lists that double": b"\x80\x02]q\x00" + b"(h\x00h\x00e" * 60 + b".",

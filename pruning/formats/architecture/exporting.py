@@ -64,7 +64,7 @@ def export(
 
     Raises:
         SecateurError: `operator_unsupported` with the module and the line of what can't be
-            declared, `batch_fixed`, `verification_failed`, or what the reader refuses.
+            declared, `verification_failed`, or what the reader refuses.
     """
     inputs = [x.detach().cpu() for x in example_inputs]
     _check_inputs(module, inputs)
@@ -181,22 +181,22 @@ def _flat(value: Any, name: str) -> list[tuple[str, Tensor]]:
 
 def _verify(module: nn.Module, folder: Path, inputs: list[Tensor], dynamic: bool) -> None:
     imported = read_architecture(folder, _UNBOUND).module
-    _compare(module, imported, inputs, "verification_failed", _OTHER)
+    _compare(module, imported, inputs, _OTHER)
     if dynamic:
         more = [torch.cat([x, x[:1]]) for x in inputs]
-        _compare(module, imported, more, "batch_fixed", _FIXED)
+        _compare(module, imported, more, _FIXED)
 
 
-def _compare(
-    module: nn.Module, imported: nn.Module, inputs: list[Tensor], code: str, hint: str
-) -> None:
+def _compare(module: nn.Module, imported: nn.Module, inputs: list[Tensor], hint: str) -> None:
     with torch.no_grad():
         wanted = [t for _, t in _flat(module(*(x.clone() for x in inputs)), "output")]
         try:
             given = [t for _, t in _flat(imported(*inputs), "output")]
         except SecateurError as error:
             raise SecateurError(
-                code, f"What was written can't be run: {error.message}", where=error.where,
+                "verification_failed",
+                f"What was written can't be run: {error.message}",
+                where=error.where,
                 hint=hint,
             ) from None  # fmt: skip
     for index, (a, b) in enumerate(zip(wanted, given, strict=True)):
@@ -205,7 +205,7 @@ def _compare(
         )
         if not near:
             raise SecateurError(
-                code,
+                "verification_failed",
                 f"What was written computes another output_{index} than the module, for a batch "
                 f"of {len(inputs[0])}.",
                 where=f"output_{index}",

@@ -134,6 +134,8 @@ declare("minimum", torch.minimum, "input:tensor other:tensor", "minimum")
 declare("matmul", torch.matmul, "input:tensor other:tensor", "matmul;Tensor.__matmul__")
 declare("bmm", torch.bmm, "input:tensor mat2:tensor", "bmm")
 declare("mm", torch.mm, "input:tensor mat2:tensor", "mm")
+declare("mv", torch.mv, "input:tensor vec:tensor", "mv")
+declare("dot", torch.dot, "input:tensor tensor:tensor", "dot;vdot")
 declare("outer", torch.outer, "input:tensor vec2:tensor", "outer")
 for _name in ("addmm", "baddbmm"):
     _two = ("mat1", "mat2") if _name == "addmm" else ("batch1", "batch2")
@@ -263,7 +265,7 @@ declare("select", torch.select, "input:tensor dim:int index:int")
 declare("narrow", torch.narrow, "input:tensor dim:int start:int length:int")
 declare("index_select", torch.index_select, "input:tensor dim:int index:tensor")
 declare("gather", torch.gather, "input:tensor dim:int index:tensor")
-declare("roll", torch.roll, "input:tensor shifts:ints dims:ints=[]", "torch.roll")
+declare("roll", torch.roll, "input:tensor shifts:ints dims:ints=[]", "roll")
 declare(
     "repeat_interleave",
     lambda x, repeats, dim: torch.repeat_interleave(x, repeats, dim),

@@ -179,7 +179,7 @@ FAMILIES: dict[str, Family] = {
             "num_channels": whole(1, 64),
             "qkv_bias": truth,
         },
-        positions="", vocabulary="", pooler=True,
+        positions="", vocabulary="", bidirectional=True, pooler=True,
     ),
     "gpt2": Family(
         "gpt2", "GPT2Config", "transformer",

@@ -310,7 +310,8 @@ def _evaluated(
     inner = helper.make_graph(rest, "condition", inputs, outputs)
     model = helper.make_model(inner, opset_imports=graph.proto.opset_import)
     try:
-        return np.asarray(ReferenceEvaluator(model).run([name], values)[0])
+        results: Any = ReferenceEvaluator(model).run([name], values)
+        return np.asarray(results[0])
     except Exception:  # the reference raises whatever its NumPy code does
         return None
 

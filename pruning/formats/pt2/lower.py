@@ -17,7 +17,8 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 from torch.fx import Node
 
 from pruning.errors import SecateurError
-from pruning.formats.pt2.layers import Calls, Layer
+from pruning.formats.pt2 import native
+from pruning.formats.pt2.layers import Calls, Layer, bound
 from pruning.formats.pt2.module import HALVES, Here, Pt2Module, Ref, State, Step
 from pruning.formats.pt2.payloads import Stored
 from pruning.formats.pt2.placing import Placing
@@ -31,6 +32,19 @@ _RENAMED: dict[str, Callable[..., Any]] = {
 }
 """Calls as modules write them: sums are where the layer-wise walk finds residual streams, and a
 view of strides that only the exporter's machine had is a copy."""
+
+_CHECKED: dict[str, Callable[..., Any]] = {
+    "aten.native_group_norm.default": native.group_norm,
+    "aten.native_batch_norm.default": native.batch_norm,
+    "aten._native_batch_norm_legit.default": native.batch_norm,
+    "aten._native_batch_norm_legit.no_stats": native.batch_norm_without_statistics,
+    "aten._native_batch_norm_legit_functional.default": native.batch_norm,
+    "aten._native_batch_norm_legit_no_training.default": native.trained_batch_norm,
+    "aten._batch_norm_with_update.default": native.updated_batch_norm,
+    "aten._batch_norm_with_update_functional.default": native.updated_batch_norm,
+    "aten._batch_norm_no_update.default": native.trained_batch_norm,
+}
+"""Operators that trust the sizes they are given, by those that check them."""
 
 
 @dataclass
@@ -218,6 +232,8 @@ class _Lowering:
 
     def _operator(self, node: Node) -> None:
         schema = node.target._schema  # type: ignore[union-attr]
+        if "dot_product" in schema.name:
+            raise _unsupported("attention whose dropout is no number from 0 to 1", node.name)
         base = node.args[0] if node.args else None
         writes = _writes(node.target)
         shares = [a for a in schema.arguments if a.alias_info is not None]
@@ -258,7 +274,10 @@ class _Lowering:
     def _step(self, node: Node, function: Callable[..., Any]) -> None:
         args, kwargs = self._argument(tuple(node.args)), self._argument(dict(node.kwargs))
         kwargs.pop("pin_memory", None)
-        if isinstance(function, torch._ops.OpOverload):
+        if str(function) in _CHECKED:
+            args, kwargs = self._argument(tuple(bound(node).values())), {}
+            function = _CHECKED[str(function)]
+        elif isinstance(function, torch._ops.OpOverload):
             function = _RENAMED.get(str(function), function) if not kwargs else function
         writes = isinstance(function, torch._ops.OpOverload) and _writes(function)
         self.steps.append(Step(node.name, _label(node), args, kwargs, function, writes=writes))

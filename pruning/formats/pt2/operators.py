@@ -1,7 +1,8 @@
 """The operators that a graph may use, and what each of their arguments may be.
 
 None of them reads files, runs code, draws random numbers (dropout apart), depends on data for the
-size of its result, or gives uninitialised memory.
+size of its result, gives uninitialised memory, or trusts sizes that it could check (such as
+`_reshape_alias` and `_fft_c2r`, which read past the end of their input).
 """
 
 from functools import cache
@@ -25,7 +26,7 @@ avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d max_pool1d_wit
 max_pool2d_with_indices max_pool3d_with_indices adaptive_avg_pool1d adaptive_avg_pool2d
 adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d
 adaptive_max_pool2d adaptive_max_pool3d max_unpool2d max_unpool3d
-view reshape view_as reshape_as _unsafe_view _reshape_alias flatten unflatten ravel squeeze
+view reshape view_as reshape_as _unsafe_view flatten unflatten ravel squeeze
 unsqueeze squeeze_ unsqueeze_ expand expand_as broadcast_to broadcast_tensors repeat
 repeat_interleave tile permute transpose transpose_ swapaxes swapdims movedim moveaxis t t_ mT
 numpy_T contiguous clone alias detach detach_ lift_fresh_copy lift_fresh lift adjoint
@@ -68,11 +69,16 @@ linspace fill fill_ zero_ copy copy_ zero tril_indices hann_window
 to _to_copy type_as
 sym_size sym_numel
 fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn
-fft_rfftn fft_irfftn fft_fftshift fft_ifftshift _fft_c2c _fft_r2c _fft_c2r
+fft_rfftn fft_irfftn fft_fftshift fft_ifftshift
 view_as_real view_as_complex complex polar real imag angle conj resolve_conj resolve_neg
 conj_physical _conj
 """
 ATEN = frozenset(_NAMES.split())
+_LEFT_OUT = frozenset(
+    [("repeat_interleave", "Tensor"), ("repeat_interleave", "self_Tensor")]
+    + [(name, "data") for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")]
+)
+"""Overloads whose result's size depends on data, or that trust sizes given as data."""
 
 DROPPED = frozenset(
     f"torch.ops.aten.{name}"
@@ -127,7 +133,7 @@ def overload(target: str) -> torch._ops.OpOverload | None:
     types = [str(argument.type) for argument in found._schema.arguments]
     if any(word in kind_ for kind_ in types for word in _FORBIDDEN):
         return None
-    if name == "repeat_interleave" and kind == "Tensor":
+    if (name, kind) in _LEFT_OUT:
         return None
     outs = any(a.is_out or a.name == "out" for a in found._schema.arguments)
     return None if outs else found

@@ -138,6 +138,13 @@ def test_two_members_of_one_name_are_refused(tmp_path: Path, pack_: str) -> None
     assert "two members" in refusal(path).message
 
 
+def test_a_member_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "upload.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(""), b"x")
+    assert refusal(path).code == "model_unreadable"
+
+
 def test_a_bomb_is_refused_from_its_headers(tmp_path: Path) -> None:
     path = zipped(tmp_path / "bomb.zip", {"zeros": b"\0" * (64 << 20)})
     assert path.stat().st_size < 100_000

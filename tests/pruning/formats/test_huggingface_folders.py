@@ -1,4 +1,4 @@
-"""What a folder holds beside one file of weights: shards, archives, tokenizers, sentences, pixels."""
+"""What a folder holds beside weights: shards, archives, tokenizers, sentences, pixels."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ BERT_INPUTS = ["input_ids", "attention_mask", "token_type_ids"]
 
 
 def sharded(folder: Path) -> None:
-    made("bert", "BertForMaskedLM", folder).save_pretrained(folder, max_shard_size="20KB")
+    made("bert", "BertForMaskedLM", folder).save_pretrained(folder, max_shard_size="30KB")
     single = folder / "model.safetensors"
     single.unlink(missing_ok=True)
 
@@ -265,5 +265,5 @@ def test_tied_tensors_of_different_values_are_refused(tmp_path):
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["lm_head.weight"] = tensors["transformer.wte.weight"] + 1
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(SecateurError, match="tie_word_embeddings|tied"):
+    with pytest.raises(SecateurError, match="tied"):
         imported(tmp_path)

@@ -12,7 +12,6 @@ from tests.pruning.formats.onnx_cases import (
     difference,
     ints,
     mlp,
-    refused,
 )
 
 torch.set_num_threads(1)

@@ -261,3 +261,46 @@ def test_a_long_chain_of_layers_of_one_name_is_read_in_linear_time():
     layers = read_onnx(data).facts.layers
     assert time.process_time() - began < 10.0  # it took 30 s when names were tried from the start
     assert len({layer.name for layer in layers}) == 3000
+
+
+def test_cycles_and_names_given_twice_are_refused():
+    model = mlp()
+    nodes = [helper.make_node("Relu", ["b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
+    model.graph.node.extend(nodes)
+    refused(model, "model_invalid", "checker")
+    model = mlp()
+    model.graph.node.append(helper.make_node("Relu", ["x"], ["h"]))
+    refused(model, "model_invalid", "checker")
+    model = mlp()
+    model.graph.initializer.append(model.graph.initializer[0])
+    refused(model, "model_invalid", "checker")
+
+
+@pytest.mark.parametrize("kind", ["ConstantOfShape", "Expand", "Range"])
+def test_constants_of_any_size_are_priced_before_they_are_computed(kind):
+    net = Net()
+    net.const("size", ints(1 << 20, 1 << 12))
+    net.const("one", np.ones(1, np.float32))
+    net.const("limit", np.int64(1 << 40))
+    net.const("zero", np.int64(0))
+    net.const("step", np.int64(1))
+    inputs = {"ConstantOfShape": ["size"], "Expand": ["one", "size"],
+              "Range": ["zero", "limit", "step"]}  # fmt: skip
+    net.op(kind, inputs[kind], "big")
+    net.op("Cast", ["big"], "real", to=TensorProto.FLOAT)
+    net.op("ReduceSum", ["real"], "sum", keepdims=0)
+    net.op("Add", ["x", "sum"], "y")
+    tracemalloc.start()
+    refused(net.model({"x": ["n", 4]}, ["y"]), "model_too_large", kind)
+    assert tracemalloc.get_traced_memory()[1] < 64e6
+    tracemalloc.stop()
+
+
+def test_many_small_results_are_priced_together():
+    net = Net()
+    net.const("size", ints(1 << 12, 1 << 11))
+    for i in range(12):
+        net.const(f"v{i}", np.full(1, i, np.float32))
+        net.op("Expand", [f"v{i}", "size"], f"e{i}")
+        net.op("Add", ["x" if i == 0 else f"s{i - 1}", f"e{i}"], f"s{i}")
+    refused(net.model({"x": ["n", 1]}, ["s11"]), "model_too_large", "Constants computed")

@@ -3,6 +3,7 @@
 import json
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,17 @@ from torch.export import Dim, export, save
 from pruning.formats.limits import Limits
 from pruning.formats.pt2 import Pt2Model, read
 from pruning.formats.registry import read_model
-from tests.pruning.formats.pt2_cases import CASES, Recurrent, archive, cnn, exported, members, tied
+from tests.pruning.formats.pt2_cases import (
+    CASES,
+    Recurrent,
+    archive,
+    changed,
+    cnn,
+    exported,
+    graph,
+    members,
+    tied,
+)
 
 FORMS = [
     (case, mode, core)
@@ -247,3 +258,44 @@ def test_what_older_versions_leave_out_of_the_document_may_be_missing(tmp_path: 
     del parts["byteorder"]
     model = read(archive(tmp_path / "old.pt2", parts), Limits())
     torch.testing.assert_close(model.module(*inputs), module(*inputs))
+
+
+def test_an_export_from_a_gpu_is_read_without_one_and_keeps_its_device(tmp_path: Path) -> None:
+    module, inputs = tied()
+    parts = members(exported(tmp_path, module.eval(), inputs))
+    cpu, gpu = b'{"type": "cpu", "index": null}', b'{"type": "cuda", "index": 0}'
+    there = {name: data.replace(cpu, gpu) for name, data in parts.items()}
+    model = read(archive(tmp_path / "gpu.pt2", there), Limits())
+    torch.testing.assert_close(model.module(*inputs), module(*inputs))
+    written = members(model.write(tmp_path, "again")[0])["models/model.json"]
+    assert b'{"type":"cuda","index":0}' in written
+    assert b'"cpu"' not in written
+
+
+def test_inner_normalisations_are_those_that_check_their_sizes(tmp_path: Path) -> None:
+    class Norms(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 4, 1)
+            self.norms = nn.Sequential(
+                nn.GroupNorm(2, 4),
+                nn.GroupNorm(2, 4, affine=False),
+                nn.InstanceNorm2d(4),
+                nn.BatchNorm2d(4, track_running_stats=False),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(self.norms(self.a(x)))
+
+    def lies(document: Any) -> None:
+        for node in graph(document)["nodes"]:
+            for given in node["inputs"] if "group_norm" in node["target"] else ():
+                given["kind"] = 2
+                if given["name"] in ("N", "HxW"):
+                    given["arg"] = {"as_int": 10**6}
+
+    module, x = Norms().eval(), torch.randn(3, 2, 4, 4)
+    source = exported(tmp_path, module, (x,), core=True, free=False)
+    model = read(changed(source, tmp_path / "lies.pt2", "models/model.json", lies), Limits())
+    assert not any("native" in str(step.function) for step in model.module.steps if step.function)
+    torch.testing.assert_close(model.module(x), module(x))

@@ -45,7 +45,7 @@ def broadcast(function: Callable[..., Any], *values: Value) -> Any:
     return compute(function, *values)
 
 
-_MOST = 1 << 30
+_MOST = 1 << 27
 
 
 def priced(x: Tensor, shape: Iterable[int], what: str, most: int = _MOST) -> tuple[int, ...]:
@@ -62,7 +62,7 @@ def priced(x: Tensor, shape: Iterable[int], what: str, most: int = _MOST) -> tup
     if any(size < 0 for size in sizes):
         raise SecateurError("model_invalid", f"{what} of shape {list(sizes)[:16]}.")
     # An axis of size 0 must not hide how long the others are.
-    if math.prod(max(size, 1) for size in sizes) > max(most, 4 * x.numel()):
+    if math.prod(max(size, 1) for size in sizes) > max(most, 16 * x.numel()):
         raise SecateurError("model_too_large", f"{what} makes a value of shape {list(sizes)[:16]}.")
     return sizes
 

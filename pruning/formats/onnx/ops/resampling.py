@@ -34,6 +34,8 @@ class Axis:
 
 def places(axis: Axis, method: Method) -> tuple[Host, Host | None, Host | None]:
     """Indices [result, taps], their weights (None for a plain pick) and what lies outside."""
+    if axis.result > LARGEST:
+        raise SecateurError("model_too_large", f"Resize of an axis to {axis.result} numbers.")
     at = coordinates(axis, method.coordinates)
     outside = None
     if axis.region is not None:

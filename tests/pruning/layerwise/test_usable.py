@@ -1,0 +1,73 @@
+"""Weights that are no plain matrices stay out of the scope of a layer-wise job, and it says so."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pruning import prune
+from pruning.data.batches import ArrayData
+from pruning.errors import SecateurError
+from pruning.layerwise.usable import usable
+from pruning.layerwise.weights import layer_weights
+
+torch.set_num_threads(1)
+
+
+class Mixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain, self.normed, self.never = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.decoder = nn.Linear(8, 20)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        # The decoder's rows are the embeddings too, but read by index and not by nn.Embedding.
+        x = self.decoder.weight.index_select(0, tokens.flatten()).view(*tokens.shape, 8)
+        x = self.plain(x).relu()
+        x = functional.linear(x, functional.normalize(self.normed.weight, dim=1))
+        return self.decoder(x)
+
+
+@pytest.fixture
+def network() -> Mixed:
+    torch.manual_seed(0)
+    return Mixed().eval()
+
+
+@pytest.fixture
+def tokens() -> Tensor:
+    return torch.randint(0, 20, (24, 5), generator=torch.Generator().manual_seed(1))
+
+
+def test_each_weight_that_is_left_out_is_told_with_the_reason(network, tokens):
+    weights = layer_weights(network)
+    left, refused = usable(network, weights, ArrayData({"tokens": tokens}), 4)
+    assert [p.layer for p in left] == ["plain"]
+    told = {str(error.where): error.message for error in refused}
+    assert told.keys() == {"normed.weight", "never.weight", "decoder.weight"}
+    assert "index_select" in told["decoder.weight"]
+    assert "No call" in told["never.weight"]
+
+
+def test_a_job_prunes_the_others_and_warns(network, tokens):
+    spec = {
+        "objective": {"loss": "match_dense"},
+        "compensation": {"kind": "layerwise"},
+        "target": {"sparsity": 0.5},
+        "trust": {"checks": False},
+    }
+    outcome = prune(network, tokens, spec)
+    assert outcome.masks.keys() == {"plain.weight"}
+    assert int((outcome.module.plain.weight == 0).sum()) == 32
+    for name in ("normed", "never", "decoder"):
+        dense, now = network.get_submodule(name), outcome.module.get_submodule(name)
+        assert torch.equal(dense.weight, now.weight)
+    warned = [w.where for w in outcome.report.warnings if w.code == "layer_left_out"]
+    assert sorted(map(str, warned)) == ["decoder.weight", "never.weight", "normed.weight"]
+
+
+def test_a_network_of_which_nothing_can_be_solved_is_refused(network, tokens):
+    weights = [p for p in layer_weights(network) if p.layer == "normed"]
+    with pytest.raises(SecateurError, match="operator_unsupported") as caught:
+        usable(network, weights, ArrayData({"tokens": tokens}), 4)
+    assert caught.value.where == "normed.weight"

@@ -1,0 +1,96 @@
+"""Modules with one batch size, samples on another axis, or labels first, as the loop wants them."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pruning import prune
+from pruning.data.batches import ArrayData
+from pruning.errors import SecateurError
+from pruning.facts import ModelFacts
+from pruning.samples import adapt, by_samples
+
+torch.set_num_threads(1)
+
+
+class Rigid(nn.Module):
+    """Runs at a batch size of two alone; labels, one number for all samples, scores [T, N, C]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.sizes: list[int] = []
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.sizes.append(len(x))
+        y = x.reshape(2, 4, 6).transpose(0, 1)
+        y = self.second(self.first(y).relu())
+        return y.mean(0).argmax(1), y.sum(), y
+
+
+def rigid() -> Rigid:
+    torch.manual_seed(0)
+    return Rigid().eval()
+
+
+def data(count: int) -> ArrayData:
+    return ArrayData({"x": torch.randn(count, 24, generator=torch.Generator().manual_seed(1))})
+
+
+def test_any_number_of_samples_gives_what_each_gives_in_its_own_batch():
+    module, x = rigid(), data(5).inputs["x"]
+    with by_samples(module), torch.no_grad():
+        place = adapt(module, data(5), batch=2)
+        found = module(x)
+        module.sizes.clear()
+        module(x)
+        assert module.sizes == [2, 2, 2]
+    assert (place.output, place.axis) == (2, 1)
+    assert found.shape == (5, 4, 3)
+    alone = [module(x[[n, n]])[2][:, 0] for n in range(5)]
+    assert torch.allclose(found, torch.stack(alone), atol=1e-6)
+
+
+def test_the_module_is_itself_again_afterwards():
+    module = rigid()
+    with by_samples(module):
+        adapt(module, data(5), batch=2)
+    assert isinstance(module(data(2).inputs["x"]), tuple)
+    assert "forward" not in vars(module)
+
+
+def test_a_module_that_needs_nothing_is_left_alone():
+    module = nn.Linear(24, 3)
+    with by_samples(module):
+        assert adapt(module, data(4), batch=None) == (0, 0)
+        assert "forward" not in vars(module)
+
+
+def test_outputs_without_samples_are_refused():
+    class Total(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).sum()
+
+    with pytest.raises(SecateurError, match="target_invalid"):
+        adapt(Total(24, 3), data(4), batch=None)
+
+
+def test_a_network_of_one_batch_size_is_pruned_without_labels():
+    facts = ModelFacts(
+        format="onnx", version="17", inputs=[], outputs=[], layers=[], batch=2,
+        parameters=0, prunable_parameters=0,
+    )  # fmt: skip
+    module = rigid()
+    spec = {
+        "objective": {"loss": "match_dense"},
+        "compensation": {"kind": "layerwise"},
+        "target": {"sparsity": 0.5},
+        "trust": {"checks": False},
+    }
+    outcome = prune(module, data(21), spec, facts=facts)
+    gone = [int((~mask).sum()) for mask in outcome.masks.values()]
+    assert sum(gone) == (6 * 8 + 8 * 3) // 2
+    labels, _, scores = outcome.module(data(2).inputs["x"])
+    assert labels.dtype == torch.int64
+    assert scores.shape == (4, 2, 3)
+    assert outcome.report.loss.pruned > 0
