@@ -130,7 +130,7 @@ class _Budget:
     """What layers may hold together."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits, self._numbers, self._layers = limits, 0, 0
+        self._limits, self._numbers, self._layers, self._tensors = limits, 0, 0, 0
 
     def take(self, numbers: int, where: str) -> None:
         """Counts parameters."""
@@ -145,11 +145,17 @@ class _Budget:
     def enter(self, layers: int, where: str) -> None:
         """Counts layers inside layers."""
         self._layers += layers
-        if self._layers > self._limits.tensors:
+        self._bound("layers", self._layers, self._limits.tensors, where)
+
+    def hold(self, tensors: int, where: str) -> None:
+        """Counts tensors, of which a file can't hold more either."""
+        self._tensors += tensors
+        self._bound("tensors", self._tensors, self._limits.stored_tensors, where)
+
+    def _bound(self, what: str, count: int, limit: int, where: str) -> None:
+        if count > limit:
             raise SecateurError(
-                "model_too_large",
-                f"There are more than {self._limits.tensors} layers.",
-                where=shown(where),
+                "model_too_large", f"There are more than {limit} {what}.", where=shown(where)
             )
 
 
@@ -174,8 +180,9 @@ def _layer(path: str, layer: Layer, budget: _Budget) -> nn.Module:
             made = kind.make(**args)
     except _FAILURES as error:
         raise invalid(f"{shown(path)}: {layer.kind}: {shown(str(error))}", path) from None
-    budget.take(sum(p.numel() for p in made.parameters()), path)
-    budget.take(sum(b.numel() for b in made.buffers()), path)
+    held = [*made.parameters(), *made.buffers()]
+    budget.hold(len(held), path)
+    budget.take(sum(tensor.numel() for tensor in held), path)
     return made
 
 

@@ -22,6 +22,9 @@ DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16"
 DType = Literal["float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8",
                 "uint8", "bool"]  # fmt: skip
 
+MOST_NODES = 20_000
+"""Nodes of a graph; each is run several times while the file is checked."""
+
 INLINE = 4096
 """Numbers of a constant that may stand in the JSON; larger ones lie with the weights."""
 
@@ -186,7 +189,7 @@ def _check_counts(value: Any, limits: Limits) -> None:
     if not isinstance(value, dict):
         raise invalid("it is no JSON object", FILE)
     most = {
-        "graph": limits.nodes,
+        "graph": min(limits.nodes, MOST_NODES),
         "layers": limits.tensors,
         "parameters": limits.tensors,
         "constants": limits.tensors,

@@ -4,6 +4,8 @@ The file is data for a parser: no class of the upload's naming is ever made, and
 nor its truncation is used, since both depend on what it was saved for.
 """
 
+import base64
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -99,6 +101,8 @@ def read_tokenizer(
         return None
     raw = bundle.read(FILE, limits.tokenizer_bytes)
     _check(parse(raw, FILE))
+    # The trace of a panic in the package would cost 80 MB of symbols.
+    os.environ["RUST_BACKTRACE"] = "0"
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
@@ -150,8 +154,23 @@ def _check(value: Any) -> None:
             pattern = part.get("Regex")
             if isinstance(pattern, str) and len(pattern) > _LONGEST_PATTERN:
                 raise _refuse(f"a pattern has {len(pattern)} characters")
+            if "precompiled_charsmap" in part and not _is_charsmap(part["precompiled_charsmap"]):
+                raise _refuse("its precompiled_charsmap is damaged")
         if steps > _MOST_STEPS:
             raise _refuse(f"it has more than {_MOST_STEPS} steps")
+
+
+def _is_charsmap(value: Any) -> bool:
+    """Whether it is the length of a trie of 32-bit numbers, the trie, and text; as base64."""
+    if value is None:
+        return True
+    try:
+        raw = base64.b64decode(value, validate=True)
+        size = int.from_bytes(raw[:4], "little")
+        raw[4 + size :].decode()
+    except (TypeError, ValueError):
+        return False
+    return len(raw) >= 4 + size and size > 0 and size % 4 == 0
 
 
 def _safely(code: str, call: Any, where: str) -> Any:
