@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pruning.catalogue.about import Size
+from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.catalogue.criteria.obs import BLOCK_LIMIT, OBS, Inverse
 from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.errors import SecateurError
@@ -18,7 +19,7 @@ from pruning.facts import DatasetFacts, LayerFact, ModelFacts
 from pruning.match import match, match_classes
 from pruning.report.schema import ReportWarning, Substitution
 from pruning.schedule.step import planned_steps, removal_count
-from pruning.spec import FineTune, Scope, Spec
+from pruning.spec import FineTune, Scope, Spec, Unstructured
 
 ROLES = ("calibration", "training", "evaluation")
 
@@ -66,6 +67,10 @@ class Plan(BaseModel):
     substitutions: list[Substitution] = []
 
 
+DESCRIBED = ("Linear", "Conv1d", "Conv2d", "Conv3d")
+"""Kinds of layer that every criterion describes."""
+
+
 def held_out_count(samples: int) -> int:
     """Samples split off for evaluation: `HELD_OUT_SHARE` of them, rounded half up."""
     return max(1, math.floor(HELD_OUT_SHARE * samples + 0.5))
@@ -93,6 +98,18 @@ def excluded(name: str, is_output: bool, scope: Scope) -> bool:
     return (is_output and not scope.output_head) or any(
         fnmatchcase(name, pattern) for pattern in scope.exclude
     )
+
+
+def reachable(spec: Spec, layers: list[LayerFact]) -> list[LayerFact]:
+    """The weights that the method can prune.
+
+    Where each layer is solved by itself and single weights go, those of recurrent and transposed
+    layers are matrix problems too; criteria over the whole network do not describe them.
+    """
+    alone = isinstance(spec.compensation, Layerwise) and spec.compensation.chooses
+    if alone and isinstance(spec.pattern, Unstructured):
+        return layers
+    return [layer for layer in layers if layer.kind in DESCRIBED]
 
 
 def layers_in_scope(layers: list[LayerFact], scope: Scope) -> list[LayerFact]:
@@ -137,7 +154,7 @@ def plan(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) -> Plan:
     Raises:
         SecateurError: The job can't run as asked; `where` names the field or array.
     """
-    layers = layers_in_scope(model.layers, spec.scope)
+    layers = layers_in_scope(reachable(spec, model.layers), spec.scope)
     _check_data(spec, model, data)
     weights = sum(layer.parameters for layer in layers)
     unit = spec.pattern.unit

@@ -77,6 +77,17 @@ class Artifact(_Resource):
     url: str | None = None
 
 
+class Attempt(_Resource):
+    """One try of a job by one worker; `sandbox` is the level that its process ran under."""
+
+    number: int
+    worker: str
+    started_at: datetime
+    finished_at: datetime | None = None
+    outcome: str | None = None
+    sandbox: str | None = None
+
+
 class Job(_Resource):
     """One run of a spec on a model."""
 
@@ -96,6 +107,7 @@ class Job(_Resource):
     error: dict[str, Any] | None = None
     summary: dict[str, Any] | None = None
     artifacts: list[Artifact] = []
+    attempts: list[Attempt] = []
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -76,6 +76,9 @@ def up(options: Options, announce: Callable[[Ready], None]) -> None:
     lock: TextIO | None = None
     try:
         settings = _settings(options)
+        from worker.levels import sandbox_of
+
+        sandbox_of(settings)  # where it is required and can't be had, nothing starts
         data_dir: Path = settings.data_dir
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = _lock(data_dir)

@@ -11,8 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pruning.errors import SecateurError
 from pruning.facts import LayerFact, ModelFacts, TensorFact
 from pruning.formats.limits import Limits
-
-PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from pruning.layers import KINDS
+from pruning.layerwise.weights import TRANSPOSED
+from pruning.layerwise.weights import weight_names as matrices
 
 SYMBOLIC_SIZE = 16
 """What a size that is only a name is taken to be while the module is tried."""
@@ -54,8 +55,7 @@ def module_facts(
     make = samples or (lambda batch: _drawn(inputs, batch))
     run = _measured(module, inputs, make, limits)
     _find_open_sizes(run, module, inputs, make, limits)
-    layers = _layers(module, weight_names, dtypes, heads, run)
-    unique = {id(module.get_parameter(f"{layer.name}.weight")): layer for layer in layers}
+    layers = layer_facts(module, weight_names, dtypes, heads, run.sizes, run.batch)
     macs = [layer.macs for layer in layers]
     first = inputs[0].shape[0] if inputs and inputs[0].shape else None
     declared = first if isinstance(first, int) else None
@@ -69,7 +69,7 @@ def module_facts(
         ties=ties(module),
         dtypes=sorted(set(dtypes.values())),
         parameters=sum(p.numel() for p in module.parameters()),
-        prunable_parameters=sum(layer.parameters for layer in unique.values()),
+        prunable_parameters=distinct(layers),
         macs=None if None in macs else sum(m for m in macs if m is not None),
         activation_bytes=-(-run.bytes // run.batch),
         batch=None if run.free else (declared or run.batch),
@@ -112,7 +112,7 @@ class _Run:
 
     def __init__(self, batch: int) -> None:
         self.batch, self.bytes, self.free = batch, 0, False
-        self.sizes: dict[int, tuple[int, int]] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}
         self.results: tuple[Tensor, ...] = ()
         self.open: dict[tuple[int, int], str] = {}
 
@@ -218,14 +218,18 @@ def _passed(module: nn.Module, samples: Sequence[Tensor], batch: int, limits: Li
 
 @contextmanager
 def _watched(module: nn.Module, run: _Run) -> Iterator[None]:
-    def seen(layer: nn.Module, _: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            run.sizes[id(layer)] = (output.numel(), output.nbytes)
+    def watch(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def seen(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+            first = output[0] if isinstance(output, tuple) else output
+            if isinstance(first, Tensor):
+                run.sizes[path] = (first.numel(), first.nbytes)
+
+        return seen
 
     handles = [
-        layer.register_forward_hook(seen)
-        for layer in module.modules()
-        if isinstance(layer, PRUNABLE)
+        layer.register_forward_hook(watch(path))
+        for path, layer in module.named_modules(remove_duplicate=False)
+        if next(matrices(layer), None)
     ]
     try:
         yield
@@ -244,42 +248,77 @@ def _same(large: tuple[Tensor, ...], small: tuple[Tensor, ...]) -> bool:
     return True
 
 
-def _layers(
+def layer_facts(
     module: nn.Module,
     weight_names: Mapping[str, str],
     dtypes: Mapping[str, str],
     heads: set[str],
-    run: _Run,
+    outputs: Mapping[str, tuple[int, int]],
+    batch: int,
 ) -> list[LayerFact]:
+    """One fact for each weight matrix, called after its layer, or its own path beside others.
+
+    Args:
+        module: The network.
+        weight_names: Parameter path to tensor name, shared parameters under each path.
+        dtypes: Tensor name to the name of its type in the file.
+        heads: As for `module_facts`.
+        outputs: Numbers and bytes that a layer puts out, by its path, where known.
+        batch: Samples of that pass.
+    """
+    embedded = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     first: dict[int, str] = {}
     facts = []
-    for name, layer in module.named_modules(remove_duplicate=False):
-        if not isinstance(layer, PRUNABLE) or f"{name}.weight" not in weight_names:
-            continue
-        weight, source = layer.weight, weight_names[f"{name}.weight"]
-        positions = macs = activation = None
-        if id(layer) in run.sizes:
-            numbers, size = run.sizes[id(layer)]
-            positions = max(1, numbers // (run.batch * weight.shape[0]))
-            macs, activation = positions * weight.numel(), -(-size // run.batch)
-        facts.append(
-            LayerFact(
-                name=name,
-                kind=next(kind.__name__ for kind in PRUNABLE if isinstance(layer, kind)),
-                weight=source,
-                shape=list(weight.shape),
-                parameters=weight.numel(),
-                dtype=dtypes[source],
-                groups=getattr(layer, "groups", 1),
-                positions=positions,
-                macs=macs,
-                activation_bytes=activation,
-                is_output=name in heads,
-                tied_to=first.get(id(weight)),
+    for path, layer in module.named_modules(remove_duplicate=False):
+        for param in matrices(layer):
+            weight = getattr(layer, param)
+            source = weight_names.get(f"{path}.{param}")
+            other = not isinstance(layer, KINDS)
+            if source is None or (other and id(weight) in embedded):
+                continue
+            name = path if param == "weight" else f"{path}.{param}"
+            positions = macs = activation = None
+            if path in outputs:
+                numbers, size = outputs[path]
+                positions = max(1, numbers // (batch * _channels(layer, weight)))
+                macs, activation = positions * weight.numel(), -(-size // batch)
+            facts.append(
+                LayerFact(
+                    name=name,
+                    kind=_kind(layer),
+                    weight=source,
+                    shape=list(weight.shape),
+                    parameters=weight.numel(),
+                    dtype=dtypes[source],
+                    groups=getattr(layer, "groups", 1),
+                    positions=positions,
+                    macs=macs,
+                    activation_bytes=activation,
+                    is_output=path in heads,
+                    tied_to=first.get(id(weight)),
+                )
             )
-        )
-        first.setdefault(id(weight), name)
+            first.setdefault(id(weight), name)
     return facts
+
+
+def distinct(layers: list[LayerFact]) -> int:
+    """Weights of all layers, tied ones once."""
+    return sum(layer.parameters for layer in layers if layer.tied_to is None)
+
+
+def _kind(layer: nn.Module) -> str:
+    known = (*KINDS, *TRANSPOSED, nn.LSTM, nn.GRU, nn.RNN, nn.MultiheadAttention)
+    return next((k.__name__ for k in known if isinstance(layer, k)), type(layer).__name__)
+
+
+def _channels(layer: nn.Module, weight: Tensor) -> int:
+    """Numbers that a layer puts out at one position."""
+    if isinstance(layer, TRANSPOSED):
+        return layer.out_channels
+    if isinstance(layer, nn.RNNBase):
+        return layer.hidden_size * (2 if layer.bidirectional else 1)
+    return int(weight.shape[0])
 
 
 def _drawn(inputs: list[TensorFact], batch: int) -> tuple[Tensor, ...]:

@@ -28,7 +28,7 @@ def layer_weights(module: nn.Module) -> list[Prunable]:
         id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)
     }
     for name, layer in module.named_modules(remove_duplicate=False):
-        for param in _names(layer):
+        for param in weight_names(layer):
             weight = getattr(layer, param)
             if not isinstance(weight, nn.Parameter) or not weight.is_floating_point():
                 continue
@@ -52,7 +52,7 @@ def layer_weights(module: nn.Module) -> list[Prunable]:
     return list(found.values())
 
 
-def _names(layer: nn.Module) -> Iterator[str]:
+def weight_names(layer: nn.Module) -> Iterator[str]:
     """The parameters of one module that are weight matrices."""
     if isinstance(layer, (*KINDS, *TRANSPOSED)):
         yield "weight"

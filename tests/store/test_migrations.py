@@ -69,7 +69,7 @@ def test_partial_indexes_and_cascades_are_in_the_migrations(settings, database) 
 
 
 def test_every_table_but_the_internal_ones_names_its_project() -> None:
-    internal = {"project", "blob", "outbox", "leader"}
+    internal = {"project", "blob", "outbox", "leader", "worker"}
     owned = {name for name, t in Base.metadata.tables.items() if "project_id" in t.columns}
     assert owned == Base.metadata.tables.keys() - internal
 

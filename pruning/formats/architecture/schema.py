@@ -22,7 +22,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "int16"
 DType = Literal["float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8",
                 "uint8", "bool"]  # fmt: skip
 
-MOST_NODES = 20_000
+MOST_NODES = 6_000
 """Nodes of a graph; each is run several times while the file is checked."""
 
 INLINE = 4096

@@ -4,16 +4,15 @@ from collections import Counter
 from typing import Any
 
 from onnx import TensorProto, ValueInfoProto, helper
-from torch import nn
 
-from pruning.facts import LayerFact, ModelFacts, TensorFact
+from pruning.facts import ModelFacts, TensorFact
+from pruning.formats.facts import distinct, layer_facts, ties
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.graph import Constant, Graph, type_name
-from pruning.formats.onnx.measure import Sizes, measure
+from pruning.formats.onnx.measure import measure
 from pruning.formats.onnx.module import OnnxModule
 from pruning.formats.onnx.parse import opset, shown
-
-PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from pruning.layerwise.weights import weight_names as matrices
 
 
 def collect_facts(
@@ -30,8 +29,11 @@ def collect_facts(
     """
     inputs = [tensor_fact(value) for value in graph.inputs]
     sizes, batch = measure(graph, module, inputs, limits)
-    layers = _layers(graph, module, weight_names, sizes)
-    prunable = {id(module.get_parameter(f"{layer.name}.weight")): layer for layer in layers}
+    dtypes = {c.source: file_dtype(c) for c in graph.constants.values() if c.source}
+    outputs = sizes.outputs if sizes else {}
+    layers = layer_facts(
+        module, weight_names, dtypes, _output_layers(module), outputs, sizes.batch if sizes else 1
+    )
     macs = [layer.macs for layer in layers]
     return ModelFacts(
         format="onnx",
@@ -42,10 +44,10 @@ def collect_facts(
         inputs=inputs,
         outputs=[tensor_fact(value) for value in graph.proto.graph.output],
         layers=layers,
-        ties=_ties(module),
+        ties=ties(module),
         dtypes=sorted({file_dtype(c) for c in _bound(graph, weight_names)}),
         parameters=sum(p.numel() for p in module.parameters()),
-        prunable_parameters=sum(layer.parameters for layer in prunable.values()),
+        prunable_parameters=distinct(layers),
         macs=None if None in macs else sum(m for m in macs if m is not None),
         activation_bytes=sizes.total if sizes else None,
         batch=batch,
@@ -75,62 +77,17 @@ def tensor_fact(value: ValueInfoProto) -> TensorFact:
     return TensorFact(name=value.name, dtype=dtype, shape=shape)
 
 
-def _layers(
-    graph: Graph, module: OnnxModule, weight_names: dict[str, str], sizes: Sizes | None
-) -> list[LayerFact]:
-    outputs = _output_layers(module)
-    dtypes = {c.source: file_dtype(c) for c in graph.constants.values() if c.source}
-    first: dict[int, str] = {}
-    facts = []
-    for name, layer in module.named_modules(remove_duplicate=False):
-        if not isinstance(layer, PRUNABLE) or not isinstance(layer.weight, nn.Parameter):
-            continue
-        weight = layer.weight
-        source = weight_names[f"{name}.weight"]
-        positions = macs = activation = None
-        if sizes and name in sizes.outputs:
-            numbers, size = sizes.outputs[name]
-            positions = max(1, numbers // (sizes.batch * weight.shape[0]))
-            macs, activation = positions * weight.numel(), -(-size // sizes.batch)
-        facts.append(
-            LayerFact(
-                name=name,
-                kind=type(layer).__name__,
-                weight=source,
-                shape=list(weight.shape),
-                parameters=weight.numel(),
-                dtype=dtypes[source],
-                groups=getattr(layer, "groups", 1),
-                positions=positions,
-                macs=macs,
-                activation_bytes=activation,
-                is_output=name in outputs,
-                tied_to=first.get(id(weight)),
-            )
-        )
-        first.setdefault(id(weight), name)
-    return facts
-
-
 def _output_layers(module: OnnxModule) -> set[str]:
     """Layers from which a graph output is reached without another prunable layer in between."""
     wanted, found = set(module.output_names), set()
     for step in reversed(module.steps):
         if not wanted.intersection(step.outputs):
             continue
-        if step.layer and isinstance(module.get_submodule(step.layer), PRUNABLE):
+        if step.layer and next(matrices(module.get_submodule(step.layer)), None):
             found.add(step.layer)
         else:
             wanted.update(name for name in step.inputs if name)
     return found
-
-
-def _ties(module: OnnxModule) -> list[list[str]]:
-    """Paths of parameters that are one object, in groups."""
-    groups: dict[int, list[str]] = {}
-    for name, parameter in module.named_parameters(remove_duplicate=False):
-        groups.setdefault(id(parameter), []).append(name)
-    return [names for names in groups.values() if len(names) > 1]
 
 
 def _bound(graph: Graph, weight_names: dict[str, str]) -> list[Any]:

@@ -195,3 +195,33 @@ def test_the_document_reads_the_same_whatever_the_order_of_its_keys(tmp_path: Pa
     inputs = CASES[0].inputs(2)
     again = read(tmp_path, LIMITS).module
     assert torch.equal(outputs(again, inputs)[0], outputs(module, inputs)[0])
+
+
+def test_a_long_sequence_is_priced_without_going_through_its_steps() -> None:
+    from pruning.errors import SecateurError
+    from pruning.formats.architecture.build import build, price
+    from pruning.formats.architecture.schema import parse
+
+    document = {
+        "format": "secateur-architecture",
+        "version": 1,
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 1_000_000, 4]}],
+        "outputs": [{"name": "y", "node": "y"}],
+        "layers": {
+            "l": {"kind": "LSTM", "args": {"input_size": 4, "hidden_size": 2, "batch_first": True}}
+        },
+        "graph": [
+            {"name": "h", "op": "layer", "target": "l", "args": {"input": {"node": "x"}}},
+            {
+                "name": "y",
+                "op": "function",
+                "target": "element",
+                "args": {"input": {"node": "h"}, "index": 0},
+            },
+        ],
+    }
+    architecture = parse(json.dumps(document).encode(), LIMITS)
+    price(build(architecture, LIMITS), architecture.inputs, LIMITS)
+    few = Limits(activation_bytes=10_000_000)
+    with pytest.raises(SecateurError, match="bytes of results"):
+        price(build(architecture, few), architecture.inputs, few)
