@@ -18,6 +18,9 @@ from pruning.layerwise.weights import weight_names as matrices
 SYMBOLIC_SIZE = 16
 """What a size that is only a name is taken to be while the module is tried."""
 
+MOST_PRICED = 5_000
+"""Operations of the pass without data; what takes more is counted while it runs with data."""
+
 Samples = Callable[[int], tuple[Tensor, ...]]
 
 
@@ -84,14 +87,27 @@ def ties(module: nn.Module) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-class _Counted(TorchDispatchMode):
-    """Counts the bytes that operations allocate, and ends a pass that takes too many."""
+class _TooLongError(Exception):
+    """A pass on the meta device that takes longer than one with data would."""
 
-    def __init__(self, limit: int) -> None:
+
+class _Counted(TorchDispatchMode):
+    """Counts the bytes that operations allocate, and ends a pass that takes too many.
+
+    Args:
+        limit: Bytes from which `model_too_large` is raised.
+        operations: Operations after which `_TooLongError` is raised.
+    """
+
+    def __init__(self, limit: int, operations: int | None = None) -> None:
         super().__init__()
-        self.bytes, self._limit = 0, limit
+        self.bytes, self._limit, self._left = 0, limit, operations
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if self._left is not None:
+            self._left -= 1
+            if self._left < 0:
+                raise _TooLongError
         result = func(*args, **(kwargs or {}))
         if not func.is_view:
             for part in torch.utils._pytree.tree_leaves(result):
@@ -183,8 +199,10 @@ def _price(module: nn.Module, make: Samples, batch: int, limits: Limits) -> None
         for name, value in [*module.named_parameters(), *module.named_buffers()]
     }
     samples = tuple(x.to("meta") for x in make(batch))
+    # Recurrent layers run step by step there, at milliseconds each.
+    counted = _Counted(limits.activation_bytes * batch, MOST_PRICED)
     try:
-        with torch.no_grad(), torch.device("meta"), _Counted(limits.activation_bytes * batch):
+        with torch.no_grad(), torch.device("meta"), counted:
             functional_call(module, state, samples)
     except SecateurError as error:
         if error.code == "model_too_large":

@@ -7,6 +7,7 @@ import typer
 from secateur import __version__
 from secateur.cli import jobs, uploads
 from secateur.cli.criteria import criteria
+from secateur.cli.export import export
 from secateur.cli.output import state
 from secateur.cli.prune import plan, prune
 from secateur.cli.unpack import unpack
@@ -54,5 +55,6 @@ app.command()(plan)
 app.add_typer(uploads.models, name="models")
 app.add_typer(uploads.datasets, name="datasets")
 app.add_typer(jobs.app, name="jobs")
+app.command()(export)
 app.command()(criteria)
 app.command()(unpack)
