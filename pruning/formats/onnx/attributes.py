@@ -3,10 +3,10 @@
 from typing import Any
 
 import numpy as np
-import onnx
 from onnx import AttributeProto, numpy_helper
 
 from pruning.errors import SecateurError
+from pruning.formats.onnx.operation import Operation
 
 _KINDS = {
     "int": AttributeProto.INT,
@@ -21,7 +21,7 @@ _KINDS = {
 class Attributes:
     """Typed access to the attributes of one node; `unread` names those nobody asked for."""
 
-    def __init__(self, node: onnx.NodeProto, label: str) -> None:
+    def __init__(self, node: Operation, label: str) -> None:
         self._label = label
         self._left = {attribute.name: attribute for attribute in node.attribute}
 

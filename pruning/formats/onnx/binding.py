@@ -52,6 +52,8 @@ class Route:
     @property
     def shapes(self) -> list[tuple[int, ...]]:
         """The shape before each move, and after the last."""
+        if not self.moves:
+            return [self.start]
         shapes = [self.start]
         for move in self.moves:
             shapes.append(_shape_after(move, shapes[-1]))
@@ -78,6 +80,13 @@ class Route:
 
     def laid_out(self, layout: Layout) -> "Route":
         """This route followed by a layout."""
+        if (
+            not layout.of
+            and layout.scale == 1.0
+            and layout.permutation == tuple(range(len(layout.permutation)))
+            and layout.shape == self.shapes[-1]
+        ):
+            return self
         route = self.then(("turn", layout.permutation))
         if layout.of:
             whole = (layout.of, prod(route.shapes[-1]) // layout.of)

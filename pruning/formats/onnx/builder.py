@@ -18,7 +18,7 @@ from pruning.formats.onnx.binding import (
     to_parameter,
 )
 from pruning.formats.onnx.graph import Constant, Graph
-from pruning.formats.onnx.module import OnnxModule, Reference, Step
+from pruning.formats.onnx.module import OnnxModule, Reference, Step, layer_at
 from pruning.formats.onnx.node import Node
 from pruning.formats.onnx.parse import opset, shown
 from pruning.formats.onnx.shapes import OPEN, SMALL, closed
@@ -111,7 +111,7 @@ class Builder:
         if not constant.is_real:
             raise node.unsupported(f"a weight of type {constant.dtype.name}")
         owner, _, leaf = path.rpartition(".")
-        layer = self.module.get_submodule(owner)
+        layer = layer_at(self.module, owner)
         route = constant.route.laid_out(layout)
         source = constant.source
         if not source:

@@ -22,6 +22,7 @@ from pruning.formats.onnx.graph import (
     stored,
     subgraphs,
 )
+from pruning.formats.onnx.operation import Operation
 
 _ROUNDS = 64
 """Rounds of a loop that are unrolled."""
@@ -78,13 +79,13 @@ class Choice:
     rounds: int = 1
 
 
-def decided(node: NodeProto, graph: Graph, shapes: Shapes) -> Choice:
+def decided(node: Operation, graph: Graph, shapes: Shapes) -> Choice:
     """What an If or Loop does.
 
     Raises:
         SecateurError: `operator_unsupported` where data decide, or a loop runs too often.
     """
-    bodies = dict(subgraphs(node))
+    bodies = dict(node.bodies)
     if node.op_type == "If":
         condition = _condition(node.input[0], graph, shapes)
         if condition is None:
@@ -104,8 +105,8 @@ def decided(node: NodeProto, graph: Graph, shapes: Shapes) -> Choice:
 
 
 def inlined(
-    node: NodeProto, choice: Choice, graph: Graph, most: int
-) -> tuple[list[NodeProto], dict[str, Constant]]:
+    node: Operation, choice: Choice, graph: Graph, most: int
+) -> tuple[list[Operation], dict[str, Constant]]:
     """The nodes and constants that the node comes to.
 
     `graph.homes` is told where the file keeps each of the nodes.
@@ -125,7 +126,7 @@ def inlined(
 
 
 class _Inlining:
-    def __init__(self, node: NodeProto, choice: Choice, graph: Graph) -> None:
+    def __init__(self, node: Operation, choice: Choice, graph: Graph) -> None:
         self.node, self.choice, self.graph = node, choice, graph
         home = graph.homes.get(first_output(node))
         path = home.path if home else ()
@@ -133,12 +134,12 @@ class _Inlining:
         self.nodes: list[NodeProto] = []
         self.constants: dict[str, Constant] = {}
 
-    def result(self) -> tuple[list[NodeProto], dict[str, Constant]]:
+    def result(self) -> tuple[list[Operation], dict[str, Constant]]:
         results = self._round(0, {}) if self.node.op_type == "If" else self._loop()
         for outer, inner in zip(self.node.output, results, strict=False):
             if outer:
                 self.nodes.append(helper.make_node("Identity", [inner], [outer], name=outer))
-        return self.nodes, self.constants
+        return [Operation(node) for node in self.nodes], self.constants
 
     def _loop(self) -> list[str]:
         node, body = self.node, self.choice.graph
@@ -261,10 +262,10 @@ def _condition(name: str, graph: Graph, shapes: Shapes) -> bool | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _ancestors(name: str, graph: Graph) -> list[NodeProto] | None:
+def _ancestors(name: str, graph: Graph) -> list[Operation] | None:
     """The nodes that a value is computed by from shapes and constants, None for others."""
     wanted = {name}
-    nodes: list[NodeProto] = []
+    nodes: list[Operation] = []
     for node in reversed(graph.nodes):
         if not wanted.intersection(node.output):
             continue
@@ -279,7 +280,7 @@ def _ancestors(name: str, graph: Graph) -> list[NodeProto] | None:
 
 def _evaluated(
     name: str,
-    nodes: list[NodeProto],
+    nodes: list[Operation],
     graph: Graph,
     shapes: Mapping[str, tuple[int | None, ...]],
     probe: int,
@@ -307,7 +308,7 @@ def _evaluated(
         return values.get(name)
     inputs = [helper.make_tensor_value_info(n, 0, None) for n in values]
     outputs = [helper.make_tensor_value_info(name, 0, None)]
-    inner = helper.make_graph(rest, "condition", inputs, outputs)
+    inner = helper.make_graph([n.proto for n in rest], "condition", inputs, outputs)
     model = helper.make_model(inner, opset_imports=graph.proto.opset_import)
     try:
         results: Any = ReferenceEvaluator(model).run([name], values)
@@ -316,7 +317,7 @@ def _evaluated(
         return None
 
 
-def _refused(node: NodeProto, why: str) -> SecateurError:
+def _refused(node: Operation, why: str) -> SecateurError:
     return SecateurError(
         "operator_unsupported",
         f"{node.op_type} is not read here: {why}.",

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto
 from torch import Tensor
 
 from pruning.errors import SecateurError
@@ -22,6 +22,7 @@ from pruning.formats.onnx.graph import (
     stored,
 )
 from pruning.formats.onnx.node import Node
+from pruning.formats.onnx.operation import Operation
 from pruning.formats.onnx.parse import opset
 from pruning.formats.onnx.values import LARGEST, axis_of
 
@@ -114,11 +115,14 @@ _MOST = 4 * LARGEST
 """Numbers of all results worked out at import together."""
 
 
-def simplify(proto: ModelProto, operators: Operators, limits: Limits) -> Graph:
+def simplify(
+    proto: ModelProto, nodes: list[Operation], operators: Operators, limits: Limits
+) -> Graph:
     """The graph with constants resolved, dead nodes dropped and decided control flow in place.
 
     Args:
         proto: A checked model.
+        nodes: Those of its graph.
         operators: The builders, whose arithmetic on host arrays gives the results.
         limits: `nodes` bounds what unrolled loops may come to.
 
@@ -127,7 +131,7 @@ def simplify(proto: ModelProto, operators: Operators, limits: Limits) -> Graph:
             `operator_unsupported` for control flow that data decide, `model_too_large`, or what
             the arithmetic raises, with the node.
     """
-    return _Folding(proto, operators, limits).graph
+    return _Folding(proto, nodes, operators, limits).graph
 
 
 class _Unfolded(Exception):  # noqa: N818 - no error: the node stays in the graph
@@ -137,7 +141,9 @@ class _Unfolded(Exception):  # noqa: N818 - no error: the node stays in the grap
 class _Folding:
     """Stands in for a Builder: what it is asked to call is computed at once."""
 
-    def __init__(self, proto: ModelProto, operators: Operators, limits: Limits) -> None:
+    def __init__(
+        self, proto: ModelProto, nodes: list[Operation], operators: Operators, limits: Limits
+    ) -> None:
         graph = proto.graph
         self.opset = opset(proto)
         constants = {t.name: stored(t.name, t, t.name) for t in graph.initializer}
@@ -151,7 +157,7 @@ class _Folding:
         self._operators, self._limits = operators, limits
         self._numbers = 0
         self._left = limits.nodes
-        self._pending = deque(live(graph.node, outputs))
+        self._pending = deque(live(nodes, outputs))
         self._uses: dict[str, int] = {}
         self._count(self._pending)
         while self._pending:
@@ -161,18 +167,17 @@ class _Folding:
                     "model_too_large", f"The graph unrolls to more than {limits.nodes} nodes."
                 )
             self._take(self._pending.popleft())
-        nodes = self.graph.nodes
-        self.graph.nodes = live(nodes, outputs)
+        self.graph.nodes = live(self.graph.nodes, outputs)
         self.graph.count()
 
-    def _count(self, nodes: Iterable[NodeProto]) -> None:
+    def _count(self, nodes: Iterable[Operation]) -> None:
         for node in nodes:
             for name in node.input:
                 self._uses[name] = self._uses.get(name, 0) + 1
         for name in self.graph.outputs:
             self._uses[name] = self._uses.get(name, 0) + 1
 
-    def _take(self, node: NodeProto) -> None:
+    def _take(self, node: Operation) -> None:
         constants = self.graph.constants
         kind = node.op_type
         if kind == "Constant":
@@ -197,13 +202,13 @@ class _Folding:
         self._derive(node, names)
         self.graph.nodes.append(node)
 
-    def _derive(self, node: NodeProto, names: list[str]) -> None:
+    def _derive(self, node: Operation, names: list[str]) -> None:
         """Notes what is computed from stored real numbers alone, but not at import."""
         graph = self.graph
         if names and all(name in graph.constants or name in graph.derived for name in names):
             graph.derived.update(dict.fromkeys(filter(None, node.output), label(node)))
 
-    def _arranged(self, node: NodeProto) -> Constant | None:
+    def _arranged(self, node: Operation) -> Constant | None:
         """The constant that a node only renames or arranges anew."""
         constant = self.graph.constants[node.input[0]]
         name = node.output[0]
@@ -225,7 +230,7 @@ class _Folding:
             return None  # the operator itself says what is wrong
         return constant.seen_as(name, constant.route.then(("shape", sizes)))
 
-    def _sizes(self, node: NodeProto, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    def _sizes(self, node: Operation, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         ints: dict[str, Any] = {a.name: list(a.ints) or a.i for a in node.attribute}
         second = node.input[1] if len(node.input) > 1 else ""
         given = self.graph.constants[second].value if second else None
@@ -243,7 +248,7 @@ class _Folding:
         new, old = {a % rank for a in listed or []}, iter(shape)
         return tuple(1 if i in new else next(old, 0) for i in range(rank))
 
-    def _adapted(self, node: NodeProto) -> Constant | None:
+    def _adapted(self, node: Operation) -> Constant | None:
         """A cast among real types, or a tensor times one number: both can be written back."""
         constants = self.graph.constants
         first = constants[node.input[0]]
@@ -265,7 +270,7 @@ class _Folding:
         scaled = Route(route.start, route.moves, route.scale * factor, route.dtype)
         return first.seen_as(node.output[0], scaled)
 
-    def _fold(self, proto: NodeProto) -> bool:
+    def _fold(self, proto: Operation) -> bool:
         build = self._operators.get(proto.op_type)
         if build is None or proto.op_type not in FOLDED:
             return False
@@ -278,7 +283,7 @@ class _Folding:
             raise node.unsupported(f"attribute {', '.join(left)}")
         return True
 
-    def _control(self, node: NodeProto) -> None:
+    def _control(self, node: Operation) -> None:
         choice = decided(node, self.graph, self._shapes)
         nodes, constants = inlined(node, choice, self.graph, self._left)
         self.graph.constants.update(constants)
@@ -368,7 +373,7 @@ def _reshaped(sizes: list[int], shape: tuple[int, ...]) -> tuple[int, ...] | Non
     return tuple(prod(shape) // rest if size == -1 else size for size in known)
 
 
-def _cast_type(node: NodeProto) -> np.dtype | None:
+def _cast_type(node: Operation) -> np.dtype | None:
     from onnx import helper
 
     to = next((a.i for a in node.attribute if a.name == "to"), 0)

@@ -1,6 +1,6 @@
 """The graph without its detours: constants with their origin, and the nodes that matter."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,6 +10,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, numpy_helpe
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.binding import Route, Use, computing_dtype, is_real, named_dtype
+from pruning.formats.onnx.operation import Operation
 from pruning.formats.onnx.parse import shown, subgraphs
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
@@ -58,14 +59,11 @@ class Constant:
     @property
     def route(self) -> Route:
         """From the tensor to the value."""
-        if self._route is None:
-            sizes = (
-                self.tensor.shape
-                if isinstance(self.tensor, np.ndarray)
-                else tuple(self.tensor.dims)
-            )
-            self._route = Route(sizes)
-        return self._route
+        found = self._route
+        if found is None:
+            held = isinstance(self.tensor, np.ndarray)
+            found = self._route = Route(self.tensor.shape if held else tuple(self.tensor.dims))
+        return found
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,7 +88,10 @@ class Constant:
     @property
     def dtype(self) -> np.dtype:
         """The value's type in the graph."""
-        return named_dtype(self.route.dtype) if self.route.dtype else self.original.dtype
+        if self.route.dtype:
+            return named_dtype(self.route.dtype)
+        raw = None if isinstance(self.tensor, np.ndarray) else _RAW.get(self.tensor.data_type)
+        return self.original.dtype if raw is None else raw
 
     @property
     def is_real(self) -> bool:
@@ -128,17 +129,17 @@ class Graph:
     proto: ModelProto
     inputs: list[onnx.ValueInfoProto]
     outputs: list[str]
-    nodes: list[NodeProto] = field(default_factory=list)
+    nodes: list[Operation] = field(default_factory=list)
     constants: dict[str, Constant] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
-    readers: dict[str, NodeProto] = field(default_factory=dict)
+    readers: dict[str, Operation] = field(default_factory=dict)
     derived: dict[str, str] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     homes: dict[str, "Home"] = field(default_factory=dict)
     light: ModelProto | None = None
     _shapes: dict[object, Shapes] = field(default_factory=dict)
 
-    def use(self, node: NodeProto, index: int) -> Use | None:
+    def use(self, node: Operation, index: int) -> Use | None:
         """Where the file has that input of the node, None where it can't be named anew there."""
         output = first_output(node)
         home = self.homes.get(output)
@@ -178,13 +179,21 @@ class Home:
     bound: frozenset[int] = frozenset()
 
 
-def first_output(node: NodeProto) -> str:
+def first_output(node: Operation | NodeProto) -> str:
     """The first output that has a name, which tells a node from all others of its graph."""
     return next(filter(None, node.output), "")
 
 
-def label(node: NodeProto) -> str:
+def label(node: Operation | NodeProto) -> str:
     """How messages call a node: its name and operator."""
+    if not isinstance(node, Operation):
+        return _label(node)
+    if node.label is None:
+        node.label = _label(node)
+    return node.label
+
+
+def _label(node: Operation | NodeProto) -> str:
     name = node.name or (node.output[0] if node.output else "")
     return f"{shown(name)} ({shown(node.op_type)})" if name else shown(node.op_type)
 
@@ -194,28 +203,29 @@ def type_name(kind: int) -> str:
     return str(TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else kind)
 
 
-def reads(node: NodeProto) -> Iterator[str]:
+def reads(node: Operation) -> Iterator[str]:
     """Every name that a node or its subgraphs read, the subgraphs' own values among them."""
-    pending = [node]
+    yield from node.input
+    pending = [inner for _, inner in node.bodies]
     while pending:
-        current = pending.pop()
-        yield from current.input
-        for _, inner in subgraphs(current):
-            pending.extend(inner.node)
-            yield from (output.name for output in inner.output)
+        graph = pending.pop()
+        yield from (output.name for output in graph.output)
+        for inner in graph.node:
+            yield from inner.input
+            pending.extend(body for _, body in subgraphs(inner))
 
 
-def live(nodes: Iterable[NodeProto], outputs: Iterable[str]) -> list[NodeProto]:
+def live(nodes: Sequence[Operation], outputs: Iterable[str]) -> list[Operation]:
     """The nodes that the outputs depend on."""
     wanted, found = set(outputs), []
-    for node in reversed(list(nodes)):
-        if wanted.intersection(node.output):
-            wanted.update(reads(node))
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.output):
+            wanted.update(reads(node) if node.bodies else node.input)
             found.append(node)
     return found[::-1]
 
 
-def constant_tensor(node: NodeProto) -> TensorProto:
+def constant_tensor(node: Operation) -> TensorProto:
     """The value of a Constant node as a tensor.
 
     Raises:
@@ -260,6 +270,11 @@ def to_array(tensor: TensorProto) -> np.ndarray:
     try:
         if raw and dtype is not None:
             return np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))
+        if tensor.data_type == TensorProto.FLOAT:
+            # Written out they lie in one piece, which NumPy reads faster than one by one.
+            packed = TensorProto(float_data=tensor.float_data).SerializeToString()
+            packed = packed[len(packed) - 4 * len(tensor.float_data) :]
+            return np.frombuffer(packed, "<f4").reshape(tuple(tensor.dims))
         return numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
         raise SecateurError(

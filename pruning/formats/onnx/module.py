@@ -17,7 +17,7 @@ FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, Ar
 Observer = Callable[["Step", tuple[Any, ...]], None]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Step:
     """One computation: a function of values, or the layer at the path `layer`.
 
@@ -98,7 +98,7 @@ class OnnxModule(nn.Module):
 
     def _step(self, step: Step, values: dict[str, Value]) -> tuple[Any, ...]:
         arguments = [None if name is None else values[name] for name in step.inputs]
-        call: Any = _attribute(self, step.layer) if step.layer else step.function
+        call: Any = layer_at(self, step.layer) if step.layer else step.function
         try:
             result = call(*arguments)
         except SecateurError as error:
@@ -126,14 +126,20 @@ class OnnxModule(nn.Module):
         gone: dict[int, list[str]] = {}
         for name, index in last.items():
             gone.setdefault(index, []).append(name)
-        self.steps = [
-            Step(**{**vars(step), "last": tuple(gone.get(index, ()))})
-            for index, step in enumerate(steps)
-        ]
+        for index, names in gone.items():
+            steps[index].last = tuple(names)
+        self.steps = steps
 
     def extra_repr(self) -> str:
         """Inputs, outputs and the number of steps."""
         return f"{self.input_names} -> {self.output_names}, {len(self.steps)} steps"
+
+
+def layer_at(module: nn.Module, path: str) -> nn.Module:
+    """The layer that is registered under a path."""
+    for part in path.split("."):
+        module = module._modules[part]  # type: ignore[assignment]
+    return module
 
 
 def _attribute(module: nn.Module, path: str) -> Any:

@@ -1,21 +1,20 @@
 """One node as the operators' builders see it."""
 
-from onnx import NodeProto
-
 from pruning.errors import SecateurError
 from pruning.formats.onnx.attributes import Attributes
 from pruning.formats.onnx.graph import label
+from pruning.formats.onnx.operation import Operation
 
 
 class Node:
     """One node as a builder sees it: padded inputs, outputs that are read, typed attributes."""
 
-    def __init__(self, proto: NodeProto, uses: dict[str, int]) -> None:
+    def __init__(self, proto: Operation, uses: dict[str, int]) -> None:
         self.proto = proto
         self.operator = proto.op_type
         self.label = label(proto)
         self.inputs = [name or None for name in proto.input]
-        self.outputs = list(proto.output)
+        self.outputs = proto.output
         self.attributes = Attributes(proto, self.label)
         self._uses = uses
 

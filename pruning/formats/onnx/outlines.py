@@ -49,6 +49,24 @@ def outline(
     return rule(given, attributes) if rule else _broadcast(kind, given)
 
 
+def spread_shape(*shapes: Shape) -> Shape:
+    """The shape to which these are broadcast.
+
+    Raises:
+        ValueError: Shapes that do not fit.
+    """
+    rank = max(map(len, shapes), default=0)
+    found = [1] * rank
+    for shape in shapes:
+        for axis, size in enumerate(shape, rank - len(shape)):
+            if size == 1 or size == found[axis]:
+                continue
+            if found[axis] != 1:
+                raise ValueError(f"{shapes} do not fit")
+            found[axis] = size
+    return tuple(found)
+
+
 def dummy(shape: Shape) -> np.ndarray:
     """An array of that shape that takes no memory."""
     return np.broadcast_to(np.float32(0), shape)
@@ -68,7 +86,7 @@ ELEMENTWISE = frozenset((
 def _broadcast(kind: str, given: Sequence[Any]) -> Shape:
     if kind not in ELEMENTWISE:
         raise LookupError(kind)
-    return np.broadcast_shapes(*(np.shape(x) for x in given if x is not None))
+    return spread_shape(*(np.shape(x) for x in given if x is not None))
 
 
 def _of_layer(layer: nn.Module, shape: Shape) -> Shape:
@@ -113,7 +131,7 @@ def _product(given: Sequence[Any], attributes: dict[str, Any]) -> Shape:
     a, b = (np.shape(x) for x in given)
     if min(len(a), len(b)) < 2 or a[-1] != b[-2]:
         raise ValueError("a product")
-    return (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
+    return (*spread_shape(a[:-2], b[:-2]), a[-2], b[-1])
 
 
 def _reshaped(given: Sequence[Any], attributes: dict[str, Any]) -> Shape:
@@ -149,7 +167,7 @@ def _unsqueezed(given: Sequence[Any], attributes: dict[str, Any]) -> Shape:
 
 
 def _expanded(given: Sequence[Any], attributes: dict[str, Any]) -> Shape:
-    return np.broadcast_shapes(np.shape(given[0]), tuple(_numbers(given[1])))
+    return spread_shape(np.shape(given[0]), tuple(_numbers(given[1])))
 
 
 def _sliced(given: Sequence[Any], attributes: dict[str, Any]) -> Shape:

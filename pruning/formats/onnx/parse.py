@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import google.protobuf.message
@@ -14,6 +14,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from pruning.errors import SecateurError
 from pruning.formats.limits import Limits
 from pruning.formats.magic import ACCEPTED_MODELS, EXPORT, unsupported
+from pruning.formats.onnx.operation import Operation
 from pruning.formats.recognise import recognise, walk_model_fields
 
 OLDEST_OPSET = 9
@@ -21,11 +22,14 @@ NEWEST_OPSET = onnx.defs.onnx_opset_version()
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 _MOST_NAMED = 20
 _DEEPEST = 12
+_Read = tuple[GraphProto, list[Operation]]
 _EXPORT = "Export the model again and upload the whole file."
 
 
-def parse(source: bytes | Path, limits: Limits) -> ModelProto:
-    """The model in `source`, self-contained, within the limits and accepted by ONNX's checker.
+def parse(source: bytes | Path, limits: Limits) -> tuple[ModelProto, list[Operation]]:
+    """The model in `source` and the nodes of its graph.
+
+    It is self-contained, within the limits and accepted by ONNX's checker.
 
     Raises:
         SecateurError: `model_too_large`, `unsupported_format`, `model_truncated`,
@@ -36,8 +40,7 @@ def parse(source: bytes | Path, limits: Limits) -> ModelProto:
     proto = _decode(data)
     if not proto.HasField("graph"):
         raise SecateurError("model_unreadable", "The file holds no graph.", hint=_EXPORT)
-    every = list(graphs(proto))
-    _check_text(proto, every)
+    every = _walk(proto, limits)
     _check_size(every, limits)
     _check_self_contained(every)
     _check_vocabulary(proto, every)
@@ -49,7 +52,7 @@ def parse(source: bytes | Path, limits: Limits) -> ModelProto:
             f"ONNX's checker refuses the graph: {shown(_first_lines(error))}",
             hint="Run onnx.checker.check_model on the file before you upload it.",
         ) from None
-    return proto
+    return proto, every[0][1]
 
 
 def opset(proto: ModelProto) -> int:
@@ -109,9 +112,7 @@ def graphs(proto: ModelProto) -> Iterator[GraphProto]:
     while pending:
         graph, depth = pending.pop()
         if depth > _DEEPEST:
-            raise SecateurError(
-                "model_too_large", f"Graphs are nested over {_DEEPEST} deep.", where=_name(graph)
-            )
+            raise _too_deep(graph)
         yield graph
         for node in graph.node:
             pending.extend((inner, depth + 1) for _, inner in subgraphs(node))
@@ -126,43 +127,71 @@ def subgraphs(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
             yield attribute.name, inner
 
 
-def _name(graph: GraphProto) -> str:
-    return shown(graph.name) if isinstance(graph.name, str) else "graph"
+def _too_deep(graph: GraphProto) -> SecateurError:
+    where = shown(graph.name) if isinstance(graph.name, str) else "graph"
+    message = f"Graphs are nested over {_DEEPEST} deep."
+    return SecateurError("model_too_large", message, where=where)
 
 
-def _check_text(proto: ModelProto, every: list[GraphProto]) -> None:
-    """Protocol buffers hand out text that is not UTF-8 as bytes, which no name may be."""
+def _walk(proto: ModelProto, limits: Limits) -> list[_Read]:
+    """Every graph with its nodes, the model's own first, each read once.
+
+    Raises:
+        SecateurError: `model_too_large` for too many nodes or graphs nested too deeply,
+            `model_unreadable` for names that are not text.
+    """
     texts: list[object] = [proto.producer_name, proto.producer_version]
     texts += [o.domain for o in proto.opset_import]
     texts += [part for f in proto.functions for part in (f.name, f.domain)]
-    for graph in every:
-        texts.append(graph.name)
-        texts += [tensor.name for tensor in graph.initializer]
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            texts.append(value.name)
-            texts += [d.dim_param for d in value.type.tensor_type.shape.dim]
-        for node in graph.node:
-            texts += [node.name, node.op_type, node.domain, *node.input, *node.output]
-            texts += [part for a in node.attribute for part in (a.name, a.ref_attr_name)]
-    if not all(isinstance(text, str) for text in texts):
+    _check_text(texts)
+    found: list[_Read] = []
+    steps = 0
+    pending = [(proto.graph, 0)]
+    while pending:
+        graph, depth = pending.pop()
+        if depth > _DEEPEST:
+            raise _too_deep(graph)
+        steps += len(graph.node)
+        if steps > limits.nodes:
+            raise SecateurError(
+                "model_too_large", f"The graph has over {limits.nodes} nodes, which is the limit."
+            )
+        nodes = [Operation(node) for node in graph.node]
+        _check_text(_names(graph, nodes))
+        found.append((graph, nodes))
+        pending.extend((inner, depth + 1) for node in nodes for _, inner in node.bodies)
+    return found
+
+
+def _names(graph: GraphProto, nodes: list[Operation]) -> list[object]:
+    found: list[object] = [graph.name]
+    found += [tensor.name for tensor in graph.initializer]
+    found += [value.name for value in graph.value_info]
+    for value in (*graph.input, *graph.output):
+        found.append(value.name)
+        found += [d.dim_param for d in value.type.tensor_type.shape.dim]
+    for node in nodes:
+        found += node.texts
+    return found
+
+
+def _check_text(texts: Iterable[object]) -> None:
+    """Protocol buffers hand out text that is not UTF-8 as bytes, which no name may be."""
+    if not {*map(type, texts)} <= {str}:
         raise SecateurError(
             "model_unreadable", "A name in the ONNX file is not UTF-8 text.", hint=_EXPORT
         )
 
 
-def _check_size(every: list[GraphProto], limits: Limits) -> None:
-    steps = sum(len(graph.node) for graph in every)
-    if steps > limits.nodes:
-        raise SecateurError(
-            "model_too_large", f"The graph has {steps} nodes; the limit is {limits.nodes}."
-        )
+def _check_size(every: list[_Read], limits: Limits) -> None:
     count = numbers = 0
-    for tensor, name in tensors(every):
+    for tensor, name in _tensors(every):
         count += 1
-        if min(tensor.dims, default=0) < 0:
+        dims = list(tensor.dims)
+        if min(dims, default=0) < 0:
             raise SecateurError("model_invalid", "A tensor has a negative size.", where=shown(name))
-        elements = 0 if 0 in tensor.dims else 1
-        for size in tensor.dims:
+        elements = 0 if 0 in dims else 1
+        for size in dims:
             elements *= size
             if elements > limits.parameters:
                 break  # thousands of sizes would make a product of megabytes
@@ -179,21 +208,18 @@ def _check_size(every: list[GraphProto], limits: Limits) -> None:
         )
 
 
-def tensors(every: list[GraphProto]) -> Iterator[tuple[TensorProto, str]]:
+def _tensors(every: list[_Read]) -> Iterator[tuple[TensorProto, str]]:
     """Every tensor with a name to show: initialisers and attributes, in subgraphs too."""
-    for graph in every:
+    for graph, nodes in every:
         for tensor in graph.initializer:
             yield tensor, tensor.name
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.type == AttributeProto.TENSOR:
-                    yield attribute.t, node.output[0] if node.output else node.name
-                for tensor in attribute.tensors:
-                    yield tensor, node.name
+        for node in nodes:
+            for tensor in node.tensors:
+                yield tensor, node.output[0] if node.output else node.name
 
 
-def _check_self_contained(every: list[GraphProto]) -> None:
-    for tensor, name in tensors(every):
+def _check_self_contained(every: list[_Read]) -> None:
+    for tensor, name in _tensors(every):
         if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
             raise SecateurError(
                 "external_data",
@@ -204,13 +230,13 @@ def _check_self_contained(every: list[GraphProto]) -> None:
             )
 
 
-def _check_vocabulary(proto: ModelProto, every: list[GraphProto]) -> None:
+def _check_vocabulary(proto: ModelProto, every: list[_Read]) -> None:
     """Opset, domains, functions and sparse constants."""
     foreign = Counter(shown(f"function {f.name}") for f in proto.functions)
-    for graph in every:
+    for graph, nodes in every:
         foreign.update(
             shown(f"{node.domain}.{node.op_type}")
-            for node in graph.node
+            for node in nodes
             if node.domain not in _DEFAULT_DOMAINS
         )
         if graph.sparse_initializer:

@@ -17,7 +17,7 @@ from pruning.formats.onnx.builder import Builder
 from pruning.formats.onnx.facts import collect_facts
 from pruning.formats.onnx.fold import simplify
 from pruning.formats.onnx.graph import FLOATS, Graph, label, type_name
-from pruning.formats.onnx.module import OnnxModule
+from pruning.formats.onnx.module import OnnxModule, layer_at
 from pruning.formats.onnx.node import Node
 from pruning.formats.onnx.ops import OPERATORS
 from pruning.formats.onnx.parse import parse, shown
@@ -77,8 +77,8 @@ def read_onnx(source: bytes | Path | str, limits: Limits | None = None) -> Impor
     """
     limits = limits or Limits()
     path = Path() if isinstance(source, bytes) else Path(source)
-    proto = parse(source if isinstance(source, bytes) else path, limits)
-    graph = simplify(proto, OPERATORS, limits)
+    proto, nodes = parse(source if isinstance(source, bytes) else path, limits)
+    graph = simplify(proto, nodes, OPERATORS, limits)
     _check_operators(graph)
     _check_inputs(graph)
     builder = Builder(graph)
@@ -154,15 +154,15 @@ def _check_inputs(graph: Graph) -> None:
 
 
 def _weight_names(module: OnnxModule, bindings: list[Binding]) -> dict[str, str]:
-    owner = {id(module.get_parameter(b.path)): b.source for b in bindings if _is_weight(b)}
+    owner = {}
+    for binding in bindings:
+        path, _, leaf = binding.path.rpartition(".")
+        if not leaf.startswith("running_"):
+            owner[id(layer_at(module, path)._parameters[leaf])] = binding.source
     return {
         path: owner[id(parameter)]
         for path, parameter in module.named_parameters(remove_duplicate=False)
     }
-
-
-def _is_weight(binding: Binding) -> bool:
-    return not binding.path.rpartition(".")[2].startswith("running_")
 
 
 def _graph_skeleton(graph: GraphProto) -> list[object]:

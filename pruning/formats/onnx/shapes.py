@@ -1,6 +1,7 @@
 """The shapes of all values as ONNX's own inference gives them: fast, and before anything runs."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from math import prod
 
 import onnx.shape_inference
@@ -11,6 +12,7 @@ from pruning.formats.onnx.graph import Constant, Graph, Shapes
 
 # Larger constants are never sizes or axes; inference gets their shape without their numbers.
 _SMALL = 1024
+_FEW = 16  # real numbers that may be scales or the ends of a range
 
 SMALL, LARGE = 2, 3
 """Batch sizes at which shapes are compared."""
@@ -51,7 +53,8 @@ def infer_shapes(graph: Graph, batch: int | None = None, fixed: Fixed | None = N
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         kind = value.type.tensor_type
         if value.type.HasField("tensor_type") and kind.HasField("shape"):
-            sizes = tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
+            dims = kind.shape.dim
+            sizes = tuple([d.dim_value or (0 if d.HasField("dim_value") else None) for d in dims])
             found[value.name] = (sizes, _itemsize(kind.elem_type))
     return found
 
@@ -73,7 +76,7 @@ def _light(graph: Graph) -> ModelProto:
     proto = graph.proto
     light = ModelProto(ir_version=max(proto.ir_version, 4), opset_import=proto.opset_import)
     light.graph.name = "graph"
-    light.graph.node.extend(graph.nodes)
+    light.graph.node.extend(node.proto for node in graph.nodes)
     for value in graph.inputs:
         light.graph.input.add(name=value.name)
     read = {name for node in graph.nodes for name in node.input}
@@ -87,8 +90,14 @@ def _light(graph: Graph) -> ModelProto:
 
 
 def _lighten(constant: Constant, name: str, light: ModelProto) -> None:
-    if prod(constant.shape) <= _SMALL:
-        if isinstance(constant.tensor, TensorProto) and constant.route == Route(constant.shape):
+    shape = constant.shape
+    numbers = prod(shape)
+    if constant.is_real and numbers > _FEW:
+        kind = helper.np_dtype_to_tensor_dtype(constant.dtype)
+        light.graph.initializer.add(name=name, data_type=kind, dims=shape)
+        return
+    if numbers <= _SMALL:
+        if isinstance(constant.tensor, TensorProto) and constant.route == Route(shape):
             copy = light.graph.initializer.add()
             copy.CopyFrom(constant.tensor)
             copy.name = name
@@ -101,10 +110,11 @@ def _lighten(constant: Constant, name: str, light: ModelProto) -> None:
     else:
         value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(constant.dtype)
     value.type.tensor_type.shape.SetInParent()
-    for size in constant.shape:
+    for size in shape:
         value.type.tensor_type.shape.dim.add(dim_value=size)
 
 
+@cache
 def _itemsize(kind: int) -> int:
     try:
         size = int(helper.tensor_dtype_to_np_dtype(kind).itemsize)

@@ -11,13 +11,12 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, NodeProto
 from torch import Tensor, nn
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.graph import Graph, Shapes, first_output
-from pruning.formats.onnx.module import FAILURES, OnnxModule, Step
-from pruning.formats.onnx.outlines import ELEMENTWISE, Shape, dummy, outline
+from pruning.formats.onnx.module import FAILURES, OnnxModule, Step, layer_at
+from pruning.formats.onnx.outlines import ELEMENTWISE, Shape, dummy, outline, spread_shape
 from pruning.formats.onnx.shapes import LARGE, SMALL
 
 _SPATIAL = frozenset((
@@ -101,7 +100,7 @@ class _Spread:
     def _outlined(
         self, step: Step, given: list[Value | None], attributes: dict[str, Any], place: int
     ) -> _Ghost:
-        layer = self.module.get_submodule(step.layer) if step.layer else None
+        layer = layer_at(self.module, step.layer) if step.layer else None
         first, second = (
             outline(step.operator, [_at(value, index) for value in given], attributes, layer, place)
             for index in range(2)
@@ -119,8 +118,9 @@ class _Spread:
             _need(ghosts[0].axis == 0)
             self.values[main] = ghosts[0]
             return
-        node = self.nodes.get(main, NodeProto())
-        attributes = {a.name: _plain(a) for a in node.attribute}
+        node = self.nodes.get(main)
+        plain = step.layer or step.operator in ELEMENTWISE or node is None
+        attributes = {} if plain else node.plain
         for place, output in enumerate(step.outputs):
             found = [shapes.get(output, ((None,), 0))[0] for shapes in self.shapes]
             known = None not in found[0] and None not in found[1]
@@ -138,7 +138,7 @@ class _Spread:
         """What depends on shapes and constants alone, at both sizes."""
         if step.layer:
             # Rows of a table at positions that no sample decides; nothing is sized by them.
-            layer = self.module.get_submodule(step.layer)
+            layer = layer_at(self.module, step.layer)
             indices = [_at(given[0], index) for index in range(2)]
             _need(isinstance(layer, nn.Embedding) and np.array_equal(*indices))
             rows = dummy(outline(step.operator, indices[:1], {}, layer))
@@ -167,7 +167,7 @@ class _Spread:
             for other in given[1:]:
                 _need(kind in ("LSTM", "GRU", "RNN") or not isinstance(other, _Ghost))
                 _need(not isinstance(other, _Ghost) or other.axis == 1)
-            return _through_layer(self.module.get_submodule(step.layer), x, out, kind)
+            return _through_layer(layer_at(self.module, step.layer), x, out, kind)
         if kind in ELEMENTWISE:
             return _aligned(given, out)
         if kind in _SPATIAL or kind in _FIRST:
@@ -206,12 +206,6 @@ def _at(value: Value | None, index: int) -> Any:
     return None if value is None else value[index]
 
 
-def _plain(attribute: AttributeProto) -> Any:
-    if attribute.type == AttributeProto.INTS:
-        return list(attribute.ints)
-    return attribute.s if attribute.type == AttributeProto.STRING else attribute.i
-
-
 def _array(result: Any) -> np.ndarray:
     return result.numpy() if isinstance(result, Tensor) else np.asarray(result)
 
@@ -241,14 +235,14 @@ def _aligned(given: list[Value | None], out: _Ghost) -> int:
         axis = first.ndim - place
         row = first.take([0], axis=axis)
         _need(bool((first == row).all()) and bool((second == row).all()))
-    _need(np.broadcast_shapes(*shapes) == out.small)
+    _need(spread_shape(*shapes) == out.small)
     return out.axis
 
 
 def _product(a: Value | None, b: Value | None, out: _Ghost) -> int:
     shapes = [v.small if isinstance(v, _Ghost) else _fixed(v).shape for v in (a, b)]
     _need(min(map(len, shapes)) >= 2 and shapes[0][-1] == shapes[1][-2])
-    _need(np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2]) == out.small[:-2])
+    _need(spread_shape(shapes[0][:-2], shapes[1][:-2]) == out.small[:-2])
     place = len(out.small) - out.axis
     for value, least in ((a, 2), (b, 3)):
         if isinstance(value, _Ghost):
