@@ -59,14 +59,13 @@ def _run(folder: Path) -> bool:
     source = minilm.folder()
     calibration = _write(minilm.texts(TEXTS), folder / "calibration.jsonl")
     others = minilm.texts(HELD_OUT, held_out=True)
-    evaluation = _write(others, folder / "evaluation.jsonl")
     out = folder / "out"
     with running(folder) as environment:
         begin = time.perf_counter()
         subprocess.run(
             [
                 *(sys.executable, "-m", "secateur", "prune", str(source), "--data"),
-                *(str(calibration), "--evaluation", str(evaluation), "--out", str(out)),
+                *(str(calibration), "--out", str(out)),
             ],
             env=environment,
             check=True,

@@ -35,8 +35,9 @@ ROWS = 128
 RUNGS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 """Sparsities at which they are, beside none and all."""
 
-SAMPLES = 16
-"""Calibration samples on which a layer's effect on the network is measured."""
+SAMPLES, FEWEST, TOKENS = 16, 4, 2048
+"""Calibration samples on which a layer's effect on the network is measured; of long texts fewer, so
+that they are not more than so many tokens."""
 
 STEPS = 6
 """Conjugate-gradient steps that mend the rows at each rung."""
@@ -82,7 +83,8 @@ class Ladders:
         job = self.job
         numbers = {p.name: n for n, p in enumerate(job.weights.layers)}
         found: dict[int, tuple[Ladder, float]] = {}
-        some = job.data.calibration.select(_spread(job.data.calibration.samples, SAMPLES))
+        calibration = job.data.calibration
+        some = calibration.select(_spread(calibration.samples, _looked_at(calibration)))
         loss = _distance(job.spec.objective)
         dense = self._outputs(some)
 
@@ -143,6 +145,13 @@ class Ladders:
 def _distance(objective: Objective) -> Loss:
     scores = objective.loss in ("cross_entropy", "causal_lm") or objective.distance == "kl"
     return loss_of(Objective(loss="match_dense", distance="kl" if scores else "squared"))
+
+
+def _looked_at(data: ArrayData) -> int:
+    """How many samples are enough."""
+    texts = [x for x in data.inputs.values() if x.dim() == 2 and not x.is_floating_point()]
+    longest = max((x.shape[1] for x in texts), default=1)
+    return min(SAMPLES, max(FEWEST, TOKENS // longest))
 
 
 def _spread(count: int, most: int) -> Tensor:
