@@ -113,6 +113,9 @@ class _Spread:
         if not ghosts or step.operator in ("Shape", "Size"):
             self._compute(step, given)
             return
+        if step.layer and isinstance(layer_at(self.module, step.layer), nn.RNNBase):
+            # Initial states of a size that is written down fit that batch size alone.
+            _need(all(_follows_batch(value) for value in given[1:]))
         main = step.outputs[0]
         if main.endswith("/padded"):
             _need(ghosts[0].axis == 0)
@@ -274,6 +277,10 @@ def _joined(given: list[Value | None], axis: int, out: _Ghost) -> int:
         _need(first.shape[out.axis] == out.small[out.axis])
     _need(axis % len(out.small) != out.axis)
     return out.axis
+
+
+def _follows_batch(value: Value | None) -> bool:
+    return value is None or isinstance(value, _Ghost) or value[0].shape != value[1].shape
 
 
 def _through_layer(layer: nn.Module, x: Value | None, out: _Ghost, kind: str) -> int:
