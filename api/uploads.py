@@ -24,6 +24,8 @@ _BATCH = 1 << 20
 _MULTIPART_OVERHEAD = 256 << 10
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _LONGEST_NAME = 200
+_OURS = frozenset({"report.json", "report.html"})
+_LONGEST_FILE = 255  # bytes, of a name that a file system takes
 
 Refuse = Callable[[bytes, int], None]
 
@@ -157,7 +159,7 @@ def _file_names(given: list[str | None]) -> list[str]:
         SecateurError: `multipart_invalid` for names that are missing, given twice or not plain.
     """
     for name in given:
-        if name is None or name != display_name(name, ""):
+        if name is None or name != display_name(name, "") or len(name.encode()) > _LONGEST_FILE:
             raise SecateurError(
                 "multipart_invalid",
                 f"{'A file has no name' if not name else f'{name[:80]!r} is no plain file name'}.",
@@ -166,6 +168,13 @@ def _file_names(given: list[str | None]) -> list[str]:
                 "upload a .tar or a .zip.",
             )
     names = [name for name in given if name is not None]
+    if taken := sorted(_OURS.intersection(names)):
+        raise SecateurError(
+            "multipart_invalid",
+            f"{taken[0]} is what a job's own file beside the model is called.",
+            where="file",
+            hint="Leave it out or rename it.",
+        )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise SecateurError("multipart_invalid", f"Two files are called {twice}.", where="file")

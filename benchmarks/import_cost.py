@@ -2,8 +2,9 @@
 
 Files: networks exported by torch at about 1, 20 and 100 MB, and two models that packages ship
 (magika's content classifier, RapidOCR's text-direction classifier), where these are installed.
-Both ways are timed in turn in one process; the first round warms up and is not counted. The
-figure: the importer takes at most 3 times as long as onnx.load and onnx.checker.check_model.
+Both ways are timed in turn in one process, in CPU time of one thread; the first round warms up and
+is not counted. The figure: the importer takes at most 3 times as long as onnx.load and
+onnx.checker.check_model.
 """
 
 import importlib.util
@@ -84,9 +85,9 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _seconds(function: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
+    begin = time.process_time()
     function()
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 def _measured(path: Path) -> dict[str, float]:

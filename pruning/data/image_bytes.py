@@ -9,6 +9,8 @@ import struct
 _ORIENTATION = 0x0112
 _SHORT = 3
 _TAGS = 512
+# Coded over and over, a few bytes each; progressive files have about ten.
+_SCANS = 40
 _EXIF = b"Exif\0\0"
 _PNG = b"\x89PNG\r\n\x1a\n"
 # Image data, palettes and transparency; acTL tells that there are frames.
@@ -58,6 +60,8 @@ def _jpeg(data: bytes) -> tuple[bytes, int]:
             at += 1
             continue
         if marker == 0xDA:  # the scan: all that is left
+            if data.count(b"\xff\xda", at) > _SCANS:
+                raise ValueError(f"it has more than {_SCANS} scans")
             parts.append(data[at:])
             return b"".join(parts), turned or 1
         if marker == 0xD8 or marker == 0x01 or 0xD0 <= marker <= 0xD7:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pruning.data.refusals import as_data
 from pruning.facts import DatasetFacts
-from pruning.formats.bundle import open_bundle
+from pruning.formats.bundle import first_names
 from pruning.formats.limits import Limits
 from pruning.formats.magic import ACCEPTED_DATA, DATA, SAVE, unsupported
 from pruning.formats.recognise import recognise
@@ -57,6 +57,6 @@ def _reader(path: Path, limits: Limits) -> ModuleType:
         return import_module(f"pruning.data.{looks}")
     if looks == _TAR:
         # A damaged archive is better told by its damage.
-        with as_data(), open_bundle(path, limits, limits.image_files):
-            pass
+        with as_data():
+            first_names(path, limits.members)
     raise unsupported(looks, ACCEPTED_DATA, SAVE)

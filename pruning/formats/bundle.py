@@ -5,6 +5,7 @@ of our own naming. An archive's directory is read with bounded memory, and what 
 to is priced from its header before a byte of it is read.
 """
 
+import hashlib
 import io
 import shutil
 import tarfile
@@ -13,6 +14,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -77,8 +79,8 @@ class Bundle(ABC):
             raise unreadable(f"{name} is damaged ({_plain(error)})", name) from None
 
     def path(self, name: str, scratch: Path) -> Path:
-        """The file as one on disk: itself, or a copy in `scratch`."""
-        target = scratch / name.replace("/", "__")
+        """The file as one on disk: itself, or a copy in `scratch` under a name of our own."""
+        target = scratch / f"member-{hashlib.sha256(name.encode()).hexdigest()[:32]}"
         if not target.exists():
             aside = target.with_name(f"{target.name}.part")
             with self.open(name) as source, aside.open("wb") as sink:
@@ -201,6 +203,16 @@ def open_bundle(path: Path, limits: Limits, most: int | None = None) -> Iterator
         yield _Tar(file, most)
 
 
+def first_names(path: Path, most: int) -> list[str]:
+    """Names of the first `most` files of an uncompressed .tar, without reading what follows.
+
+    Raises:
+        SecateurError: `model_unreadable` for an archive that is damaged up to there.
+    """
+    with path.open("rb") as file:
+        return [name for name, _, _ in islice(_tar_members(file, most), most)]
+
+
 def pack(kind: Kind, target: Path, members: Mapping[str, Path], prefix: str = "") -> list[Path]:
     """Writes files the way they came; the same files give the same bytes.
 
@@ -262,14 +274,17 @@ def _tar_members(file: BinaryIO, most: int) -> Iterator[tuple[str, int, int]]:
         block = file.read(_BLOCK)
         if not block.strip(b"\0"):
             return
+        seen += 1
+        if seen > 4 * most + 16:
+            raise unreadable("the archive has too many headers")
+        if block[156:157] == tarfile.DIRTYPE and block[124:136].strip(b"0 \0") == b"":
+            at += _BLOCK  # parsing them would take most of the time where there are many
+            continue
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
         except (tarfile.TarError, ValueError) as error:
             raise unreadable(f"the archive is damaged ({_plain(error)})") from None
         start, size = at + _BLOCK, info.size
-        seen += 1
-        if seen > 4 * most + 16:
-            raise unreadable("the archive has too many headers")
         if size < 0 or start + size > end:
             raise unreadable(f"the archive ends inside {_shown(info.name)}", info.name)
         at = start + -(-size // _BLOCK) * _BLOCK

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from pruning.layerwise.weights import weight_names as matrices
 
 SYMBOLIC_SIZE = 16
 """What a size that is only a name is taken to be while the module is tried."""
+
+_OF_ACTIVATIONS = 8  # what a pass may leave behind, over what one of its inputs may take
 
 MOST_PRICED = 5_000
 """Operations of the pass without data; what takes more is counted while it runs with data."""
@@ -55,6 +58,7 @@ def module_facts(
         SecateurError: `model_too_large` for a pass over the limit, `model_invalid` where the
             module can't run on inputs of its own shapes.
     """
+    _price_inputs(inputs, limits)
     make = samples or (lambda batch: _drawn(inputs, batch))
     run = _measured(module, inputs, make, limits)
     _find_open_sizes(run, module, inputs, make, limits)
@@ -188,6 +192,21 @@ def _cut(x: Tensor, axes: list[int]) -> Tensor:
     for axis in axes:
         x = x.narrow(axis, 0, max(1, x.shape[axis] - 1))
     return x
+
+
+def _price_inputs(inputs: list[TensorFact], limits: Limits) -> None:
+    """Refuses samples that take too much by themselves, before one is made."""
+    most = limits.activation_bytes // _OF_ACTIVATIONS
+    for fact in inputs:
+        sizes = (size if isinstance(size, int) else SYMBOLIC_SIZE for size in fact.shape[1:])
+        taken = prod(sizes) * getattr(torch, fact.dtype).itemsize
+        if taken > most:
+            raise SecateurError(
+                "model_too_large",
+                f"One sample of the input {fact.name!r} takes {taken} bytes; the limit is {most}.",
+                where=fact.name,
+                hint="Use smaller inputs.",
+            )
 
 
 def _price(module: nn.Module, make: Samples, batch: int, limits: Limits) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pruning.errors import SecateurError
-from pruning.formats.bundle import open_bundle
+from pruning.formats.bundle import first_names, open_bundle
 from pruning.formats.limits import Limits
 from pruning.formats.magic import HEAD, by_magic, is_text
+
+_TOLD_BY = 2_000
+"""Files of a .tar that tell what it is: more than a model has; images may be 100 times as many."""
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -19,7 +22,7 @@ _MODEL_FIELDS = {1: 0, 2: 2, 3: 2, 4: 2, 5: 0, 6: 2, 7: 2, 8: 2, 14: 2, 20: 2, 2
 def recognise(path: Path) -> str:
     """A key of `MODELS` or `DATA`, `onnx truncated`, or a phrase that names what it looks like."""
     if path.is_dir():
-        return _bundle_kind(path, "a folder")
+        return _folder_kind(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(HEAD)
@@ -29,7 +32,7 @@ def recognise(path: Path) -> str:
         return _zip_kind(path)
     found = by_magic(head, size)
     if found is not None:
-        return _bundle_kind(path, found) if found == "a tar archive" else found
+        return _tar_kind(path, found) if found == "a tar archive" else found
     with path.open("rb") as file:
         fields = walk_model_fields(file, size)
     if fields is not None:
@@ -108,11 +111,18 @@ def _zip_kind(path: Path) -> str:
     return _kind_of_names(names) or "a zip archive"
 
 
-def _bundle_kind(path: Path, otherwise: str) -> str:
+def _folder_kind(path: Path) -> str:
     limits = Limits()
     try:
         with open_bundle(path, limits, limits.image_files) as bundle:
-            return _kind_of_names(bundle.names) or otherwise
+            return _kind_of_names(bundle.names) or "a folder"
+    except SecateurError:
+        return "a folder"
+
+
+def _tar_kind(path: Path, otherwise: str) -> str:
+    try:
+        return _kind_of_names(first_names(path, _TOLD_BY)) or otherwise
     except SecateurError:
         return otherwise
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from pruning.errors import SecateurError
+from pruning.formats.json_cost import MOST, cost
 from pruning.formats.limits import Limits
 from pruning.formats.safetensors import unique
 
@@ -130,6 +131,12 @@ def parse(raw: bytes, limits: Limits) -> Architecture:
         raise SecateurError(
             "model_too_large",
             f"{FILE} has {len(raw)} bytes; the limit is {limits.text_bytes}.",
+            where=FILE,
+        )
+    if (taken := cost(raw)) > MOST:
+        raise SecateurError(
+            "model_too_large",
+            f"{FILE} would take about {taken} bytes of memory; the limit is {MOST}.",
             where=FILE,
         )
     try:

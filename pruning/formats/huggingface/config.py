@@ -127,9 +127,11 @@ def plan(config: dict[str, Any], *, hidden_states: bool = False) -> Plan:
     settings = {k: v for k, v in config.items() if _taken(k, v, family)}
     if family.rotary:
         settings["rope_parameters"] = _rope(config)
-    for key in ("head_dim", "num_key_value_heads"):
-        if settings.get(key, 0) is None:
-            del settings[key]
+    if settings.get("num_key_value_heads", 0) is None:
+        # As many as there are heads, which is not what the library takes for a missing key.
+        settings["num_key_value_heads"] = settings.get("num_attention_heads", 32)
+    if settings.get("head_dim", 0) is None:
+        del settings["head_dim"]
     pad = _pad(config, family, settings)
     most = _positions(family, settings, pad)
     return Plan(name, family, architecture, settings, _labels(config), pad, most)

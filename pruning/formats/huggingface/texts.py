@@ -6,6 +6,7 @@ from typing import Any
 
 from pruning.errors import SecateurError
 from pruning.formats.bundle import Bundle
+from pruning.formats.json_cost import MOST, cost
 from pruning.formats.safetensors import unique
 
 MAX_DEPTH = 32
@@ -23,12 +24,23 @@ def read_object(bundle: Bundle, name: str, limit: int) -> dict[str, Any]:
     return value
 
 
-def parse(raw: bytes, name: str) -> Any:
+def parse(raw: bytes, name: str, most: int = MOST) -> Any:
     """JSON with each key once, finite numbers and little nesting.
 
+    Args:
+        raw: The file.
+        name: Its name.
+        most: Bytes of memory that its values may take.
+
     Raises:
-        SecateurError: `model_unreadable` with the file in `where`.
+        SecateurError: `model_unreadable`, `model_too_large`, with the file in `where`.
     """
+    if (taken := cost(raw)) > most:
+        raise SecateurError(
+            "model_too_large",
+            f"{name} would take about {taken} bytes of memory; the limit is {most}.",
+            where=name,
+        )
     try:
         value = json.loads(
             raw.decode("utf-8-sig"),

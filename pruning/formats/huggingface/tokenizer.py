@@ -14,6 +14,7 @@ import numpy as np
 from pruning.errors import SecateurError
 from pruning.formats.bundle import Bundle
 from pruning.formats.huggingface.texts import parse, shown
+from pruning.formats.json_cost import most_of_tokenizer
 from pruning.formats.limits import Limits
 
 FILE = "tokenizer.json"
@@ -100,7 +101,7 @@ def read_tokenizer(
     if FILE not in bundle.sizes:
         return None
     raw = bundle.read(FILE, limits.tokenizer_bytes)
-    _check(parse(raw, FILE))
+    _check(parse(raw, FILE, most_of_tokenizer(len(raw))))
     # The trace of a panic in the package would cost 80 MB of symbols.
     os.environ["RUST_BACKTRACE"] = "0"
     try:

@@ -202,7 +202,8 @@ class Builder:
 
     def rank(self, name: str) -> int | None:
         """The number of axes of a value, where ONNX's shape inference knows it."""
-        return self._ranks.get(name)
+        rank = self._ranks.get(name)
+        return self._more_ranks.get(name) if rank is None else rank
 
     def finish(self) -> OnnxModule:
         """Attaches the constants that steps read and gives the module out, in eval mode."""
@@ -263,6 +264,11 @@ class Builder:
     @cached_property
     def _ranks(self) -> dict[str, int]:
         # The sizes that the measuring of the graph begins with too.
+        sizes = closed(self.graph.inputs, *OPEN[0])
+        return {name: len(s) for name, (s, _) in self.graph.both_shapes(sizes)[0].items()}
+
+    @cached_property
+    def _more_ranks(self) -> dict[str, int]:
         sizes = closed(self.graph.inputs, *OPEN[0])
         return {name: len(s) for name, (s, _) in self.graph.shapes(SMALL, sizes).items()}
 

@@ -111,8 +111,12 @@ FOLDED = frozenset(
 )
 """Operators that are worked out at import: those whose cost is that of their result."""
 
-_MOST = 4 * LARGEST
-"""Numbers of all results worked out at import together."""
+_MOST = 3 << 24
+"""Bytes of all results worked out at import together."""
+
+
+_UNROLLED = 12_000
+"""Nodes that subgraphs come to, loops in loops included."""
 
 
 def simplify(
@@ -155,7 +159,7 @@ class _Folding:
             constants=constants,
         )
         self._operators, self._limits = operators, limits
-        self._numbers = 0
+        self._bytes = self._unrolled = 0
         self._left = limits.nodes
         self._pending = deque(live(nodes, outputs))
         self._uses: dict[str, int] = {}
@@ -285,7 +289,9 @@ class _Folding:
 
     def _control(self, node: Operation) -> None:
         choice = decided(node, self.graph, self._shapes)
-        nodes, constants = inlined(node, choice, self.graph, self._left)
+        left = min(self._left, _UNROLLED - self._unrolled)
+        nodes, constants = inlined(node, choice, self.graph, left)
+        self._unrolled += len(nodes)
         self.graph.constants.update(constants)
         for inner in nodes:
             self._uses.update({name: self._uses.get(name, 0) + 1 for name in inner.input})
@@ -328,8 +334,11 @@ class _Folding:
         try:
             results = function(*arguments)
         except SecateurError as error:
+            message = error.message
+            if error.code == "model_too_large":
+                message = f"Constants computed in the graph are too large: {message}"
             raise SecateurError(
-                error.code, error.message, where=error.where or node.label, hint=error.hint
+                error.code, message, where=error.where or node.label, hint=error.hint
             ) from None
         except (RuntimeError, ValueError, LookupError, TypeError, ArithmeticError):
             raise _Unfolded from None
@@ -342,11 +351,11 @@ class _Folding:
         origin = node.label if real and any(c.source for c in given) else origin
         for name, result in zip(names, results, strict=False):
             array = result.numpy() if isinstance(result, Tensor) else np.asarray(result)
-            self._numbers += array.size
-            if self._numbers > _MOST:
+            self._bytes += array.nbytes
+            if self._bytes > _MOST:
                 raise SecateurError(
                     "model_too_large",
-                    f"Constants computed in the graph hold more than {_MOST} numbers.",
+                    f"Constants computed in the graph take more than {_MOST} bytes.",
                     where=node.label,
                 )
             if name:

@@ -59,16 +59,19 @@ class Constant:
     @property
     def route(self) -> Route:
         """From the tensor to the value."""
-        found = self._route
-        if found is None:
-            held = isinstance(self.tensor, np.ndarray)
-            found = self._route = Route(self.tensor.shape if held else tuple(self.tensor.dims))
-        return found
+        if self._route is None:
+            self._route = Route(self._stored)
+        return self._route
+
+    @cached_property
+    def _stored(self) -> tuple[int, ...]:
+        held = self.tensor
+        return held.shape if isinstance(held, np.ndarray) else tuple(held.dims)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The value's sizes, without reading its numbers."""
-        return self.route.shapes[-1]
+        return self._stored if self._route is None else self._route.shapes[-1]
 
     @property
     def permutation(self) -> tuple[int, ...]:
@@ -138,6 +141,7 @@ class Graph:
     homes: dict[str, "Home"] = field(default_factory=dict)
     light: ModelProto | None = None
     _shapes: dict[object, Shapes] = field(default_factory=dict)
+    _both: dict[object, tuple[Shapes, Shapes]] = field(default_factory=dict)
 
     def use(self, node: Operation, index: int) -> Use | None:
         """Where the file has that input of the node, None where it can't be named anew there."""
@@ -157,6 +161,15 @@ class Graph:
         if key not in self._shapes:
             self._shapes[key] = infer_shapes(self, batch, sizes)
         return self._shapes[key]
+
+    def both_shapes(self, sizes: dict[str, tuple[int, ...]]) -> tuple[Shapes, Shapes]:
+        """Shapes at both batch sizes that are compared; see `shapes_at_both`."""
+        from pruning.formats.onnx.shapes import shapes_at_both
+
+        key = (*sizes.items(),)
+        if key not in self._both:
+            self._both[key] = shapes_at_both(self, sizes)
+        return self._both[key]
 
     def count(self) -> None:
         """Counts who reads what."""

@@ -1,4 +1,8 @@
-"""What one pass of a module takes, and whether its batch size is free: found by running it."""
+"""What one pass of a module takes, and whether its batch size is free.
+
+Told from shapes where these prove it. Else the module is run on a few samples, if that is cheap;
+if it is not, shapes are believed: those of a pass without data at two batch sizes.
+"""
 
 from collections.abc import Sequence
 from math import prod
@@ -12,8 +16,16 @@ from pruning.facts import TensorFact
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.graph import Graph, Shapes, label
 from pruning.formats.onnx.module import OnnxModule, Step
+from pruning.formats.onnx.operation import Operation
 from pruning.formats.onnx.shapes import LARGE, OPEN, SMALL
 from pruning.formats.onnx.spread import shapes_apart
+from pruning.formats.onnx.values import TRIAL, TooDear
+
+_TRIED = 32 << 20
+"""Bytes of all results of a pass that intake tries on data."""
+
+_WORK = 1 << 31
+"""Multiply-adds of such a pass."""
 
 
 def over_limit(limit: int, where: str) -> SecateurError:
@@ -97,24 +109,38 @@ def _measure(
     fixed: int | None,
     limits: Limits,
 ) -> tuple[Sizes, int | None]:
-    known = _known(graph, inputs, SMALL)
-    shapes = shapes_apart(graph, module, known, _known(graph, inputs, LARGE))
+    for fact in inputs:
+        if prod(int(size) for size in fact.shape[1:]) > limits.activation_bytes:
+            raise over_limit(limits.activation_bytes, fact.name)
+    known, large = graph.both_shapes(_sizes(inputs))
+    shapes = shapes_apart(graph, module, known, large)
+    if shapes is None:
+        known = _known(graph, inputs, SMALL)
+        shapes = shapes_apart(graph, module, known, _known(graph, inputs, LARGE))
     if shapes is not None:
         return _counted(module, shapes, known, limits), None
     free = _free(graph, module, inputs, limits)
     if free is not None:
         return free, None
     batch = fixed or 1
-    _price(graph, module, inputs, batch, limits)
     sizes = Sizes(batch, limits.activation_bytes)
-    _run(module, _samples(inputs, batch, "cpu"), sizes)
+    if _is_cheap(graph, module, inputs, batch, limits):
+        try:
+            _run(module, _samples(inputs, batch, "cpu"), sizes)
+            return sizes, batch
+        except TooDear:
+            sizes = Sizes(batch, limits.activation_bytes)
+    _run_at_meta(module, inputs, sizes)
     return sizes, batch
 
 
 def _known(graph: Graph, inputs: list[TensorFact], batch: int) -> Shapes:
     """Shapes of all values for a batch size, what else is open closed as in `inputs`."""
-    sizes = {fact.name: tuple(int(s) for s in fact.shape[1:]) for fact in inputs}
-    return graph.shapes(batch, sizes)
+    return graph.shapes(batch, _sizes(inputs))
+
+
+def _sizes(inputs: list[TensorFact]) -> dict[str, tuple[int, ...]]:
+    return {fact.name: tuple(int(s) for s in fact.shape[1:]) for fact in inputs}
 
 
 def _counted(
@@ -136,31 +162,49 @@ def _counted(
     return sizes
 
 
-def _price(
+def _is_cheap(
     graph: Graph, module: OnnxModule, inputs: list[TensorFact], batch: int, limits: Limits
-) -> None:
-    """Refuses a pass that would take too much memory, before it is run.
+) -> bool:
+    """Whether intake can afford a pass; refuses one that a job couldn't either.
 
     ONNX's shape inference prices most graphs in milliseconds; where it leaves a size open, a pass
     on the meta device does, which takes seconds to import.
     """
     known = _known(graph, inputs, batch)
-    total = 0
+    total = work = 0
     for node in graph.nodes:
+        work += _work(node, graph, known)
         for name in filter(None, node.output):
             shape, itemsize = known.get(name, ((None,), 0))
             numbers = itemsize
             for size in shape:
                 if size is None:
-                    _run_at_meta(module, inputs, Sizes(batch, limits.activation_bytes))
-                    return
+                    sizes = Sizes(batch, limits.activation_bytes)
+                    _run_at_meta(module, inputs, sizes)
+                    return sizes.bytes <= _TRIED and work <= _WORK
                 numbers *= size
             total += numbers
             if total > limits.activation_bytes * batch:
                 raise over_limit(limits.activation_bytes, label(node))
+    return total <= _TRIED and work <= _WORK
 
 
-def _run_at_meta(module: OnnxModule, inputs: list[TensorFact], sizes: Sizes) -> None:
+def _work(node: Operation, graph: Graph, known: Shapes) -> int:
+    """Multiply-adds of a product or convolution, as far as shapes are known."""
+    kind = node.op_type
+    if kind not in ("Conv", "ConvTranspose", "MatMul", "Gemm"):
+        return 0
+    turned = kind == "ConvTranspose"
+    shape = known.get(node.input[0] if turned else node.output[0], ((), 0))[0]
+    places = prod(size or 1 for size in shape)
+    if kind in ("MatMul", "Gemm"):
+        first = known.get(node.input[0], ((), 0))[0]
+        return places * max([size or 1 for size in first[-2:]], default=1)
+    weight = graph.constants.get(node.input[1])
+    return places * prod(weight.shape[1:]) if weight else 0
+
+
+def _run_at_meta(module: OnnxModule, inputs: list[TensorFact], sizes: Sizes) -> tuple[Tensor, ...]:
     """Runs the module without data: shapes and types alone."""
     from torch.func import functional_call
 
@@ -170,9 +214,10 @@ def _run_at_meta(module: OnnxModule, inputs: list[TensorFact], sizes: Sizes) -> 
     }
     # The default device is where tensors are made of constants.
     with torch.no_grad(), torch.device("meta"):
-        functional_call(
+        result = functional_call(
             _Observed(module, sizes), state, tuple(_samples(inputs, sizes.batch, "meta"))
         )
+    return result if isinstance(result, tuple) else (result,)
 
 
 class _Observed(nn.Module):
@@ -187,13 +232,20 @@ class _Observed(nn.Module):
 def _free(
     graph: Graph, module: OnnxModule, inputs: list[TensorFact], limits: Limits
 ) -> Sizes | None:
-    """Sizes of a pass, if two of three samples, exchanged, give what they gave before."""
-    sizes = Sizes(2, limits.activation_bytes)
+    """Sizes of a pass, if two of three samples, exchanged, give what they gave before.
+
+    Where a pass is too dear to try, the shapes of the results at both sizes have to do.
+    """
+    most = limits.activation_bytes
     try:
-        _price(graph, module, inputs, 3, limits)
-        three = _samples(inputs, 3, "cpu")
-        large = _run(module, three, Sizes(3, limits.activation_bytes))
-        small = _run(module, [x[[1, 0]] for x in three], sizes)
+        tried = _is_cheap(graph, module, inputs, 3, limits)
+        sizes = Sizes(2, most)
+        try:
+            large, small = _both(module, inputs, sizes, tried)
+        except TooDear:
+            sizes = Sizes(2, most)
+            tried = False
+            large, small = _both(module, inputs, sizes, tried)
     except SecateurError as error:
         if error.code == "model_too_large":
             raise
@@ -202,15 +254,37 @@ def _free(
         axes = [i for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=False)) if m != n]
         if a.dim() != b.dim() or len(axes) != 1 or (a.shape[axes[0]], b.shape[axes[0]]) != (3, 2):
             return None
+        if not tried:
+            continue
         first = a.transpose(0, axes[0])[[1, 0]].transpose(0, axes[0]).double()
         if not torch.allclose(first, b.double(), rtol=1e-3, atol=1e-4, equal_nan=True):
             return None
     return sizes
 
 
+def _both(
+    module: OnnxModule, inputs: list[TensorFact], sizes: Sizes, tried: bool
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Results of three samples, and of the first two of them exchanged; without data or tried."""
+    wide = Sizes(3, sizes.limit)
+    if not tried:
+        return _run_at_meta(module, inputs, wide), _run_at_meta(module, inputs, sizes)
+    three = _samples(inputs, 3, "cpu")
+    return _run(module, three, wide), _run(module, [x[[1, 0]] for x in three], sizes)
+
+
 def _run(module: OnnxModule, inputs: Sequence[Tensor], sizes: Sizes) -> tuple[Tensor, ...]:
-    with torch.no_grad():
-        result = module.run(inputs, sizes)
+    """Tries the module on data.
+
+    Raises:
+        TooDear: Where an operator makes more on its way than intake affords.
+    """
+    token = TRIAL.set(_TRIED // 4)
+    try:
+        with torch.no_grad():
+            result = module.run(inputs, sizes)
+    finally:
+        TRIAL.reset(token)
     return result if isinstance(result, tuple) else (result,)
 
 

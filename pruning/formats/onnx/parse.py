@@ -15,6 +15,7 @@ from pruning.errors import SecateurError
 from pruning.formats.limits import Limits
 from pruning.formats.magic import ACCEPTED_MODELS, EXPORT, unsupported
 from pruning.formats.onnx.operation import Operation
+from pruning.formats.onnx.scan import check_counts
 from pruning.formats.recognise import recognise, walk_model_fields
 
 OLDEST_OPSET = 9
@@ -22,6 +23,7 @@ NEWEST_OPSET = onnx.defs.onnx_opset_version()
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 _MOST_NAMED = 20
 _DEEPEST = 12
+_ATTRIBUTES = 256
 _Read = tuple[GraphProto, list[Operation]]
 _EXPORT = "Export the model again and upload the whole file."
 
@@ -37,7 +39,7 @@ def parse(source: bytes | Path, limits: Limits) -> tuple[ModelProto, list[Operat
             (functions, other domains, sparse constants), `model_invalid`.
     """
     data = _read(source, limits)
-    proto = _decode(data)
+    proto = _decode(data, limits)
     if not proto.HasField("graph"):
         raise SecateurError("model_unreadable", "The file holds no graph.", hint=_EXPORT)
     every = _walk(proto, limits)
@@ -83,7 +85,7 @@ def _read(source: bytes | Path, limits: Limits) -> bytes:
     return source
 
 
-def _decode(data: bytes) -> ModelProto:
+def _decode(data: bytes, limits: Limits) -> ModelProto:
     whole = walk_model_fields(io.BytesIO(data), len(data)) if data else None
     if whole is None:
         raise SecateurError(
@@ -93,6 +95,7 @@ def _decode(data: bytes) -> ModelProto:
         )
     if not whole:
         raise SecateurError("model_truncated", "The ONNX file ends early.", hint=_EXPORT)
+    check_counts(data, limits.nodes + 3 * limits.tensors)
     try:
         return ModelProto.FromString(data)
     except (google.protobuf.message.DecodeError, ValueError, RecursionError) as error:
@@ -156,6 +159,9 @@ def _walk(proto: ModelProto, limits: Limits) -> list[_Read]:
             raise SecateurError(
                 "model_too_large", f"The graph has over {limits.nodes} nodes, which is the limit."
             )
+        for node in graph.node:
+            if len(node.attribute) > _ATTRIBUTES:
+                raise SecateurError("model_too_large", f"A node has over {_ATTRIBUTES} attributes.")
         nodes = [Operation(node) for node in graph.node]
         _check_text(_names(graph, nodes))
         found.append((graph, nodes))

@@ -1,8 +1,9 @@
 """The shapes of all values as ONNX's own inference gives them: fast, and before anything runs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from math import prod
+from typing import Any
 
 import onnx.shape_inference
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -14,6 +15,7 @@ from pruning.formats.onnx.graph import Constant, Graph, Shapes
 _SMALL = 1024
 _FEW = 16  # real numbers that may be scales or the ends of a range
 
+_BATCH = "the batch"
 SMALL, LARGE = 2, 3
 """Batch sizes at which shapes are compared."""
 
@@ -33,14 +35,52 @@ def infer_shapes(graph: Graph, batch: int | None = None, fixed: Fixed | None = N
         batch: What the first size of each input is taken to be; as declared where left out.
         fixed: All sizes of each input but the first.
     """
+    found: Shapes = {}
+    for name, dims, itemsize in _inferred(graph, batch, fixed or {}):
+        sizes = [d.dim_value or (0 if d.HasField("dim_value") else None) for d in dims]
+        found[name] = (tuple(sizes), itemsize)
+    return found
+
+
+def shapes_at_both(graph: Graph, fixed: Fixed) -> tuple[Shapes, Shapes]:
+    """The same at the batch sizes `SMALL` and `LARGE`, inferred once with a name for the batch.
+
+    Inference with a name reaches fewer values, as it does not calculate with it.
+    """
+    small: Shapes = {}
+    large: Shapes = {}
+    for name, dims, itemsize in _inferred(graph, _BATCH, fixed):
+        sizes: list[int | None] = []
+        places = []
+        for axis, d in enumerate(dims):
+            size = d.dim_value
+            if not size and not d.HasField("dim_value"):
+                size = None
+                if d.dim_param == _BATCH:
+                    places.append(axis)
+                    size = SMALL
+            sizes.append(size)
+        small[name] = (tuple(sizes), itemsize)
+        for axis in places:
+            sizes[axis] = LARGE
+        large[name] = (tuple(sizes), itemsize)
+    return small, large
+
+
+def _inferred(
+    graph: Graph, batch: int | str | None, fixed: Fixed
+) -> Iterator[tuple[str, Any, int]]:
+    """Name, sizes and bytes a number of every value whose rank inference finds."""
     light = graph.light or _light(graph)
     graph.light = light
     for value, copy in zip(graph.inputs, light.graph.input, strict=False):
         copy.CopyFrom(value)
         dims = copy.type.tensor_type.shape.dim
-        for dim, size in zip(dims[1:], (fixed or {}).get(value.name, ()), strict=False):
+        for dim, size in zip(dims[1:], fixed.get(value.name, ()), strict=False):
             dim.dim_value = size
-        if batch is not None and dims:
+        if isinstance(batch, str) and dims:
+            dims[0].dim_param = batch
+        elif isinstance(batch, int) and dims:
             dims[0].dim_value = batch
         for dim in dims:
             if dim.HasField("dim_value") and dim.dim_value < 0:  # PaddlePaddle's open sizes
@@ -48,15 +88,11 @@ def infer_shapes(graph: Graph, batch: int | None = None, fixed: Fixed | None = N
     try:
         inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
     except Exception:  # shapes stay unknown, which callers must expect anyhow
-        return {}
-    found: Shapes = {}
+        return
     for value in (*inferred.input, *inferred.value_info, *inferred.output):
         kind = value.type.tensor_type
         if value.type.HasField("tensor_type") and kind.HasField("shape"):
-            dims = kind.shape.dim
-            sizes = tuple([d.dim_value or (0 if d.HasField("dim_value") else None) for d in dims])
-            found[value.name] = (sizes, _itemsize(kind.elem_type))
-    return found
+            yield value.name, kind.shape.dim, _itemsize(kind.elem_type)
 
 
 def closed(inputs: Iterable[ValueInfoProto], plane: int, line: int) -> dict[str, tuple[int, ...]]:

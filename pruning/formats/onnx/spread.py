@@ -122,8 +122,8 @@ class _Spread:
             self.values[main] = ghosts[0]
             return
         node = self.nodes.get(main)
-        plain = step.layer or step.operator in ELEMENTWISE or node is None
-        attributes = {} if plain else node.plain
+        bare = step.layer or step.operator in ELEMENTWISE
+        attributes = {} if bare or node is None else node.plain
         for place, output in enumerate(step.outputs):
             found = [shapes.get(output, ((None,), 0))[0] for shapes in self.shapes]
             known = None not in found[0] and None not in found[1]

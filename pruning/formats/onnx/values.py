@@ -7,6 +7,7 @@ stays one, so that no size ever has to be read back from a tensor. That keeps a 
 
 import math
 from collections.abc import Iterable
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -17,8 +18,16 @@ from pruning.errors import SecateurError
 Host = np.ndarray
 Value = Tensor | Host
 
-LARGEST = 1 << 24
+LARGEST = 1 << 22
 """Numbers of a computed host array: those are made while a graph is priced, also on meta."""
+
+
+TRIAL: ContextVar[int | None] = ContextVar("TRIAL", default=None)
+"""Numbers of one value while intake tries a graph on data: fewer than a job may take."""
+
+
+class TooDear(Exception):  # noqa: N818 - no error: shapes are believed instead
+    """Intake does not afford to try this graph."""
 
 
 def affordable(shape: Iterable[int], what: str) -> tuple[int, ...]:

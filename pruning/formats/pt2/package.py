@@ -16,7 +16,7 @@ from pruning.formats.pt2.schema import MOST_BYTES, parse, refuse
 
 WEIGHTS = "data/weights"
 CONSTANTS = "data/constants"
-_EXTRA_BYTES = 1024 * 1024
+_EXTRA_BYTES = 4 * 1024 * 1024  # of all together
 
 
 class Package:
@@ -31,11 +31,12 @@ class Package:
     def __init__(self, path: Path, limits: Limits) -> None:
         self._archive = archive.Archive(path, limits)
         self._check_versions()
-        self._extra = {
-            name: self._archive.read(name, _EXTRA_BYTES)
-            for name in sorted(self._archive.members)
-            if name.startswith("extra/")
-        }
+        self._extra: dict[str, bytes] = {}
+        left = _EXTRA_BYTES
+        for name in sorted(self._archive.members):
+            if name.startswith("extra/"):
+                self._extra[name] = self._archive.read(name, left)
+                left -= len(self._extra[name])
         sizes = {name: member.size for name, member in self._archive.members.items()}
         self.program: Program = rebuilt(self._json(DOCUMENT), limits)
         self._configs: dict[str, Any] = {}

@@ -14,6 +14,9 @@ from pruning.formats.pt2.schema import boolean, mapping, path, record, refuse, t
 from pruning.formats.pt2.values import TYPES, tensor_meta
 
 
+_SPREAD_BYTES = 16 * 1024 * 1024
+
+
 @dataclass(frozen=True)
 class Stored:
     """One tensor: `strides` and `offset` count items of the member's bytes."""
@@ -101,8 +104,21 @@ def read_config(
             f"The tensors hold {total} numbers, over {limits.parameters}.",
             where=where,
         )
+    spread = sum(s.size * s.dtype.itemsize for s in found.values() if s.size > _held(s, sizes))
+    if spread > _SPREAD_BYTES:
+        raise SecateurError(
+            "model_too_large",
+            f"Tensors that repeat the same numbers take {spread} bytes, over {_SPREAD_BYTES}.",
+            where=where,
+            hint="Repeat them in the network's own pass, with expand.",
+        )
     _check_overlaps([s for s in found.values() if s.parameter], where)
     return {"config": config}, found
+
+
+def _held(stored: Stored, sizes: Mapping[str, int]) -> int:
+    """Numbers in the tensor's member."""
+    return sizes[stored.member] // stored.dtype.itemsize
 
 
 def _stored(name: str, member: str, meta: dict[str, Any], parameter: bool) -> Stored:

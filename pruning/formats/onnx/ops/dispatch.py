@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.values import Value, affordable, is_host, tensors
+from pruning.formats.onnx.values import TRIAL, TooDear, Value, affordable, is_host, tensors
 
 
 def compute(function: Callable[..., Any], *values: Value | None) -> Any:
@@ -57,13 +57,18 @@ def priced(x: Tensor, shape: Iterable[int], what: str, most: int = _MOST) -> tup
     Raises:
         SecateurError: `model_too_large` over `most` numbers, where that is more than a few times
             those of x too, and `model_invalid` for a negative size.
+        TooDear: While intake tries the graph, over `TRIAL` numbers.
     """
     sizes = tuple(int(size) for size in shape)
     if any(size < 0 for size in sizes):
         raise SecateurError("model_invalid", f"{what} of shape {list(sizes)[:16]}.")
     # An axis of size 0 must not hide how long the others are.
-    if math.prod(max(size, 1) for size in sizes) > max(most, 16 * x.numel()):
+    numbers = math.prod(max(size, 1) for size in sizes)
+    if numbers > max(most, 16 * x.numel()):
         raise SecateurError("model_too_large", f"{what} makes a value of shape {list(sizes)[:16]}.")
+    trial = TRIAL.get()
+    if trial is not None and numbers > trial and not x.is_meta:
+        raise TooDear
     return sizes
 
 

@@ -30,5 +30,5 @@ def plain(kind: type[Layer], *arguments: Any, **options: Any) -> Layer:
             members["__setattr__"] = _set
         _bare[kind] = type(f"Bare{kind.__name__}", (kind,), members)
     layer = _bare[kind](*arguments, device="meta", **options)
-    layer.__class__ = kind
+    object.__setattr__(layer, "__class__", kind)
     return layer  # type: ignore[return-value]

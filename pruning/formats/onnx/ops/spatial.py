@@ -6,6 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pruning.formats.onnx.builder import Node
+from pruning.formats.onnx.ops.dispatch import priced
+
+_PADDED = 1 << 22
+"""Numbers that a padded value may have where that is over 16 times those of the value itself."""
 
 # (before, after) for each spatial axis
 Pads = tuple[tuple[int, int], ...]
@@ -60,6 +64,16 @@ class Window:
 
 
 def pad(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
-    """X with its last axes padded by a constant."""
+    """X with its last axes padded by a constant.
+
+    Raises:
+        SecateurError: `model_too_large` for padding out of all proportion, which a large stride
+            would hide: the result is small then.
+    """
     flat = [size for axis in reversed(pads) for size in axis]
-    return F.pad(x, flat, value=value) if any(flat) else x
+    if not any(flat):
+        return x
+    lead = x.dim() - len(pads)
+    more = [0] * lead + [before + after for before, after in pads]
+    priced(x, [a + b for a, b in zip(x.shape, more, strict=True)], "Padding", _PADDED)
+    return F.pad(x, flat, value=value)
