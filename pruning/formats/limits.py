@@ -22,6 +22,8 @@ class Limits(BaseModel):
         tensors: Constant tensors of a model.
         nodes: Nodes of a model's graph.
         activation_bytes: Results that one sample may leave behind in one pass, all layers together.
+        operations: Multiplications and comparisons of one sample in one pass, as far as layers
+            with weights, matrix products and pooling make them.
         members: Files of an archive or a folder that hold a model.
         image_files: Members of an archive of images.
         image_bytes: One image file.
@@ -47,6 +49,7 @@ class Limits(BaseModel):
     tensors: Annotated[int, Field(ge=1)] = 20_000
     nodes: Annotated[int, Field(ge=1)] = 50_000
     activation_bytes: Annotated[int, Field(ge=1)] = 2048 * MIB
+    operations: Annotated[int, Field(ge=1)] = 2_000_000_000_000
     members: Annotated[int, Field(ge=1)] = 1_000
     image_files: Annotated[int, Field(ge=1)] = 200_000
     image_bytes: Annotated[int, Field(ge=1)] = 16 * MIB

@@ -77,6 +77,9 @@ class StateDict:
 
 def is_state_dict(path: Path) -> bool:
     """Whether a file is a zip archive as torch.save writes it, by the names of its members."""
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            return False  # a .tar whose last member is one ends like a zip archive
     try:
         with open_zip(path) as archive:
             return any(name.rpartition("/")[2] == "data.pkl" for name in archive.namelist())

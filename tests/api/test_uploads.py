@@ -349,7 +349,15 @@ def test_a_model_of_several_files_is_one_model_with_a_canonical_digest(caller: C
 
 
 @pytest.mark.parametrize(
-    "names", [["a.json", "a.json"], ["a.json", "../b"], ["a.json", "x/y"], ["a", ".hidden"]]
+    "names",
+    [
+        ["a.json", "a.json"],
+        ["a.json", "../b"],
+        ["a.json", "x/y"],
+        ["a", ".hidden"],
+        ["a.json", "report.json"],
+        ["a.json", "\U0001f600" * 70],
+    ],
 )
 def test_files_of_one_upload_have_plain_names_of_their_own(
     caller: Caller, names: list[str]

@@ -7,7 +7,7 @@ from tests.e2e.files import network, npz, samples
 BAD_MODELS = {
     "not ONNX": (b"this is a text, not a network" * 10, "unsupported_format"),
     "truncated": (network()[:-300], "model_truncated"),
-    "unsupported operator": (network(activation="Det"), "operator_unsupported"),
+    "unsupported operator": (network(activation="Unique"), "operator_unsupported"),
     "external data": (network(external=True), "external_data"),
     "NaN weight": (network(poison=float("nan")), "weights_non_finite"),
 }

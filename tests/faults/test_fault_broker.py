@@ -19,6 +19,7 @@ def broker(bench: Bench) -> Iterator[ValkeyServer]:
     server = ValkeyServer(port=port)
     server.start()
     bench.settings.redis_url = f"{server.connection_url}/0"
+    bench.settings.sandbox_read = str(bench.folder)  # a child waits for a file there
     yield server
     if server.is_running():
         server.stop()

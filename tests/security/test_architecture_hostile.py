@@ -193,6 +193,11 @@ TENSORS: dict[str, dict[str, np.ndarray]] = {
 }
 
 
+def test_json_that_would_fill_memory_is_refused(tmp_path: Path, refused: Refused) -> None:
+    text = changed().rstrip().removesuffix("}") + ', "z": [' + '{"a":1},' * 500_000 + "1]}"
+    assert refused("model", upload(tmp_path / "a", text))["code"] == "model_too_large"
+
+
 @pytest.mark.parametrize("name", TENSORS)
 def test_tensors_that_do_not_fit_are_refused(name: str, tmp_path: Path, refused: Refused) -> None:
     said = refused("model", upload(tmp_path / "m", TEXT, TENSORS[name]))

@@ -420,3 +420,34 @@ def test_metadata_of_images_is_never_parsed(intake, tmp_path):
     assert (said["code"], said["crash"]) == (None, None)
     assert said["grown"] < 16 * MIB
     assert said["seconds"] < 5
+
+
+@pytest.mark.parametrize("first", [[], ["a.png"], ["config.json"]])
+@pytest.mark.parametrize("kind", ["data", "model"])
+def test_headers_of_an_archive_are_not_all_read_to_tell_what_it_is(kind, first, refused, tmp_path):
+    path = tmp_path / "upload"
+    more = tarfile.TarInfo("d/")
+    more.type = tarfile.DIRTYPE
+    with path.open("wb") as file:
+        for name in first:
+            file.write(tarfile.TarInfo(name).tobuf())
+        for _ in range(90):
+            file.write(more.tobuf() * 2_000)
+        file.write(bytes(1024))
+    said = refused(kind, path)
+    assert said["code"].endswith(("_unreadable", "_format", "_too_large"))
+
+
+def test_an_image_that_is_coded_over_and_over_is_refused(refused, tmp_path):
+    image = png((3_500, 3_500), "L", "JPEG", progressive=True)
+    scan = image[image.rfind(b"\xff\xda") : -2]
+    path = tmp_path / "upload"
+    zipped(("a/0.jpg", image[:-2] + scan * 2_000 + image[-2:]), ("b/0.jpg", png()))(path)
+    assert refused("data", path)["code"] == "data_unreadable"
+
+
+def test_a_progressive_image_is_read(intake, tmp_path):
+    path = tmp_path / "upload"
+    image = png((64, 64), form="JPEG", progressive=True)
+    zipped(("a/0.jpg", image), ("b/0.jpg", image))(path)
+    assert intake("data", path)["code"] is None

@@ -240,3 +240,32 @@ def test_a_module_of_the_uploads_own_is_refused(folder, tmp_path, refused: Refus
     (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
     (folder / "modules.json").write_text(json.dumps([{"type": "evil.Transformers", "path": ""}]))
     assert refused("model", folder, marker)["where"] == "modules.json"
+
+
+@pytest.mark.parametrize("part", ['{"a":1},', "{},", "[],"])
+def test_json_that_would_fill_memory_is_refused_before_it_is_parsed(part, folder, refused: Refused):
+    path = folder / "config.json"
+    path.write_text(
+        f'{path.read_text().rstrip()[:-1]}, "z": [{part * (4_000_000 // len(part))}1]}}'
+    )
+    said = refused("model", folder)
+    assert (said["code"], said["where"]) == ("model_too_large", "config.json")
+
+
+def test_a_tokenizer_that_would_fill_memory_is_refused(folder, refused: Refused):
+    text = '{"model": {}, "z": [' + "[]," * (10 << 20) + "1]}"
+    (folder / "tokenizer.json").write_text(text)
+    said = refused("model", folder)
+    assert (said["code"], said["where"]) == ("model_too_large", "tokenizer.json")
+
+
+def test_images_that_take_too_much_by_themselves_are_refused(tmp_path, refused: Refused):
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=2, num_hidden_layers=1, num_attention_heads=1, intermediate_size=2,
+        image_size=4096, patch_size=64, num_channels=32,
+    )  # fmt: skip
+    ViTModel(config).save_pretrained(tmp_path / "upload")
+    said = refused("model", tmp_path / "upload")
+    assert (said["code"], said["where"]) == ("model_too_large", "pixel_values")

@@ -532,3 +532,21 @@ def test_checkpoints_torchscript_and_old_exports_are_named(tmp_path: Path) -> No
         assert caught.value.code == "unsupported_format"
         assert word in caught.value.message
         assert "torch.export.save" in str(caught.value.hint)
+
+
+def test_a_buffer_of_few_numbers_spread_over_many_is_refused(
+    sound: Path, tmp_path: Path, refused: Refused
+) -> None:
+    parts = members(sound)
+    document = json.loads(parts[WEIGHTS])
+    meta = document["config"]["norm.running_mean"]["tensor_meta"]
+    meta |= {"sizes": _sizes(45_000_000, 4), "strides": _sizes(0, 1)}
+    parts[WEIGHTS] = json.dumps(document).encode()
+    assert refused("model", archive(tmp_path / "a.pt2", parts))["code"] == "model_too_large"
+
+
+def test_files_beside_the_program_are_bounded_together(
+    sound: Path, tmp_path: Path, refused: Refused
+) -> None:
+    parts = members(sound) | {f"extra/{i}": bytes(1 << 20) for i in range(80)}
+    assert refused("model", archive(tmp_path / "a.pt2", parts))["code"] == "model_too_large"

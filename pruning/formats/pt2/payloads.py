@@ -13,7 +13,6 @@ from pruning.formats.limits import Limits
 from pruning.formats.pt2.schema import boolean, mapping, path, record, refuse, text
 from pruning.formats.pt2.values import TYPES, tensor_meta
 
-
 _SPREAD_BYTES = 16 * 1024 * 1024
 
 

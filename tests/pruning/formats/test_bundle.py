@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pruning.errors import SecateurError
-from pruning.formats.bundle import open_bundle, pack
+from pruning.formats.bundle import first_names, open_bundle, pack
 from pruning.formats.limits import Limits
 
 FILES = {"config.json": b"{}", "sub/weights.bin": bytes(range(256)) * 50, "empty": b""}
@@ -204,3 +204,19 @@ def test_what_archivers_add_is_left_out(tmp_path: Path) -> None:
     files = {"a": b"1", "__MACOSX/._a": b"x", ".DS_Store": b"y", "b/._c": b"z"}
     with open_bundle(zipped(tmp_path / "z", files), Limits()) as bundle:
         assert bundle.names == ["a"]
+
+
+def test_copies_of_members_never_meet(tmp_path: Path) -> None:
+    files = {"a/b": b"1", "a__b": b"2", "c/a__b": b"3", "\U0001f600" * 190: b"4"}
+    with open_bundle(zipped(tmp_path / "z", files), Limits()) as bundle:
+        copies = {name: bundle.path(name, tmp_path) for name in bundle.names}
+    assert {name: path.read_bytes() for name, path in copies.items()} == files
+
+
+def test_the_first_names_of_a_tar_are_told_without_the_rest(tmp_path: Path) -> None:
+    path = tarred(tmp_path / "t", {f"{i:02}": b"x" for i in range(20)})
+    path.write_bytes(path.read_bytes()[: 8 * 1024])  # cut off behind the eighth
+    assert first_names(path, 3) == ["00", "01", "02"]
+    with pytest.raises(SecateurError) as caught:
+        first_names(path, 12)
+    assert caught.value.code == "model_unreadable"

@@ -109,3 +109,9 @@ def test_a_padding_token_outside_the_vocabulary_is_none():
     found = plan(LLAMA | {"vocab_size": 10, "pad_token_id": -1})
     assert found.pad is None
     assert found.settings["pad_token_id"] is None
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3"])
+def test_no_number_of_key_heads_is_that_of_the_heads(model_type):
+    config = {"model_type": model_type, "num_attention_heads": 4, "num_key_value_heads": None}
+    assert plan(config).settings["num_key_value_heads"] == 4

@@ -19,11 +19,13 @@ torch.set_num_threads(1)
 
 def test_layers_are_torch_layers_at_the_names_of_the_file():
     imported = read_onnx(cnn().SerializeToString())
-    kinds = {n: type(m) for n, m in imported.module.named_modules() if n}
-    assert kinds == {
+    layers = {n: m for n, m in imported.module.named_modules() if n}
+    kinds = {
         "conv1": nn.Conv2d, "bn1": nn.BatchNorm2d, "conv2": nn.Conv2d, "conv3": nn.Conv2d,
         "conv4": nn.Conv2d, "fc": nn.Linear,
     }  # fmt: skip
+    assert layers.keys() == kinds.keys()
+    assert all(isinstance(layers[name], kind) for name, kind in kinds.items())
     assert imported.weight_names["conv3.weight"] == "conv3.weight"
     assert not imported.module.training
     names = {n for n, _ in imported.module.named_parameters()}
