@@ -25,12 +25,12 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    module: nn.Module, data: ArrayData, loss: Loss, metrics: tuple[str, ...] = ()
+    module: nn.Module | None, data: ArrayData, loss: Loss, metrics: tuple[str, ...] = ()
 ) -> Evaluation:
     """The mean loss, each sample's loss in the network's dtype and the sum in float64.
 
     Args:
-        module: In evaluation mode.
+        module: In evaluation mode; None where the targets are its own outputs.
         data: Samples and targets.
         loss: The loss of one sample.
         metrics: Names among `METRICS`.
@@ -38,10 +38,10 @@ def evaluate(
     Raises:
         SecateurError: `loss_non_finite`, or what `loss.check` raises.
     """
-    device = next(module.parameters()).device
+    device = None if module is None else next(module.parameters()).device
     total, sums = 0.0, dict.fromkeys(metrics, 0.0)
     for inputs, target in data.batches(BATCH, device=device):
-        outputs = first_output(module(*inputs))
+        outputs = required(target, loss) if module is None else first_output(module(*inputs))
         loss.check(outputs, target)
         target = required(target, loss)
         total += float(loss.samples(outputs, target).double().sum())

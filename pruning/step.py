@@ -35,7 +35,9 @@ second derivatives cost six forward passes."""
 def start(job: Job) -> State:
     """The state before the first step: the dense network is measured."""
     job.narrator.phase("evaluating")
-    dense = evaluate(job.module, job.data.calibration, job.loss)
+    # Without labels, the targets are this very network's outputs.
+    module = job.module if job.spec.objective.needs_labels else None
+    dense = evaluate(module, job.data.calibration, job.loss)
     metrics = _measure(job, "dense", dense.loss)
     kept = torch.ones(len(job.weights), dtype=torch.bool, device=job.device)
     saliency = torch.zeros(len(job.weights), dtype=torch.float64, device=job.device)

@@ -16,7 +16,9 @@ class BoundedFile(io.FileIO):
         if size is None or size < 0:
             size = self._remaining()
         if size > LARGEST_READ:
-            raise zipfile.BadZipFile(f"a single read of {size} bytes")
+            raise zipfile.BadZipFile(
+                f"its directory takes {size} bytes, over {LARGEST_READ}; pack so many files as .tar"
+            )
         parts = []
         while size > 0 and (part := super().read(size)):
             parts.append(part)

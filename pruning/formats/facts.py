@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from pruning.errors import SecateurError
 from pruning.facts import LayerFact, ModelFacts, TensorFact
+from pruning.formats.counting import Counted, TooLongError
 from pruning.formats.limits import Limits
 from pruning.layers import KINDS
 from pruning.layerwise.weights import TRANSPOSED
@@ -24,6 +23,9 @@ _OF_ACTIVATIONS = 8  # what a pass may leave behind, over what one of its inputs
 
 MOST_PRICED = 5_000
 """Operations of the pass without data; what takes more is counted while it runs with data."""
+
+MOST_CALLS = 150_000
+"""Operations of a pass with data, each of which takes some microseconds whatever its size."""
 
 Samples = Callable[[int], tuple[Tensor, ...]]
 
@@ -90,66 +92,6 @@ def ties(module: nn.Module) -> list[list[str]]:
     for name, parameter in module.named_parameters(remove_duplicate=False):
         groups.setdefault(id(parameter), []).append(name)
     return [names for names in groups.values() if len(names) > 1]
-
-
-class _TooLongError(Exception):
-    """A pass on the meta device that takes longer than one with data would."""
-
-
-class _Counted(TorchDispatchMode):
-    """Counts the bytes that operations allocate and their work, and ends a pass that takes too much.
-
-    Args:
-        limits: What one sample may take before `model_too_large` is raised.
-        batch: Samples of the pass.
-        calls: Operations after which `_TooLongError` is raised.
-    """
-
-    def __init__(self, limits: Limits, batch: int, calls: int | None = None) -> None:
-        super().__init__()
-        self.bytes, self._limit, self._left = 0, limits.activation_bytes * batch, calls
-        self._work, self._most_work = 0, limits.operations * batch
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if self._left is not None:
-            self._left -= 1
-            if self._left < 0:
-                raise _TooLongError
-        result = func(*args, **(kwargs or {}))
-        self._work += _work(func, args, kwargs or {}, result)
-        if self._work > self._most_work:
-            raise SecateurError(
-                "model_too_large",
-                f"One pass takes more than {self._most_work} operations.",
-                where=str(func),
-                hint="Use smaller inputs or kernels.",
-            )
-        if not func.is_view:
-            for part in torch.utils._pytree.tree_leaves(result):
-                if isinstance(part, Tensor):
-                    self.bytes += part.nbytes
-        if self.bytes > self._limit:
-            raise SecateurError(
-                "model_too_large",
-                f"One pass leaves more than {self._limit} bytes of results behind.",
-                where=str(func),
-                hint="Use smaller inputs.",
-            )
-        return result
-
-
-def _work(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
-    """Multiplications of products and convolutions, what windows look at, 0 for anything else."""
-    known = flop_registry.get(func.overloadpacket)
-    if known is not None:
-        return int(known(*args, **kwargs, out_val=result)) // 2
-    if not func.overloadpacket.__name__.startswith(("avg_pool", "max_pool")) or len(args) < 2:
-        return 0
-    first = result[0] if isinstance(result, tuple) else result
-    window = args[1] if isinstance(args[1], list | tuple) else [args[1]]
-    # A window of one size for all axes is a number, or a list of one.
-    axes = int(func.overloadpacket.__name__.partition("pool")[2][:1])
-    return int(first.numel()) * (prod(window) if len(window) == axes else window[0] ** axes)
 
 
 class _Run:
@@ -244,7 +186,7 @@ def _price(module: nn.Module, make: Samples, batch: int, limits: Limits) -> None
     }
     samples = tuple(x.to("meta") for x in make(batch))
     # Recurrent layers run step by step there, at milliseconds each.
-    counted = _Counted(limits, batch, MOST_PRICED)
+    counted = Counted(limits, batch, MOST_PRICED)
     try:
         with torch.no_grad(), torch.device("meta"), counted:
             functional_call(module, state, samples)
@@ -257,12 +199,20 @@ def _price(module: nn.Module, make: Samples, batch: int, limits: Limits) -> None
 
 def _passed(module: nn.Module, samples: Sequence[Tensor], batch: int, limits: Limits) -> _Run:
     run = _Run(batch)
-    counted = _Counted(limits, batch)
+    counted = Counted(limits, batch, MOST_CALLS)
     try:
         with torch.no_grad(), _watched(module, run), counted:
             result = module(*samples)
     except SecateurError:
         raise
+    except TooLongError:
+        raise SecateurError(
+            "model_too_large",
+            f"One pass makes more than {MOST_CALLS} calls of torch.",
+            where="inputs",
+            hint="Recurrent layers make some for each step: use shorter sequences, or leave their "
+            "length open.",
+        ) from None
     except Exception as error:  # whatever torch's operators raise for sizes that do not fit
         raise SecateurError(
             "model_invalid",

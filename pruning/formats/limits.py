@@ -22,8 +22,8 @@ class Limits(BaseModel):
         tensors: Constant tensors of a model.
         nodes: Nodes of a model's graph.
         activation_bytes: Results that one sample may leave behind in one pass, all layers together.
-        operations: Multiplications and comparisons of one sample in one pass, as far as layers
-            with weights, matrix products and pooling make them.
+        operations: Multiplications of one sample in one pass; what pooling does counts as that
+            many as take the same time.
         members: Files of an archive or a folder that hold a model.
         image_files: Members of an archive of images.
         image_bytes: One image file.

@@ -1,7 +1,6 @@
 """What intake learns of a model: sizes from a pass on the meta device, the batch by trying."""
 
 from collections import Counter
-from typing import Any
 
 from onnx import TensorProto, ValueInfoProto, helper
 
@@ -29,7 +28,8 @@ def collect_facts(
     """
     inputs = [tensor_fact(value) for value in graph.inputs]
     sizes, batch = measure(graph, module, inputs, limits)
-    dtypes = {c.source: file_dtype(c) for c in graph.constants.values() if c.source}
+    used = set(weight_names.values())
+    dtypes = {c.source: file_dtype(c) for c in graph.constants.values() if c.source in used}
     outputs = sizes.outputs if sizes else {}
     layers = layer_facts(
         module, weight_names, dtypes, _output_layers(module), outputs, sizes.batch if sizes else 1
@@ -45,7 +45,7 @@ def collect_facts(
         outputs=[tensor_fact(value) for value in graph.proto.graph.output],
         layers=layers,
         ties=ties(module),
-        dtypes=sorted({file_dtype(c) for c in _bound(graph, weight_names)}),
+        dtypes=sorted(set(dtypes.values())),
         parameters=sum(p.numel() for p in module.parameters()),
         prunable_parameters=distinct(layers),
         macs=None if None in macs else sum(m for m in macs if m is not None),
@@ -88,8 +88,3 @@ def _output_layers(module: OnnxModule) -> set[str]:
         else:
             wanted.update(name for name in step.inputs if name)
     return found
-
-
-def _bound(graph: Graph, weight_names: dict[str, str]) -> list[Any]:
-    sources = set(weight_names.values())
-    return [c for c in graph.constants.values() if c.source in sources]
