@@ -447,3 +447,22 @@ def test_padding_that_a_stride_hides_costs_nothing(
     net.op("Flatten", ["small"], "flat")
     meeting(net, "flat")
     check_cheap(intake("model", written(tmp_path, net.model({"x": ["n", 64]}, ["y"], 13))))
+
+
+@pytest.mark.parametrize("samples", ["n", 2_000_000, 1])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layers_of_millions_of_steps_cost_little(
+    kind: str, samples: str | int, intake: Intake, tmp_path: Path
+) -> None:
+    net = Net()
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind]
+    net.weight("w", 1, gates, 1)
+    net.weight("r", 1, gates, 1)
+    if samples == 1:
+        net.op("Transpose", ["x"], "long", perm=[1, 0, 2])
+    else:
+        net.op("Identity", ["x"], "long")
+    net.op(kind, ["long", "w", "r"], "states", hidden_size=1)
+    net.op("ReduceMean", ["states"], "y", axes=[0, 1], keepdims=0)
+    sizes = [samples, 2_000_000, 1] if samples == 1 else [samples, 1, 1]
+    check_cheap(intake("model", written(tmp_path, net.model({"x": sizes}, ["y"]))))

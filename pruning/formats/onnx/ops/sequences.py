@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.ops.layers import plain
-from pruning.formats.onnx.values import Value, ints, tensors
+from pruning.formats.onnx.values import TRIAL, TooDear, Value, ints, tensors
 
 _PARTS = ("ih", "hh")
+
+TRIED_STEPS = 5_000
+"""Steps up to which intake tries a recurrent layer on data."""
 
 
 class Sequence(nn.Module):
@@ -43,7 +46,13 @@ class Sequence(nn.Module):
         ways = len(list(self.directions()))
         zero = x.new_zeros((ways, x.shape[1], self.units))
         first = [zero if state is None else self._turned(next(placed)) for state in states]
-        y, last = self.run(x.flip(0) if self.reverse else x, first)
+        if x.is_meta:
+            # torch runs recurrent layers step by step there, at milliseconds each.
+            y, last = x.new_empty((x.shape[0], x.shape[1], ways * self.units)), first
+        else:
+            if TRIAL.get() is not None and x.shape[0] > TRIED_STEPS:
+                raise TooDear
+            y, last = self.run(x.flip(0) if self.reverse else x, first)
         y = y.flip(0) if self.reverse else y
         y = y.reshape((x.shape[0], x.shape[1], ways, self.units))
         y = y.transpose(0, 1) if self.samples_first else y.transpose(1, 2)
