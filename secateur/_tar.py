@@ -1,5 +1,6 @@
 """A folder as one tar file, made while it is sent: the same files always give the same bytes."""
 
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,10 +61,26 @@ class FolderTar:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Puts the files of a tar that the service made into a folder, and removes the tar."""
+    """Puts the files of a tar that the service made into a folder, and removes the tar.
+
+    Raises:
+        SecateurError: `conflict` for anything but plain files below the folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+        for member in tar:
+            parts = member.name.split("/")
+            if not member.isfile() or any(part in ("", ".", "..") for part in parts):
+                raise SecateurError(
+                    "conflict",
+                    f"The service sent a tar with {member.name!r} in it, which is not written.",
+                )
+            path = folder.joinpath(*parts)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            source = tar.extractfile(member)
+            assert source is not None
+            with source, path.open("wb") as sink:
+                shutil.copyfileobj(source, sink, _CHUNK)
     archive.unlink()
 
 

@@ -29,7 +29,7 @@ def _attempt(kind: str, path: Path) -> dict[str, object]:
     from pruning.formats.intake import check_dataset, check_model
 
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, start = _memory("VmRSS"), time.perf_counter()
+    before, mapped, start = _memory("VmRSS"), _memory("RssFile"), time.perf_counter()
     said: dict[str, object] = {"code": None, "crash": None}
     try:
         (check_model if kind == "model" else check_dataset)(path)
@@ -38,7 +38,9 @@ def _attempt(kind: str, path: Path) -> dict[str, object]:
     except BaseException:
         said["crash"] = traceback.format_exc()
     said["seconds"] = time.perf_counter() - start
-    said["grown"] = max(0, _memory("VmHWM") - before)
+    # After a fork, libraries count again as their pages are touched: they are no memory of its own.
+    libraries = max(0, _memory("RssFile") - mapped)
+    said["grown"] = max(0, _memory("VmHWM") - before - libraries)
     return said
 
 

@@ -1,0 +1,58 @@
+"""A folder goes up as one tar of the same bytes each time; what comes back stays in its folder."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from secateur import SecateurError
+from secateur._tar import FolderTar, unpack
+
+
+def folder(root: Path) -> Path:
+    (root / "1_Pooling").mkdir(parents=True)
+    (root / "config.json").write_bytes(b"{}")
+    (root / "1_Pooling" / "config.json").write_bytes(b"x" * 1000)
+    (root / ("long" * 40)).write_bytes(b"")
+    (root / ".git").mkdir()
+    (root / ".git" / "HEAD").write_bytes(b"secret")
+    return root
+
+
+def test_a_folder_is_one_tar_of_known_size_without_hidden_files(tmp_path: Path) -> None:
+    tar = FolderTar(folder(tmp_path / "in"))
+    content = b"".join(tar.chunks())
+    assert len(content) == tar.size
+    assert content == b"".join(FolderTar(tmp_path / "in").chunks())
+    with tarfile.open(fileobj=io.BytesIO(content)) as made:
+        assert made.getnames() == ["1_Pooling/config.json", "config.json", "long" * 40]
+
+
+def test_what_is_unpacked_is_what_was_packed(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(b"".join(FolderTar(folder(tmp_path / "in")).chunks()))
+    unpack(archive, tmp_path / "out")
+    assert (tmp_path / "out" / "1_Pooling" / "config.json").read_bytes() == b"x" * 1000
+    assert not archive.exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x"])
+def test_a_tar_that_leads_elsewhere_is_not_unpacked(tmp_path: Path, name: str) -> None:
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(SecateurError) as refused:
+        unpack(archive, tmp_path / "out")
+    assert refused.value.code == "conflict"
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_link_is_not_unpacked(tmp_path: Path) -> None:
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as tar:
+        info = tarfile.TarInfo("link")
+        info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(info)
+    with pytest.raises(SecateurError):
+        unpack(archive, tmp_path / "out")
