@@ -15,8 +15,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 demo: $(VENV)/.demo
 	$(BIN)/python demo/demo.py
 
+# The science on all cores; then what starts services and watches the clock, one after the other.
+ALONE := tests/pruning tests/figures tests/docs
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ALONE)
+	$(BIN)/python -m pytest $(foreach t,$(ALONE),--ignore $(t)) tests
 
 test-wide: $(VENV)/.dev
 	$(BIN)/python -m pytest -m wide --timeout 600
