@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pruning.errors import SecateurError
 from pruning.formats.architecture import network_functions  # noqa: F401
@@ -16,6 +14,7 @@ from pruning.formats.architecture.functions import FUNCTIONS
 from pruning.formats.architecture.layers import LAYERS, LayerKind, stack_depth
 from pruning.formats.architecture.module import ArchitectureModule, Group, Step, tensor_at
 from pruning.formats.architecture.schema import Architecture, Constant, Input, Layer, invalid, shown
+from pruning.formats.counting import Counted
 from pruning.formats.limits import Limits
 
 CONSTANTS = "constants"
@@ -91,7 +90,8 @@ def price(skeleton: Skeleton, inputs: list[Input], limits: Limits) -> None:
     batch = first if isinstance(first, int) else 2
     try:
         samples = [_bare(declared, batch) for declared in inputs]
-        counted = _Counted(limits.activation_bytes * batch, sum(x.nbytes for x in samples))
+        counted = Counted(limits, batch)
+        counted.bytes = sum(x.nbytes for x in samples)
         with torch.no_grad(), torch.device("meta"), counted:
             skeleton.module(*samples)
     except SecateurError:
@@ -103,27 +103,6 @@ def price(skeleton: Skeleton, inputs: list[Input], limits: Limits) -> None:
 def _bare(declared: Input, batch: int) -> Tensor:
     sizes = [size if isinstance(size, int) else _SYMBOLIC for size in declared.shape[1:]]
     return torch.empty([batch, *sizes], dtype=DTYPES[declared.dtype], device="meta")
-
-
-class _Counted(TorchDispatchMode):
-    """Counts what operations would allocate."""
-
-    def __init__(self, limit: int, taken: int) -> None:
-        super().__init__()
-        self._limit, self._bytes = limit, taken
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if not func.is_view:
-            self._bytes += sum(r.nbytes for r in tree_leaves(result) if isinstance(r, Tensor))
-        if self._bytes > self._limit:
-            raise SecateurError(
-                "model_too_large",
-                f"One pass leaves more than {self._limit} bytes of results behind.",
-                where=str(func),
-                hint="Use smaller inputs.",
-            )
-        return result
 
 
 class _Budget:

@@ -99,14 +99,6 @@ class Route:
         return Route(self.start, self.moves, self.scale, dtype)
 
     @property
-    def reversible(self) -> bool:
-        """Whether the whole tensor can be had back from the value."""
-        return not any(
-            kind == "take" and len(numbers) < shape[0]
-            for (kind, numbers), shape in zip(self.moves, self.shapes, strict=False)
-        )
-
-    @property
     def whole(self) -> bool:
         """Whether no part of the tensor is taken out or moved among others."""
         return not any(kind == "take" for kind, _ in self.moves)

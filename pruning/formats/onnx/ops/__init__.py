@@ -37,7 +37,6 @@ from pruning.formats.onnx.ops import (
     trigonometry,
 )
 
-# Of two families that read an operator, the later one does.
 _FAMILIES = (
     activations, constants, convolution, elementwise, linear, normalization, pooling, reductions,
     selection, shaping,
@@ -48,3 +47,4 @@ _FAMILIES = (
 OPERATORS: dict[str, Callable[[Node, Builder], None]] = {
     name: build for family in _FAMILIES for name, build in family.OPERATORS.items()
 }
+assert len(OPERATORS) == sum(len(family.OPERATORS) for family in _FAMILIES), "read by two families"

@@ -14,18 +14,19 @@ _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
-def _window(node: Node) -> Window:
+def window_of(node: Node) -> Window:
+    """The window of a pooling node, which has to say its kernel."""
     kernel = node.attributes.ints("kernel_shape")
     if not kernel:
         raise node.invalid("no kernel_shape")
     return Window(node, kernel)
 
 
-def _max_pool(node: Node, builder: Builder) -> None:
-    window = _window(node)
+def build_max_pool(node: Node, builder: Builder) -> None:
+    """MaxPool whose places nobody reads."""
+    window = window_of(node)
     ceil = bool(node.attributes.int("ceil_mode", 0)) and window.auto_pad == "NOTSET"
-    if node.attributes.int("storage_order", 0):
-        raise node.unsupported("storage_order")
+    node.attributes.int("storage_order")  # orders the places
     builder.call(node, partial(max_pool, window=window, ceil=ceil), [node.input(0)])
 
 
@@ -42,7 +43,7 @@ def max_pool(x: Value, window: Window, ceil: bool) -> Tensor:
 
 
 def _average_pool(node: Node, builder: Builder) -> None:
-    window = _window(node)
+    window = window_of(node)
     ceil = bool(node.attributes.int("ceil_mode", 0)) and window.auto_pad == "NOTSET"
     include = bool(node.attributes.int("count_include_pad", 0))
     if set(window.dilations) != {1}:
@@ -87,7 +88,6 @@ def global_max_pool(x: Value) -> Tensor:
 
 
 OPERATORS = {
-    "MaxPool": _max_pool,
     "AveragePool": _average_pool,
     "GlobalAveragePool": _global(global_average_pool),
     "GlobalMaxPool": _global(global_max_pool),

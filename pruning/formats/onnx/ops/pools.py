@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.ops import pooling
 from pruning.formats.onnx.ops.dispatch import priced
+from pruning.formats.onnx.ops.pooling import build_max_pool, window_of
 from pruning.formats.onnx.ops.spatial import Pads, Window, pad
 from pruning.formats.onnx.values import LARGEST, Value, ints, tensors
 
@@ -18,20 +18,12 @@ _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _MAXIMA = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 
 
-def _window(node: Node) -> Window:
-    kernel = node.attributes.ints("kernel_shape")
-    if not kernel:
-        raise node.invalid("no kernel_shape")
-    return Window(node, kernel)
-
-
 def _max_pool(node: Node, builder: Builder) -> None:
     indices = node.outputs[1] if len(node.outputs) > 1 else ""
     if not builder.graph.uses.get(indices):
-        node.attributes.int("storage_order")
-        pooling.OPERATORS["MaxPool"](node, builder)
+        build_max_pool(node, builder)
         return
-    window = _window(node)
+    window = window_of(node)
     ceil = bool(node.attributes.int("ceil_mode", 0)) and window.auto_pad == "NOTSET"
     columns = bool(node.attributes.int("storage_order", 0))
     function = partial(max_pool, window=window, ceil=ceil, columns=columns)
@@ -79,7 +71,7 @@ def _check_padding(x: Tensor, pads: Pads) -> None:
 
 
 def _max_unpool(node: Node, builder: Builder) -> None:
-    window = _window(node)
+    window = window_of(node)
     builder.call(node, partial(max_unpool, window=window), [node.input(i) for i in range(3)])
 
 
@@ -102,7 +94,7 @@ def max_unpool(x: Value, indices: Value, shape: Value | None, window: Window) ->
 
 
 def _lp_pool(node: Node, builder: Builder) -> None:
-    window = _window(node)
+    window = window_of(node)
     ceil = bool(node.attributes.int("ceil_mode", 0)) and window.auto_pad == "NOTSET"
     p = node.attributes.int("p", 2)
     if p < 1:
