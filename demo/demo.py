@@ -186,7 +186,7 @@ def main() -> None:
         f"Zeros alone do not make an "
         f"ONNX file smaller: uploaded {size(sizes['uploaded_bytes'])}, pruned "
         f"{size(sizes['pruned_bytes'])} (gzip {size(sizes['pruned_gzip_bytes'])}), all weights "
-        f"bitmask-coded {size(sizes['bitmask_bytes'])}."
+        f"sparse {size(sizes['sparse_bytes'])}."
     )
     console.print("Checked in onnxruntime: accuracy and exact zeros agree with every report.")
     best = next(r for r in results if r.criterion == "obs" and not r.retrained)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +21,52 @@ from pruning.data.batches import ArrayData
 from pruning.job import Job, State
 from pruning.metrics import Evaluation
 from pruning.report.schema import DampingTrial, LayerOutput, Round
+from pruning.report.study import Stopped
 from pruning.report.trust import Check, Trust
 
 KEY = "secateur"
-_NAME = re.compile(r"round-(\d+)\.safetensors")
 
 
 class Checkpoints:
-    """The checkpoints of one job in a folder; without a folder nothing is kept or found."""
+    """The checkpoints of one run in a folder; without a folder nothing outlives the process.
 
-    def __init__(self, folder: Path | None, job: Job) -> None:
-        self.folder, self.job = folder, job
+    Args:
+        folder: Where the files lie, whose names begin with `label`; None keeps the newest state of
+            the run in `memory`, or nothing without one.
+        job: What is run. Its `digest` has been taken, where there is a folder.
+        label: Tells the runs of a job apart; empty for its only one.
+        memory: Shared by the runs of a job.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        job: Job,
+        label: str = "",
+        memory: dict[str, Any] | None = None,
+    ) -> None:
+        self.folder, self.job, self.label, self.memory = folder, job, label, memory
+        self.prefix = f"{label}-" if label else ""
+        self._name = re.compile(re.escape(self.prefix) + r"round-(\d+)\.safetensors")
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self.fingerprint = _fingerprint(job)
+            text = job.digest + job.spec.model_dump_json()
+            self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
     def save(self, state: State) -> None:
-        """Write `round-<steps done>.safetensors`."""
-        if self.folder is None:
+        """Write `<label>-round-<steps done>.safetensors`."""
+        if self.folder is None and self.memory is None:
             return
         tensors = {f"module.{k}": v for k, v in self.job.module.state_dict().items()}
         tensors |= {"kept": state.kept, "saliency": state.saliency}
+        tensors |= {f"each.{k}": v for k, v in state.each.items()}
         # Tied tensors are stored once a name: the format refuses shared memory.
         tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-        path = self.folder / f"round-{len(state.rounds)}.safetensors"
+        if self.folder is None:
+            assert self.memory is not None
+            self.memory[self.label] = (tensors, _state_values(state))
+            return
+        path = self.folder / f"{self.prefix}round-{len(state.rounds)}.safetensors"
         self.write(path, tensors, {"state": _state_values(state)})
 
     def layers(self, number: int) -> "SolvedLayers":
@@ -78,24 +100,28 @@ class Checkpoints:
     def latest(self) -> State | None:
         """The state of the newest valid checkpoint, whose weights are put into the module."""
         if self.folder is None:
-            return None
-        found = [(int(m[1]), p) for p in self.folder.iterdir() if (m := _NAME.fullmatch(p.name))]
-        for _, path in sorted(found, reverse=True):
-            state = self._restore(path)
+            found = (self.memory or {}).get(self.label)
+            return None if found is None else self._restore(*found)
+        numbers = [int(m[1]) for p in self.folder.iterdir() if (m := self._name.fullmatch(p.name))]
+        for number in sorted(numbers, reverse=True):
+            state = self.at(number)
             if state is not None:
                 return state
         return None
 
-    def _restore(self, path: Path) -> State | None:
-        found = self.read(path)
-        if found is None:
+    def at(self, number: int) -> State | None:
+        """The state after `number` steps, its weights put into the module; None without a file."""
+        if self.folder is None:
             return None
-        tensors, record = found
-        kept, saliency = (tensors.pop(k).to(self.job.device) for k in ("kept", "saliency"))
-        self.job.module.load_state_dict(
-            {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
-        )
-        return _state(record["state"], kept, saliency)
+        found = self.read(self.folder / f"{self.prefix}round-{number}.safetensors")
+        return None if found is None else self._restore(found[0], found[1]["state"])
+
+    def _restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> State:
+        kept, saliency = (tensors[k].to(self.job.device).clone() for k in ("kept", "saliency"))
+        module = {k: v for k, v in tensors.items() if k.startswith("module.")}
+        self.job.module.load_state_dict({k.removeprefix("module."): v for k, v in module.items()})
+        each = {k.removeprefix("each."): v for k, v in tensors.items() if k.startswith("each.")}
+        return _state(values, kept, saliency, each)
 
 
 @dataclass(frozen=True)
@@ -123,12 +149,12 @@ class SolvedLayers:
         if folder is None:
             return None
         index = [p.name for p in job.weights.layers].index(name)
-        return folder / f"layer-{self.step}-{index}.safetensors"
+        return folder / f"{self.checkpoints.prefix}layer-{self.step}-{index}.safetensors"
 
 
 def _state_values(state: State) -> dict[str, Any]:
     return {
-        "dense": asdict(state.dense),
+        "dense": {"loss": state.dense.loss, "metrics": {}, "samples": state.dense.samples},
         "dense_metrics": state.dense_metrics,
         "predicted_by_layer": state.predicted_by_layer,
         "rounds": [r.model_dump() for r in state.rounds],
@@ -140,10 +166,14 @@ def _state_values(state: State) -> dict[str, Any]:
         "general": state.general,
         "layer_outputs": [o.model_dump() for o in state.layer_outputs],
         "notes": state.notes,
+        "stopped": None if state.stopped is None else state.stopped.model_dump(),
     }
 
 
-def _state(values: dict[str, Any], kept: Tensor, saliency: Tensor) -> State:
+def _state(
+    values: dict[str, Any], kept: Tensor, saliency: Tensor, each: dict[str, Tensor]
+) -> State:
+    stopped = values["stopped"]
     return State(
         dense=Evaluation(**values["dense"]),
         dense_metrics=values["dense_metrics"],
@@ -159,18 +189,22 @@ def _state(values: dict[str, Any], kept: Tensor, saliency: Tensor) -> State:
         general=values["general"],
         layer_outputs=[LayerOutput.model_validate(o) for o in values["layer_outputs"]],
         notes=values["notes"],
+        each=each,
+        stopped=None if stopped is None else Stopped.model_validate(stopped),
     )
 
 
-def _fingerprint(job: Job) -> str:
-    """What the job starts from: spec, dense network, data."""
+def digest_of(job: Job) -> str:
+    """Of what every run of a job starts from: dense network, earlier checkpoint, data."""
     tensors = dict(job.module.state_dict())
+    earlier = job.dense.rewind_to or {}
+    tensors |= {f"rewind_to/{name}": tensor for name, tensor in earlier.items()}
     for role in ("calibration", "training", "evaluation"):
         data: ArrayData = getattr(job.data, role)
         tensors |= {f"{role}.{name}": tensor for name, tensor in data.inputs.items()}
         if data.target is not None:
             tensors[f"{role}/target"] = data.target
-    return _digest(tensors, job.spec.model_dump_json())
+    return _digest(tensors)
 
 
 def _digest(tensors: dict[str, Tensor], text: str = "") -> str:

@@ -24,18 +24,45 @@ from pruning.metrics import Evaluation
 from pruning.progress import Narrator
 from pruning.recovery.masking import Masking
 from pruning.report.schema import DampingTrial, LayerOutput, ReportWarning, Round
+from pruning.report.study import Stopped
 from pruning.report.trust import Check, Trust
 from pruning.samples import adapt
-from pruning.schedule.step import Step, planned_steps, removal_count
+from pruning.schedule.step import Step, planned_steps, removal_target
 from pruning.solvers.damping import HELD_OUT
 from pruning.spec import Spec, Unstructured, parse_spec
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The loss on the calibration data, and the metrics on the evaluation data."""
+
+    loss: Evaluation
+    metrics: Evaluation | None
+
+
+@dataclass
+class Dense:
+    """The network before anything was removed, for those who go back to it or look at it.
+
+    Args:
+        tensors: Its state_dict, copied to the CPU; empty where nothing needs it.
+        rewind_to: The state_dict of the earlier checkpoint that the job names.
+        measured: Loss and metrics, once they are known.
+        known: What several runs from these weights can share, by what it depends on.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    rewind_to: dict[str, Tensor] | None = None
+    measured: Evaluated | None = None
+    known: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Job:
     """What is pruned, how, on which data. `module` is changed in place by the steps.
 
-    `general`: weights whose curvature had to take the general path; see `Network`.
+    `general`: weights whose curvature had to take the general path; see `Network`. `digest`: of the
+    dense network and the data, empty where no checkpoints are kept.
     """
 
     module: nn.Module
@@ -45,8 +72,10 @@ class Job:
     narrator: Narrator
     layers: list[Prunable]
     weights: FlatWeights
+    dense: Dense = field(default_factory=Dense)
     warnings: list[ReportWarning] = field(default_factory=list)
     general: set[str] = field(default_factory=set)
+    digest: str = ""
 
     @property
     def device(self) -> torch.device:
@@ -66,8 +95,7 @@ class Job:
     @property
     def target(self) -> int:
         """Weights to be removed in all."""
-        unit = self.spec.pattern.unit
-        return removal_count(self.spec.target.sparsity, len(self.weights), unit)
+        return removal_target(self.spec, len(self.weights))
 
     @cached_property
     def steps(self) -> list[Step]:
@@ -99,6 +127,12 @@ class Job:
         """A flat keep mask as one mask a weight, by parameter name, on the CPU."""
         return {p.name: part.cpu().clone() for p, part in self.weights.by_layer(kept)}
 
+    def keep_dense(self) -> None:
+        """Remember the module's present weights as the dense ones, if that was not done before."""
+        if not self.dense.tensors:
+            state = self.module.state_dict()
+            self.dense.tensors = {k: v.detach().cpu().clone() for k, v in state.items()}
+
     def masking(self, kept: Tensor) -> Masking:
         """The removed weights, to be kept at zero."""
         return Masking((p.weight, part) for p, part in self.weights.by_layer(kept))
@@ -106,7 +140,11 @@ class Job:
 
 @dataclass
 class State:
-    """How far a job is. Everything here goes into a checkpoint."""
+    """How far a run is. Everything here goes into a checkpoint.
+
+    `each` holds the metrics of every evaluation sample [N] as `<stage>.<metric>`, for the stages
+    dense, pruned and recovered.
+    """
 
     dense: Evaluation
     dense_metrics: dict[str, float]
@@ -117,6 +155,8 @@ class State:
     sweep: list[DampingTrial] = field(default_factory=list)
     pruned_metrics: dict[str, float] = field(default_factory=dict)
     recovered_metrics: dict[str, float] | None = None
+    each: dict[str, Tensor] = field(default_factory=dict)
+    stopped: Stopped | None = None
     trust: Trust | None = None
     trust_checks: list[Check] = field(default_factory=list)
     layer_outputs: list[LayerOutput] = field(default_factory=list)
@@ -142,6 +182,7 @@ def prepare(
     facts: ModelFacts | None,
     narrator: Narrator,
     copy: bool,
+    rewind_to: dict[str, Tensor] | None = None,
 ) -> Job:
     """Check what was given and find the weights in scope.
 
@@ -167,7 +208,8 @@ def prepare(
     refused: list[SecateurError] = []
     if isinstance(spec.compensation, Layerwise):
         scope, refused = usable(module, scope, data.calibration, batch or Options.batch)
-    job = Job(module, data, spec, facts, narrator, layers, FlatWeights(scope))
+    dense = Dense(rewind_to=rewind_to)
+    job = Job(module, data, spec, facts, narrator, layers, FlatWeights(scope), dense)
     weights = job.weights
     for error in refused:
         job.warn("layer_left_out", f"Left out of the scope: {error.message}", error.where)

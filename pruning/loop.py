@@ -1,26 +1,23 @@
 """The pruning loop: module and data in, pruned module, masks and report out."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from pruning.checkpoint import Checkpoints
 from pruning.data.batches import ArrayData, Data
 from pruning.events import Event
 from pruning.facts import ModelFacts
-from pruning.job import Job, State, prepare
+from pruning.job import prepare
 from pruning.progress import Narrator
 from pruning.report.schema import Report
 from pruning.results import make_report
 from pruning.samples import by_samples
 from pruning.spec import Spec
-from pruning.step import recover, remove, start
+from pruning.study import Study, study
 
 __all__ = ["Outcome", "prune"]
 
@@ -30,11 +27,13 @@ class Outcome:
     """A pruned module in evaluation mode, its keep masks by parameter name, and the report.
 
     A gate that was missed is a check `max_drop.<metric>` of status `fail` in `report.checks`.
+    `study` holds the other runs, whose weights it can put into the module.
     """
 
     module: nn.Module
     masks: dict[str, Tensor]
     report: Report
+    study: Study
 
 
 def prune(
@@ -45,6 +44,7 @@ def prune(
     facts: ModelFacts | None = None,
     emit: Callable[[Event], None] | None = None,
     checkpoints: Path | None = None,
+    rewind_to: dict[str, Tensor] | None = None,
     copy: bool = True,
 ) -> Outcome:
     """Prune a network.
@@ -61,6 +61,8 @@ def prune(
         facts: What intake learned of an uploaded model.
         emit: Receives events.
         checkpoints: Folder for one file a step; the newest valid one in it is resumed.
+        rewind_to: The state_dict of an earlier checkpoint of the same network, for schedules that
+            rewind or start from it.
         copy: Whether to leave `module` as it is and prune a copy.
 
     Raises:
@@ -70,37 +72,10 @@ def prune(
     narrator.phase("checking")
     module = deepcopy(module) if copy else module
     with by_samples(module):
-        job = prepare(module, data, spec, facts=facts, narrator=narrator, copy=False)
-        state = _stepped(job, checkpoints)
+        job = prepare(
+            module, data, spec, facts=facts, narrator=narrator, copy=False, rewind_to=rewind_to
+        )
+        done = study(job, checkpoints)
         narrator.phase(None)
-        return Outcome(job.module.eval(), job.masks(state.kept), make_report(job, state))
-
-
-def _stepped(job: Job, checkpoints: Path | None) -> State:
-    with _deterministic(job.device):
-        store = Checkpoints(checkpoints, job)
-        state = store.latest() or start(job)
-        for step in job.steps[len(state.rounds) :]:
-            remove(job, state, step, store)
-            if step.recover:
-                recover(job, state)
-            store.save(state)
-    return state
-
-
-@contextmanager
-def _deterministic(device: torch.device) -> Iterator[None]:
-    """On a GPU, only kernels that give the same bits every time; a CPU's always do."""
-    if device.type != "cuda":
-        yield
-        return
-    enabled = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    benchmark = torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
-        torch.backends.cudnn.benchmark = benchmark
+        masks = job.masks(done.answer.state.kept)
+        return Outcome(job.module.eval(), masks, make_report(job, done), done)

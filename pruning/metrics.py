@@ -1,7 +1,7 @@
 """The loss and the metrics of a network on some data."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,12 @@ BATCH = 512
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss and metrics over `samples` samples."""
+    """Mean loss and metrics over `samples` samples; `each` are the metrics of every sample [N]."""
 
     loss: float
     metrics: dict[str, float]
     samples: int
+    each: dict[str, Tensor] = field(default_factory=dict, compare=False)
 
 
 @torch.no_grad()
@@ -39,14 +40,15 @@ def evaluate(
         SecateurError: `loss_non_finite`, or what `loss.check` raises.
     """
     device = None if module is None else next(module.parameters()).device
-    total, sums = 0.0, dict.fromkeys(metrics, 0.0)
+    total = 0.0
+    parts: dict[str, list[Tensor]] = {name: [] for name in metrics}
     for inputs, target in data.batches(BATCH, device=device):
         outputs = required(target, loss) if module is None else first_output(module(*inputs))
         loss.check(outputs, target)
         target = required(target, loss)
         total += float(loss.samples(outputs, target).double().sum())
-        for name in metrics:
-            sums[name] += float(METRICS[name](loss, outputs, target))
+        for name, part in parts.items():
+            part.append(METRICS[name](loss, outputs, target).double().cpu())
     mean = total / data.samples
     if not math.isfinite(mean):
         raise SecateurError(
@@ -54,13 +56,27 @@ def evaluate(
             f"The loss on the data is {mean}.",
             hint="Check the data's scale, and the model's outputs for overflow.",
         )
-    return Evaluation(mean, {k: v / data.samples for k, v in sums.items()}, data.samples)
+    each = {name: torch.cat(part) for name, part in parts.items()}
+    means = {name: float(values.mean()) for name, values in each.items()}
+    return Evaluation(mean, means, data.samples, each)
 
 
 def accuracy(loss: Loss, outputs: Tensor, target: Tensor) -> Tensor:
-    """Sum over the samples of the share of right decisions in each."""
-    return loss.correct(outputs.double(), target).sum()
+    """The share of right decisions in each sample, shape [N]."""
+    return loss.correct(outputs.double(), target)
 
 
-METRICS = {"accuracy": accuracy}
-"""Sums over a batch, by name."""
+def agreement(loss: Loss, outputs: Tensor, target: Tensor) -> Tensor:
+    """Where the largest output is the dense network's: the share of each sample's rows [N]."""
+    same = outputs.argmax(-1) == target.argmax(-1)
+    return same.double().reshape(len(outputs), -1).mean(1)
+
+
+def cosine(loss: Loss, outputs: Tensor, target: Tensor) -> Tensor:
+    """Cosine of each sample's outputs, flattened, with the dense network's, shape [N]."""
+    flat, dense = outputs.double().flatten(1), target.double().flatten(1)
+    return torch.cosine_similarity(flat, dense, dim=1)
+
+
+METRICS = {"accuracy": accuracy, "agreement": agreement, "cosine": cosine}
+"""Values of the samples of a batch, by name; the metric is their mean."""

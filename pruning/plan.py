@@ -18,7 +18,7 @@ from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts
 from pruning.match import match, match_classes
 from pruning.report.schema import ReportWarning, Substitution
-from pruning.schedule.step import planned_steps, removal_count
+from pruning.schedule.step import planned_steps, removal_target
 from pruning.spec import FineTune, Scope, Spec, Unstructured
 
 ROLES = ("calibration", "training", "evaluation")
@@ -158,7 +158,7 @@ def plan(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) -> Plan:
     _check_data(spec, model, data)
     weights = sum(layer.parameters for layer in layers)
     unit = spec.pattern.unit
-    remove = removal_count(spec.target.sparsity, weights, unit)
+    remove = removal_target(spec, weights)
     steps = len(planned_steps(spec.schedule, weights, remove, unit))
     check_pattern(spec, [(layer.name, tuple(layer.shape), layer.groups) for layer in layers])
     check_combination(spec, weights)
@@ -267,8 +267,8 @@ def _annotate(planned: Plan, spec: Spec) -> None:
     if planned.remove == 0:
         warn(
             "nothing_removed",
-            f"{spec.target.sparsity} of {planned.weights_in_scope} weights rounds to none.",
-            "spec.target.sparsity",
+            f"The target rounds to none of {planned.weights_in_scope} weights.",
+            f"spec.target.{spec.target.kind}",
         )
     classes = bool(spec.objective.measured)
     if classes and planned.evaluation == "held_out" and planned.evaluation_samples < 100:

@@ -201,8 +201,8 @@ def _write(imported: Imported, outcome: Outcome, stage: Path, request: RunReques
     if "masks" in outputs:
         masks = stage / f"{stem}.masks.safetensors"
         write_masks(outcome.masks, masks)
-    if "bitmask" in outputs:
-        packed = stage / f"{stem}.bitmask.safetensors"
+    if "sparse" in outputs:
+        packed = stage / f"{stem}.sparse.safetensors"
         held = again.tensors()
         bitmask.encode({name: held[name] for name in held if can_hold(held[name].dtype)}, packed)
     return Written(again, files, masks, packed)
@@ -210,7 +210,7 @@ def _write(imported: Imported, outcome: Outcome, stage: Path, request: RunReques
 
 def _describe(report: Report, written: Written, imported: Imported) -> None:
     report.artifacts = [describe(path, imported.facts.format) for path in written.model]
-    for path, form in ((written.masks, "masks"), (written.bitmask, "bitmask")):
+    for path, form in ((written.masks, "masks"), (written.bitmask, "sparse")):
         if path is not None:
             report.artifacts.append(describe(path, form))
     sizes = {entry.format: entry.bytes for entry in report.artifacts}
@@ -221,7 +221,7 @@ def _describe(report: Report, written: Written, imported: Imported) -> None:
         uploaded_gzip_bytes=sum(map(gzip_size, uploaded)),
         pruned_gzip_bytes=sum(map(gzip_size, written.model)),
         masks_bytes=sizes.get("masks"),
-        bitmask_bytes=sizes.get("bitmask"),
+        sparse_bytes=sizes.get("sparse"),
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from pruning import intervals
 from pruning.data.batches import ArrayData
 from pruning.job import Job, State
+from pruning.points import curve, drops, looks
 from pruning.registry import method
 from pruning.report.saliency import summarise
 from pruning.report.schema import (
@@ -28,13 +30,15 @@ from pruning.report.schema import (
     Sparsity,
     Substitution,
 )
+from pruning.study import Study
 
 # The report's name of each curvature module.
 KINDS = {"full": "ggn_full", "hessian": "hessian_full", "fisher": "empirical_fisher_full"}
 
 
-def make_report(job: Job, state: State) -> Report:
+def make_report(job: Job, done: Study) -> Report:
     """Everything the loop knows. `sizes`, `artifacts` and `model.sha256` are left out."""
+    state = done.answer.state
     total = len(job.weights)
     removed = total - int(state.kept.sum())
     return Report(
@@ -52,6 +56,10 @@ def make_report(job: Job, state: State) -> Report:
         loss=_loss(job, state),
         metrics=_metrics(job, state),
         rounds=state.rounds,
+        stopped=state.stopped,
+        curve=curve(job, done),
+        search=done.search,
+        comparison=done.comparison,
         layer_outputs=state.layer_outputs,
         damping_sweep=state.sweep,
         curvature=_curvature(job, state),
@@ -162,16 +170,21 @@ def _sum(values: list[float | None]) -> float | None:
 
 
 def _metrics(job: Job, state: State) -> Metrics:
-    samples = job.data.evaluation.samples
+    def stage(name: str) -> dict[str, MetricValue]:
+        found = {}
+        for metric in job.metrics:
+            values = state.each[f"{name}.{metric}"]
+            low, high = intervals.of_mean(values)
+            value = float(values.mean())
+            found[metric] = MetricValue(value=value, low=low, high=high, samples=len(values))
+        return found
 
-    def named(values: dict[str, float]) -> dict[str, MetricValue]:
-        return {k: MetricValue(value=v, samples=samples) for k, v in values.items()}
-
-    recovered = state.recovered_metrics
+    recovered = state.recovered_metrics is not None
     return Metrics(
-        dense=named(state.dense_metrics),
-        pruned=named(state.pruned_metrics),
-        recovered=None if recovered is None else named(recovered),
+        dense=stage("dense"),
+        pruned=stage("pruned"),
+        recovered=stage("recovered") if recovered else None,
+        drops=drops(state, job.metrics, looks(job.spec)),
     )
 
 

@@ -17,9 +17,9 @@ from pruning.curvature.derivatives import lacks_derivative
 from pruning.curvature.quadratic import Prediction, predict
 from pruning.cut import Cut, apply, cut
 from pruning.errors import SecateurError
-from pruning.job import Job, State
+from pruning.job import Evaluated, Job, State
 from pruning.layerwise import step as layerwise
-from pruning.metrics import evaluate
+from pruning.metrics import Evaluation, evaluate
 from pruning.recovery.fine_tune import round_seed
 from pruning.registry import method
 from pruning.report.schema import Round
@@ -37,11 +37,15 @@ def start(job: Job) -> State:
     job.narrator.phase("evaluating")
     # Without labels, the targets are this very network's outputs.
     module = job.module if job.spec.objective.needs_labels else None
-    dense = evaluate(module, job.data.calibration, job.loss)
-    metrics = _measure(job, "dense", dense.loss)
+    if job.dense.measured is None:
+        loss = evaluate(module, job.data.calibration, job.loss)
+        job.dense.measured = Evaluated(loss, _measure(job, "dense", loss.loss))
+    dense, metrics = job.dense.measured.loss, job.dense.measured.metrics
     kept = torch.ones(len(job.weights), dtype=torch.bool, device=job.device)
     saliency = torch.zeros(len(job.weights), dtype=torch.float64, device=job.device)
-    return State(dense, metrics, kept, saliency, [0.0] * len(job.weights.layers))
+    state = State(dense, {}, kept, saliency, [0.0] * len(job.weights.layers))
+    state.dense_metrics = _note(state, "dense", metrics)
+    return state
 
 
 def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:
@@ -81,7 +85,8 @@ def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:
     job.narrator.phase("evaluating")
     pruned = evaluate(job.module, job.data.calibration, job.loss).loss
     last = number == len(job.steps)
-    state.pruned_metrics = _measure(job, "pruned" if last else f"round {number}", pruned)
+    measured = _measure(job, "pruned" if last else f"round {number}", pruned)
+    state.pruned_metrics = _note(state, "pruned", measured)
     state.rounds.append(
         Round(
             index=number,
@@ -119,18 +124,26 @@ def recover(job: Job, state: State) -> None:
     job.narrator.phase("evaluating")
     loss = evaluate(job.module, job.data.calibration, job.loss).loss
     stage = "recovered" if number == len(job.steps) else f"round {number} recovered"
-    state.recovered_metrics = _measure(job, stage, loss)
+    state.recovered_metrics = _note(state, "recovered", _measure(job, stage, loss))
     state.rounds[-1].loss_recovered = loss
 
 
-def _measure(job: Job, stage: str, loss: float) -> dict[str, float]:
+def _measure(job: Job, stage: str, loss: float) -> Evaluation | None:
     job.narrator.metric("loss", stage, loss)
     if not job.metrics:
-        return {}
-    metrics = evaluate(job.module, job.data.evaluation, job.loss, job.metrics).metrics
-    for name, value in metrics.items():
+        return None
+    found = evaluate(job.module, job.data.evaluation, job.loss, job.metrics)
+    for name, value in found.metrics.items():
         job.narrator.metric(name, stage, value)
-    return metrics
+    return found
+
+
+def _note(state: State, stage: str, found: Evaluation | None) -> dict[str, float]:
+    """Keep the metrics of every sample, and answer their means."""
+    if found is None:
+        return {}
+    state.each |= {f"{stage}.{name}": values for name, values in found.each.items()}
+    return found.metrics
 
 
 def _predict(job: Job, cut: Cut, change: Tensor) -> tuple[Prediction, str | None]:

@@ -30,8 +30,6 @@ __all__ = [
 
 PLANNED: dict[str, tuple[str, ...]] = {
     "pattern": ("channel",),
-    "target": ("weights", "bytes", "flops", "max_drop"),
-    "recovery": ("batch_norm",),
 }
 """Named in the design but not built: refused with `not_available` rather than as unknown."""
 

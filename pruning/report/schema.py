@@ -1,8 +1,8 @@
-"""The schema of report.json, version 1.0. Torch-free.
+"""The schema of report.json, version 1.1. Torch-free.
 
 Everything that varies between two runs of the same job on the same machine stands under
-`timings` and `environment` alone; `results_json` is the rest as canonical bytes. A number that is
-not finite is stored as null, and a warning says so.
+`timings`, `environment` and `latency` alone; `results_json` is the rest as canonical bytes. A
+number that is not finite is stored as null, and a warning says so.
 """
 
 import json
@@ -12,10 +12,11 @@ from pydantic import Field
 
 from pruning.report.section import Number
 from pruning.report.section import Section as _Section
+from pruning.report.study import Comparison, Drop, Latency, Point, Search, Stopped
 from pruning.report.trust import Check, Trust
 from pruning.spec import Spec
 
-VOLATILE = ("timings", "environment")
+VOLATILE = ("timings", "environment", "latency")
 """The only top-level keys whose values may differ between two runs of the same job."""
 
 
@@ -55,7 +56,9 @@ class DataSection(_Section):
 class Sparsity(_Section):
     """How much was removed, of the weights in scope."""
 
-    target: float = Field(description="Share asked for.")
+    target: Number = Field(
+        description="Share asked for; null where the target is none, see `spec.target`."
+    )
     achieved: float = Field(description="removed / total.")
     removed: int = Field(description="Positions masked, exactly.")
     total: int = Field(description="Weights in scope.")
@@ -153,6 +156,8 @@ class MetricValue(_Section):
     """One measured metric."""
 
     value: Number = Field(description="The value; accuracy is a share between 0 and 1.")
+    low: Number = Field(default=None, description="Lower end of its 95 % interval.")
+    high: Number = Field(default=None, description="Upper end.")
     samples: int = Field(description="Samples it was measured on.")
     split: Literal["evaluation"] = Field(
         default="evaluation", description="The data it was measured on."
@@ -168,6 +173,9 @@ class Metrics(_Section):
     )
     recovered: dict[str, MetricValue] | None = Field(
         default=None, description="After recovery; null without recovery."
+    )
+    drops: dict[str, Drop] = Field(
+        default={}, description="How far each fell from the dense to the delivered network."
     )
 
     @property
@@ -286,9 +294,7 @@ class Sizes(_Section):
     )
     pruned_gzip_bytes: int | None = Field(default=None, description="Pruned file, gzip level 6.")
     masks_bytes: int | None = Field(default=None, description="Masks, one bit a weight.")
-    bitmask_bytes: int | None = Field(
-        default=None, description="All weights of the pruned file, bitmask-coded."
-    )
+    sparse_bytes: int | None = Field(default=None, description="The sparse file.")
 
 
 class ArtifactEntry(_Section):
@@ -297,7 +303,7 @@ class ArtifactEntry(_Section):
     name: str = Field(description="File name.")
     bytes: int = Field(description="Size.")
     sha256: str = Field(description="Digest.")
-    format: str = Field(description="onnx, masks, bitmask, report.json or report.html.")
+    format: str = Field(description="onnx, masks, sparse, point, ...")
 
 
 class Environment(_Section):
@@ -317,7 +323,7 @@ class Environment(_Section):
 class Report(_Section):
     """What was removed, what it was predicted to cost, what it did cost."""
 
-    schema_version: Literal["1.0"] = Field(default="1.0", description="Version of this schema.")
+    schema_version: Literal["1.1"] = Field(default="1.1", description="Version of this schema.")
     model: ModelSection = Field(description="The network that was pruned.")
     data: DataSection = Field(description="Which samples were used for what.")
     spec: Spec = Field(description="The complete spec, defaults filled in.")
@@ -327,6 +333,18 @@ class Report(_Section):
     loss: Loss = Field(description="The loss on the calibration data.")
     metrics: Metrics = Field(description="Metrics on the evaluation data.")
     rounds: list[Round] = Field(description="The steps of the schedule.")
+    stopped: Stopped | None = Field(
+        default=None, description="Rounds that ended early; null where none did."
+    )
+    curve: list[Point] = Field(
+        default=[], description="Every sparsity the job went to, ascending; the result among them."
+    )
+    search: Search | None = Field(
+        default=None, description="How a target max_drop was reached; null without one."
+    )
+    comparison: Comparison | None = Field(
+        default=None, description="Criteria at the same sparsity; null where none were compared."
+    )
     layer_outputs: list[LayerOutput] = Field(
         default=[], description="Compensation layerwise: each layer in the order it was solved."
     )
@@ -356,6 +374,9 @@ class Report(_Section):
         description="Seconds a phase; a dotted name is part of the phase before the dot."
     )
     environment: Environment = Field(description="What the job ran on.")
+    latency: Latency | None = Field(
+        default=None, description="Of the delivered file; null for a torch module."
+    )
 
 
 def report_json(report: Report) -> bytes:
@@ -364,7 +385,7 @@ def report_json(report: Report) -> bytes:
 
 
 def results_json(report: Report) -> bytes:
-    """Canonical bytes of everything but `timings` and `environment`.
+    """Canonical bytes of everything but what is `VOLATILE`.
 
     Two runs of the same job on the same recorded environment give the same bytes.
     """

@@ -5,6 +5,9 @@ from typing import Any
 
 from pruning.registry import method
 
+MOST = 0.999
+"""The largest sparsity that a search tries."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -24,6 +27,25 @@ def removal_count(sparsity: float, total: int, unit: int = 1) -> int:
     """
     groups = total // unit
     return unit * min(groups, int(sparsity * total / unit + 0.5))
+
+
+def removal_target(spec: Any, total: int) -> int:
+    """Weights that are gone at the end; for bytes and flops as if layers were pruned alike.
+
+    Args:
+        spec: Its target; max_drop has none of its own, and stands for the spec's most.
+        total: Weights in scope.
+    """
+    target, unit = spec.target, spec.pattern.unit
+    if target.kind == "max_drop":
+        return removal_count(MOST, total, unit)
+    if target.kind == "sparsity":
+        return removal_count(target.sparsity, total, unit)
+    asked = getattr(target, target.kind)
+    if asked >= 1 and target.kind == "weights":
+        groups = -(-max(0, total - asked) // unit)  # at most so many stay
+        return unit * min(groups, total // unit)
+    return removal_count(1.0 - asked if asked < 1 else 0.5, total, unit)
 
 
 def planned_steps(schedule: Any, total: int, target: int, unit: int = 1) -> list[Step]:

@@ -11,14 +11,37 @@ from pruning.spec.allocation import (
     SearchAllocation,
     UniformAllocation,
 )
-from pruning.spec.objective import Gates, Objective
+from pruning.spec.comparison import Comparison
+from pruning.spec.gates import Between, Gates, Latency
+from pruning.spec.objective import Metric, Objective
 from pruning.spec.pattern import NM, Block, Unstructured
 from pruning.spec.places import places
 from pruning.spec.read import default_spec, parse_spec
-from pruning.spec.recovery import SGD, Adam, AdamW, FineTune, NoRecovery
-from pruning.spec.schedule import OneByOne, OneShot, Rounds
-from pruning.spec.selection import Scope, Target
+from pruning.spec.recovery import (
+    SGD,
+    Adam,
+    AdamW,
+    BatchNorm,
+    Constant,
+    Cosine,
+    Distill,
+    EarlyStop,
+    FineTune,
+    NoRecovery,
+    OneCycle,
+)
+from pruning.spec.schedule import (
+    AtInitialisation,
+    OneByOne,
+    OneShot,
+    Proximal,
+    Rewind,
+    Rounds,
+    Stop,
+)
+from pruning.spec.selection import Scope
 from pruning.spec.spec import Spec
+from pruning.spec.target import Curve, MaxDrop, Target
 from pruning.spec.trust import Trust
 
 __all__ = [
@@ -26,20 +49,36 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "AtInitialisation",
+    "BatchNorm",
+    "Between",
     "Block",
+    "Comparison",
+    "Constant",
+    "Cosine",
+    "Curve",
+    "Distill",
     "ERKAllocation",
+    "EarlyStop",
     "FineTune",
     "Gates",
     "GlobalAllocation",
+    "Latency",
+    "MaxDrop",
+    "Metric",
     "NoRecovery",
     "OWLAllocation",
     "Objective",
     "OneByOne",
+    "OneCycle",
     "OneShot",
+    "Proximal",
+    "Rewind",
     "Rounds",
     "Scope",
     "SearchAllocation",
     "Spec",
+    "Stop",
     "Target",
     "Trust",
     "UniformAllocation",

@@ -9,7 +9,8 @@ from pruning.catalogue.criteria.layer_obs import LayerOBS
 from pruning.catalogue.criteria.obs import OBS
 from pruning.spec.allocation import GlobalAllocation, SearchAllocation, UniformAllocation
 from pruning.spec.pattern import NM, Unstructured
-from pruning.spec.schedule import OneByOne, OneShot
+from pruning.spec.recovery import FineTune
+from pruning.spec.schedule import AtInitialisation, OneByOne, OneShot, Proximal, Rounds
 
 if TYPE_CHECKING:
     from pruning.spec.spec import Spec
@@ -30,10 +31,44 @@ def check_agreement(spec: "Spec") -> None:
         _check_one_by_one(spec)
     _check_layerwise(spec)
     _check_pattern(spec)
-    if spec.gates.max_drop.keys() - set(spec.objective.metrics):
-        raise ValueError("gates.max_drop names a metric that objective.metrics does not list")
+    _check_schedule(spec)
+    _check_metrics(spec)
+    if "sparse" in spec.gates.max_bytes and "sparse" not in spec.outputs:
+        raise ValueError("gates.max_bytes names sparse, which outputs does not list")
     if "native" not in spec.outputs:
         raise ValueError("outputs must hold native, the pruned model itself")
+
+
+def _check_metrics(spec: "Spec") -> None:
+    """Whatever is held to a metric needs the metric to be measured."""
+    held: dict[str, set[str]] = {"gates.max_drop": set(spec.gates.max_drop)}
+    if spec.target.max_drop is not None:
+        held["target.max_drop"] = {spec.target.max_drop.metric}
+    if isinstance(spec.schedule, Rounds) and spec.schedule.stop is not None:
+        held["schedule.stop"] = {spec.schedule.stop.metric}
+    for place, metrics in held.items():
+        if metrics - set(spec.objective.metrics):
+            raise ValueError(f"{place} names a metric that objective.metrics does not list")
+
+
+def _check_schedule(spec: "Spec") -> None:
+    schedule, recovery = spec.schedule, spec.recovery
+    trained = isinstance(recovery, FineTune)
+    if isinstance(schedule, AtInitialisation | Proximal) and not trained:
+        raise ValueError(f"schedule {schedule.kind} trains the network: set recovery to "
+                         "{kind: fine_tune}")  # fmt: skip
+    if isinstance(schedule, AtInitialisation) and not isinstance(spec.compensation, NoCompensation):
+        raise ValueError("schedule at_initialisation has no trained weights to make up for: set "
+                         "compensation to {kind: none}")  # fmt: skip
+    if isinstance(schedule, Rounds) and schedule.rewind is not None:
+        if not isinstance(recovery, FineTune):
+            raise ValueError("schedule.rewind needs recovery {kind: fine_tune}")
+        if schedule.rewind.epoch >= recovery.epochs:
+            raise ValueError("schedule.rewind.epoch must lie before the last of recovery.epochs")
+    if isinstance(schedule, OneByOne) and spec.target.kind in ("bytes", "flops"):
+        raise ValueError("schedule one_by_one counts weights: set target to sparsity or weights")
+    if isinstance(recovery, FineTune) and recovery.accumulate > recovery.batch_size:
+        raise ValueError("recovery.accumulate cuts a batch into more parts than it has samples")
 
 
 def _check_one_by_one(spec: "Spec") -> None:
@@ -76,10 +111,11 @@ def _check_pattern(spec: "Spec") -> None:
         return
     if not isinstance(spec.allocation, UniformAllocation):
         raise ValueError("pattern nm takes the same share of every layer: allocation uniform")
-    if abs(spec.target.sparsity - pattern.sparsity) > 1e-9:
+    asked = spec.target.sparsity
+    if asked is None or abs(asked - pattern.sparsity) > 1e-9 or spec.curve.points:
         raise ValueError(
             f"pattern nm with n {pattern.n} and m {pattern.m} removes {pattern.sparsity:g} of the "
-            f"weights, and target.sparsity asks for {spec.target.sparsity:g}; leave the target out"
+            "weights, whatever else is asked for; leave target and curve out"
         )
     if not isinstance(spec.schedule, OneShot) or spec.schedule.recomputations != 1:
         raise ValueError("pattern nm needs schedule {kind: one_shot, recomputations: 1}")

@@ -14,7 +14,8 @@ def filled(spec: dict[str, Any]) -> dict[str, Any]:
     """The spec with the parts that follow from others.
 
     The compensation is the OBS update for criterion obs and none for others; the criterion,
-    allocation and schedule of layer-wise pruning are its own; a pattern n:m fixes the target.
+    allocation and schedule of layer-wise pruning are its own; a pattern n:m fixes the target; soft
+    pruning ends by magnitude, and what goes at initialisation goes by snip.
     """
     found = dict(spec)
     if _kind(spec.get("pattern")) == "nm":
@@ -23,11 +24,17 @@ def filled(spec: dict[str, Any]) -> dict[str, Any]:
         with suppress(ValidationError):
             pattern = NM.model_validate(spec["pattern"])
             found.setdefault("target", {"sparsity": pattern.sparsity})
+    schedule = _kind(spec.get("schedule"))
+    if schedule == "at_initialisation":
+        found.setdefault("criterion", {"kind": "snip"})
+        found.setdefault("compensation", {"kind": "none"})
+    elif schedule == "proximal":
+        found.setdefault("criterion", {"kind": "magnitude"})
     if _kind(spec.get("compensation")) == "layerwise":
         for field, value in _with_layerwise(spec["compensation"]).items():
             found.setdefault(field, value)
-    elif "compensation" not in spec:
-        obs = _kind(spec.get("criterion", {"kind": "obs"})) == "obs"
+    elif "compensation" not in found:
+        obs = _kind(found.get("criterion", {"kind": "obs"})) == "obs"
         found["compensation"] = {"kind": "obs" if obs else "none"}
     return found
 

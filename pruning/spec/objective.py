@@ -1,10 +1,16 @@
 """What is to be kept low, what is measured, and what must not be lost."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from pruning.spec.part import Part
+
+Metric = Literal["accuracy", "agreement", "cosine"]
+"""`accuracy` needs labels. `agreement` (of the largest output) and `cosine` (of the outputs) are
+taken with the dense model, for objective match_dense. The larger the better, 1 at best."""
+
+_LABELLED, _UNLABELLED = ("accuracy",), ("agreement", "cosine")
 
 
 class Objective(Part):
@@ -18,7 +24,7 @@ class Objective(Part):
 
     loss: Literal["cross_entropy", "mse", "bce", "causal_lm", "match_dense"] = "cross_entropy"
     distance: Literal["squared", "kl"] = "squared"
-    metrics: tuple[Literal["accuracy"], ...] = ("accuracy",)
+    metrics: tuple[Metric, ...] = ("accuracy",)
 
     @property
     def needs_labels(self) -> bool:
@@ -28,16 +34,13 @@ class Objective(Part):
     @property
     def measured(self) -> tuple[str, ...]:
         """The metrics that have a meaning for the loss."""
-        return self.metrics if self.loss in ("cross_entropy", "bce", "causal_lm") else ()
+        if not self.needs_labels:
+            return tuple(m for m in self.metrics if m in _UNLABELLED)
+        classes = self.loss in ("cross_entropy", "bce", "causal_lm")
+        return tuple(m for m in self.metrics if m in _LABELLED) if classes else ()
 
     @model_validator(mode="after")
     def _distance_is_of_match_dense(self) -> "Objective":
         if self.distance != "squared" and self.loss != "match_dense":
             raise ValueError("objective.distance belongs to loss match_dense alone")
         return self
-
-
-class Gates(Part):
-    """Limits the result must keep; `max_drop` maps a metric to its largest allowed drop."""
-
-    max_drop: dict[Literal["accuracy"], Annotated[float, Field(ge=0.0, le=1.0)]] = {}

@@ -20,7 +20,7 @@ def default_spec(labelled: bool) -> dict[str, Any]:
     if labelled:
         return {}
     return {
-        "objective": {"loss": "match_dense", "metrics": []},
+        "objective": {"loss": "match_dense", "metrics": ["cosine"]},
         "compensation": {"kind": "layerwise"},
         "recovery": {"kind": "none"},
         "target": {"sparsity": 0.5},

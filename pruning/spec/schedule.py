@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from pruning.spec.objective import Metric
 from pruning.spec.part import Part
 
 
@@ -18,12 +19,78 @@ class OneShot(Part):
     recomputations: int = Field(4, ge=1, le=64)
 
 
+class Rewind(Part):
+    """Lottery-ticket rewinding: what recovery starts from in every round.
+
+    `weights` sets the survivors, and all that is not pruned, back to the checkpoint that the job
+    names as `rewind_to` (Frankle et al. 2020). `learning_rate` keeps the weights and takes the
+    rates alone back (Renda, Frankle, Carbin 2020). Either way recovery's rates are those of the
+    original training over all of `recovery.epochs`, entered at `epoch`.
+    """
+
+    kind: Literal["weights", "learning_rate"] = "weights"
+    epoch: int = Field(0, ge=0, le=1_000)
+
+
+class Stop(Part):
+    """Ends the rounds early: the last one before `metric` dropped by more than `drop` is delivered.
+
+    Measured on the evaluation data after recovery, against the dense network.
+    """
+
+    metric: Metric = "accuracy"
+    drop: float = Field(0.01, ge=0.0, le=1.0)
+
+
 class Rounds(Part):
-    """Rounds of prune and recover; `curve` is the sparsity over the rounds."""
+    """Rounds of prune and recover; `curve` is the sparsity over the rounds.
+
+    `recomputations`: the curvature is computed this many times inside a round, each at the weights
+    reached so far.
+    """
 
     kind: Literal["rounds"] = "rounds"
     rounds: int = Field(5, ge=1, le=100)
     curve: Literal["cubic", "linear", "geometric"] = "cubic"
+    recomputations: int = Field(1, ge=1, le=64)
+    rewind: Rewind | None = None
+    stop: Stop | None = None
+
+
+class AtInitialisation(Part):
+    """Pruning before training: weights go at initialisation, then the survivors are trained.
+
+    The initialisation is the checkpoint that the job names as `rewind_to`, and the uploaded model
+    is then the trained network it is compared with; without one, the upload itself.
+
+    `iterations`: the weights go in so many steps, the same share of the survivors each, scored anew
+    (Tanaka et al. 2020 take 100 for synflow).
+    """
+
+    kind: Literal["at_initialisation"] = "at_initialisation"
+    iterations: int = Field(1, ge=1, le=1_000)
+
+
+class Proximal(Part):
+    """Soft pruning: training draws weights towards zero, then a hard mask takes the target's share.
+
+    The training is that of `recovery` (fine_tune), for `epochs` of its own; recovery proper follows
+    the mask.
+
+    Args:
+        method: `proximal` soft-thresholds the weights in scope after each step of the optimizer,
+            by rate times penalty (Parikh and Boyd 2014, 4.3); `l1` adds the subgradient of
+            penalty times their absolute sum.
+        penalty: Strength, in units of the loss by weight.
+        epochs: Of soft pruning.
+        warmup: Share of these epochs over which the penalty grows linearly from zero.
+    """
+
+    kind: Literal["proximal"] = "proximal"
+    method: Literal["proximal", "l1"] = "proximal"
+    penalty: float = Field(1e-4, gt=0.0, allow_inf_nan=False)
+    epochs: int = Field(5, ge=1, le=1_000)
+    warmup: float = Field(0.0, ge=0.0, le=1.0)
 
 
 class OneByOne(Part):

@@ -1,16 +1,8 @@
-"""Which weights may go, and how many."""
+"""Which weights may go."""
 
 from typing import Literal
 
-from pydantic import Field
-
 from pruning.spec.part import Part
-
-
-class Target(Part):
-    """How much goes: the share of the weights in scope that will be zero."""
-
-    sparsity: float = Field(0.5, ge=0.0, lt=1.0)
 
 
 class Scope(Part):

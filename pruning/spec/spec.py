@@ -14,14 +14,17 @@ from pruning.spec.allocation import (
     SearchAllocation,
     UniformAllocation,
 )
+from pruning.spec.comparison import Comparison
 from pruning.spec.defaults import filled
+from pruning.spec.gates import Gates
 from pruning.spec.methods import Compensation, Criterion
-from pruning.spec.objective import Gates, Objective
+from pruning.spec.objective import Objective
 from pruning.spec.part import Part
 from pruning.spec.pattern import NM, Block, Unstructured
-from pruning.spec.recovery import FineTune, NoRecovery
-from pruning.spec.schedule import OneByOne, OneShot, Rounds
-from pruning.spec.selection import Scope, Target
+from pruning.spec.recovery import BatchNorm, FineTune, NoRecovery
+from pruning.spec.schedule import AtInitialisation, OneByOne, OneShot, Proximal, Rounds
+from pruning.spec.selection import Scope
+from pruning.spec.target import Curve, Target
 from pruning.spec.trust import Trust
 
 
@@ -32,17 +35,23 @@ class Spec(Part):
     criterion: Criterion = OBS()
     compensation: Compensation = NoCompensation()
     pattern: Annotated[Unstructured | NM | Block, Field(discriminator="kind")] = Unstructured()
-    target: Target = Target()
+    target: Target = Target(sparsity=0.5)
+    curve: Curve = Curve()
     allocation: Annotated[
         GlobalAllocation | UniformAllocation | ERKAllocation | OWLAllocation | SearchAllocation,
         Field(discriminator="kind"),
     ] = GlobalAllocation()
     scope: Scope = Scope()
-    schedule: Annotated[OneShot | Rounds | OneByOne, Field(discriminator="kind")] = OneShot()
-    recovery: Annotated[NoRecovery | FineTune, Field(discriminator="kind")] = NoRecovery()
+    schedule: Annotated[
+        OneShot | Rounds | OneByOne | AtInitialisation | Proximal, Field(discriminator="kind")
+    ] = OneShot()
+    recovery: Annotated[NoRecovery | BatchNorm | FineTune, Field(discriminator="kind")] = (
+        NoRecovery()
+    )
+    comparison: Comparison = Comparison()
     trust: Trust = Trust()
     gates: Gates = Gates()
-    outputs: tuple[Literal["native", "masks", "bitmask"], ...] = ("native", "masks", "bitmask")
+    outputs: tuple[Literal["native", "masks", "sparse"], ...] = ("native", "masks", "sparse")
     seed: int = Field(0, ge=0, lt=2**31)
 
     @model_validator(mode="before")

@@ -95,7 +95,7 @@ def check_target(inputs: Inputs, out: Path, force: bool) -> None:
     names = (
         inputs.model.name,
         f"{inputs.model.stem}.masks.safetensors",
-        f"{inputs.model.stem}.bitmask.safetensors",
+        f"{inputs.model.stem}.sparse.safetensors",
         "report.json",
         "report.html",
     )

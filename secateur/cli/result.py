@@ -81,7 +81,7 @@ def _plain_stages(report: dict[str, Any]) -> dict[str, str]:
 def _sizes(sizes: dict[str, Any]) -> str:
     lines = (
         {"uploaded_bytes": "uploaded", "pruned_bytes": "pruned", "pruned_gzip_bytes": "gzipped"},
-        {"bitmask_bytes": "bitmask-coded", "masks_bytes": "masks"},
+        {"sparse_bytes": "sparse", "masks_bytes": "masks"},
     )
     shown = (
         ", ".join(f"{label} {size(sizes[k])}" for k, label in line.items() if sizes.get(k))

@@ -14,7 +14,7 @@ def unpack(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="OUT.npz or OUT.safetensors")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
 ) -> None:
-    """Restore the dense weights from FILE.bitmask.safetensors."""
+    """Restore the dense weights from FILE.sparse.safetensors."""
     if out.suffix not in (".npz", ".safetensors"):
         raise typer.BadParameter("OUT must end in .npz or .safetensors", param_hint="OUT")
     if out.exists() and not force:

@@ -1,0 +1,59 @@
+"""Confidence intervals of means over samples, and of differences by pairs."""
+
+from statistics import NormalDist
+
+from torch import Tensor
+
+from pruning.report.study import Drop
+
+LEVEL = 0.95
+
+
+def of_mean(values: Tensor) -> tuple[float, float]:
+    """The 95 % interval of a mean: Wilson's (1927) for zeros and ones, else the normal one.
+
+    Args:
+        values: Of each sample, shape [N], float64.
+    """
+    n, mean, z = len(values), float(values.mean()), _z(LEVEL, 1)
+    if _binary(values):
+        centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5
+        return max(0.0, centre - half), min(1.0, centre + half)
+    half = z * (float(values.var(correction=1)) / n) ** 0.5 if n > 1 else float("inf")
+    return mean - half, mean + half
+
+
+def drop(dense: Tensor, final: Tensor, simultaneous: int = 1) -> Drop:
+    """How far a metric fell, with its interval over the pairs.
+
+    For zeros and ones half a pair is added to each cell of the 2 x 2 table (Agresti and Min 2005),
+    which keeps the interval honest where hardly any sample changed sides.
+
+    Args:
+        dense: Of each sample before, shape [N], float64.
+        final: Of the same samples after, shape [N].
+        simultaneous: How many such intervals shall hold at once (Bonferroni).
+    """
+    gap = dense - final
+    n, total, squares = len(gap), float(gap.sum()), float(gap.square().sum())
+    if _binary(dense) and _binary(final):
+        n, squares = n + 2, squares + 1.0
+    variance = max(0.0, squares / n - (total / n) ** 2)
+    half, value = _z(LEVEL, simultaneous) * (variance / n) ** 0.5, float(gap.mean())
+    return Drop(
+        value=value,
+        low=min(value, total / n - half),
+        high=max(value, total / n + half),
+        level=LEVEL,
+        simultaneous=simultaneous,
+        samples=len(gap),
+    )
+
+
+def _z(level: float, simultaneous: int) -> float:
+    return NormalDist().inv_cdf(1.0 - (1.0 - level) / (2.0 * simultaneous))
+
+
+def _binary(values: Tensor) -> bool:
+    return bool(((values == 0.0) | (values == 1.0)).all())

@@ -1,0 +1,123 @@
+"""Runs of the schedule from the dense network: a job has one, a search or a curve several.
+
+A run at some sparsity is what a job with that target would do, byte for byte.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pruning.checkpoint import Checkpoints, digest_of
+from pruning.job import Job, State
+from pruning.spec import Comparison, Curve, Spec, Target, Trust
+from pruning.step import recover, remove, start
+
+QUIET = Trust(checks=False, bootstrap=0, ladder=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run; the module holds its weights only after `Runs.show`."""
+
+    label: str
+    job: Job
+    state: State
+
+    @property
+    def removed(self) -> int:
+        """Weights that are gone."""
+        return len(self.state.kept) - int(self.state.kept.sum())
+
+    @property
+    def sparsity(self) -> float:
+        """Their share."""
+        return self.removed / len(self.state.kept)
+
+
+class Runs:
+    """The runs of one job.
+
+    Args:
+        job: At the dense weights. Nothing of it has been done.
+        folder: Of the checkpoints; a run that is complete there is not repeated.
+        several: Whether there may be more than one.
+    """
+
+    def __init__(self, job: Job, folder: Path | None, *, several: bool) -> None:
+        self.job, self.folder, self.several = job, folder, several
+        self.memory: dict[str, Any] | None = {} if several else None
+        if several:
+            job.keep_dense()
+        if folder is not None and not job.digest:
+            job.digest = digest_of(job)
+
+    def main(self) -> Run:
+        """The only run of a job that needs no other."""
+        return self._run("", self.job)
+
+    def at(self, label: str, sparsity: float) -> Run:
+        """The run that a job with this sparsity as its target would be.
+
+        Args:
+            label: Name of its checkpoints.
+            sparsity: Share of the weights in scope.
+        """
+        return self.of(label, self.job.spec.model_copy(
+            update={"target": Target(sparsity=sparsity), "trust": QUIET}
+        ))  # fmt: skip
+
+    def of(self, label: str, spec: Spec, job: Job | None = None) -> Run:
+        """A run by another spec.
+
+        Args:
+            label: Name of its checkpoints.
+            spec: What to do; what several runs are needed for is left out.
+            job: In place of the job, where the data differ.
+        """
+        alone = spec.model_copy(update={"curve": Curve(), "comparison": Comparison(criteria=())})
+        return self._run(label, replace(job or self.job, spec=alone))
+
+    def show(self, run: Run) -> None:
+        """Put a run's final weights into the module."""
+        store = Checkpoints(self.folder, run.job, run.label, self.memory)
+        assert store.latest() is not None
+
+    def _run(self, label: str, job: Job) -> Run:
+        if self.several:
+            job.module.load_state_dict(job.dense.tensors)
+        store = Checkpoints(self.folder, job, label, self.memory)
+        return Run(label, job, follow(job, store))
+
+
+def follow(job: Job, store: Checkpoints) -> State:
+    """The steps of a job's schedule that its newest checkpoint has not done yet."""
+    with _deterministic(job.device):
+        state = store.latest() or start(job)
+        for step in job.steps[len(state.rounds) :]:
+            remove(job, state, step, store)
+            if step.recover:
+                recover(job, state)
+            store.save(state)
+    return state
+
+
+@contextmanager
+def _deterministic(device: torch.device) -> Iterator[None]:
+    """On a GPU, only kernels that give the same bits every time; a CPU's always do."""
+    if device.type != "cuda":
+        yield
+        return
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
