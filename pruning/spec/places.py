@@ -27,7 +27,19 @@ def places() -> dict[str, Variants]:
 @cache
 def unions() -> frozenset[str]:
     """Places where `kind` decides between models: pydantic puts its value into error paths."""
-    return frozenset(place for place, model, field in _fields("spec", Spec) if field.discriminator)
+    return frozenset(
+        place
+        for place, _, field in _fields("spec", Spec)
+        if field.discriminator or _discriminates(field.annotation)
+    )
+
+
+def _discriminates(annotation: Any) -> bool:
+    """Whether `kind` decides somewhere inside: in a list, or beside null."""
+    marks = getattr(annotation, "__metadata__", ())
+    return any(getattr(mark, "discriminator", None) for mark in marks) or any(
+        _discriminates(part) for part in get_args(annotation)
+    )
 
 
 def _below(place: str, model: type[BaseModel]) -> dict[str, Variants]:

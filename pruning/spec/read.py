@@ -53,9 +53,8 @@ def _refuse_planned(data: dict[str, Any]) -> None:
         part = data.get(field)
         if not isinstance(part, dict):
             continue
-        named = list(part) if field == "target" else [part.get("kind")]
         for kind in kinds:
-            if kind in named:
+            if kind == part.get("kind"):
                 raise SecateurError(
                     "not_available",
                     f"{field} {kind} is planned, and this version does not have it.",
@@ -65,6 +64,4 @@ def _refuse_planned(data: dict[str, Any]) -> None:
 
 
 def _what_there_is(field: str) -> str:
-    variants = places()[f"spec.{field}"]
-    names = list(variants[""].model_fields) if "" in variants else list(variants)
-    return ", ".join(names)
+    return ", ".join(places()[f"spec.{field}"])

@@ -42,16 +42,24 @@ def _place(loc: tuple[int | str, ...]) -> str:
     """Dotted path of a wrong field, without the tags that pydantic puts in for unions."""
     place, tag = "spec", False
     for part in map(str, loc):
-        if tag:
+        if part.isdigit():
+            place = f"{place}.{part}"
+        elif tag:
             tag = False
         elif "[" not in part and not part.startswith("constrained-"):
             place = f"{place}.{part}"
-            tag = place in unions()
+            tag = _place_of_kind(place) in unions()
     return place
+
+
+def _place_of_kind(place: str) -> str:
+    """The place in the models: that of an entry of a list is that of the list."""
+    return re.sub(r"\.\d+(?=\.|$)", "", place)
 
 
 def _explain(error: Any, place: str) -> str:
     """What is wrong, in plain words and with the value that is."""
+    place = _place_of_kind(place)
     kind, context = error["type"], error.get("ctx", {})
     if kind == "extra_forbidden":
         return _stray_field(place, error["loc"])

@@ -1,6 +1,6 @@
 """In how many steps the weights go."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -19,16 +19,25 @@ class OneShot(Part):
     recomputations: int = Field(4, ge=1, le=64)
 
 
-class Rewind(Part):
-    """Lottery-ticket rewinding: what recovery starts from in every round.
+class RewindWeights(Part):
+    """Lottery-ticket rewinding: training starts again from an earlier checkpoint in every round.
 
-    `weights` sets the survivors, and all that is not pruned, back to the checkpoint that the job
-    names as `rewind_to` (Frankle et al. 2020). `learning_rate` keeps the weights and takes the
-    rates alone back (Renda, Frankle, Carbin 2020). Either way recovery's rates are those of the
-    original training over all of `recovery.epochs`, entered at `epoch`.
+    The survivors, and all that is not pruned, are set back to the checkpoint that the job names as
+    `rewind_to` (Frankle et al. 2020), which was taken at `epoch` of the training that recovery
+    describes: its rates are those of all of `recovery.epochs`, entered there.
     """
 
-    kind: Literal["weights", "learning_rate"] = "weights"
+    kind: Literal["weights"] = "weights"
+    epoch: int = Field(0, ge=0, le=1_000)
+
+
+class RewindRates(Part):
+    """Learning-rate rewinding: the weights stay, the rates alone go back (Renda et al. 2020).
+
+    Recovery's rates are those of all of `recovery.epochs`, entered at `epoch`.
+    """
+
+    kind: Literal["learning_rate"] = "learning_rate"
     epoch: int = Field(0, ge=0, le=1_000)
 
 
@@ -53,7 +62,7 @@ class Rounds(Part):
     rounds: int = Field(5, ge=1, le=100)
     curve: Literal["cubic", "linear", "geometric"] = "cubic"
     recomputations: int = Field(1, ge=1, le=64)
-    rewind: Rewind | None = None
+    rewind: Annotated[RewindWeights | RewindRates, Field(discriminator="kind")] | None = None
     stop: Stop | None = None
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts, TargetFact, TensorFact
-from pruning.plan import layers_in_scope, plan, removal_count
+from pruning.plan import layers_in_scope, plan
+from pruning.schedule.step import removal_count
 from pruning.spec import Scope, parse_spec
 
 
