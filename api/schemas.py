@@ -191,6 +191,11 @@ class PlanRequest(_Request):
     model: str
     data: JobData
     spec: dict[str, Any] | None = Field(None, description="The spec; every field has a default.")
+    rewind_to: str | None = Field(
+        None,
+        description="A ready model, an earlier checkpoint of the same network: for schedule rounds "
+        "with rewind to weights, and at_initialisation. Refused for others.",
+    )
 
     @field_validator("spec")
     @classmethod
@@ -270,6 +275,7 @@ class Job(BaseModel):
                 "phase": "scoring",
                 "progress": {"phase": "scoring", "done": 3, "total": 10, "message": ""},
                 "model": _MODEL_ID,
+                "rewind_to": None,
                 "data": {"calibration": _DATASET_ID},
                 "spec": _SPEC,
                 "attempt": 1,
@@ -303,6 +309,9 @@ class Job(BaseModel):
     phase: str | None = None
     progress: Progress | None = None
     model: str
+    rewind_to: str | None = Field(
+        None, description="The earlier checkpoint that the schedule goes back to or starts from."
+    )
     data: dict[str, str]
     spec: dict[str, Any] = Field(description="The complete spec, defaults filled in.")
     attempt: int

@@ -30,6 +30,10 @@ def check(session: Session, project_id: str, request: PlanRequest) -> Submission
     """
     spec = parse_spec(request.spec)
     model = models.usable(session, project_id, request.model, where="model")
+    earlier = None
+    if request.rewind_to is not None:
+        row = models.usable(session, project_id, request.rewind_to, where="rewind_to")
+        earlier = ModelFacts.model_validate(row.facts)
     data = {
         role: datasets.usable(session, project_id, dataset_id, where=f"data.{role}")
         for role, dataset_id in request.data.roles().items()
@@ -38,10 +42,12 @@ def check(session: Session, project_id: str, request: PlanRequest) -> Submission
     if not request.spec:
         labelled = facts["calibration"].target is not None
         spec = parse_spec(default_spec(labelled))
-    return Submission(spec, plan(spec, ModelFacts.model_validate(model.facts), facts))
+    return Submission(spec, plan(spec, ModelFacts.model_validate(model.facts), facts, earlier))
 
 
 def fingerprint(request: PlanRequest) -> str:
     """SHA-256 of the request as understood: tells a repeated request from a different one."""
     values = request.model_dump(mode="json")
+    if values["rewind_to"] is None:
+        del values["rewind_to"]  # so that a request of before there was one is known again
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode("ascii")).hexdigest()

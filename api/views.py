@@ -51,6 +51,7 @@ def job_view(row: Job) -> schemas.Job:
         phase=row.phase,
         progress=schemas.Progress.model_validate(row.progress) if row.progress else None,
         model=row.model_id,
+        rewind_to=row.rewind_to,
         data=row.data,
         spec=row.spec,
         attempt=row.attempt,

@@ -8,16 +8,18 @@ import hashlib
 import json
 import os
 import re
+import time
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from pruning.data.batches import ArrayData
+from pruning.formats.streamed import write_tensors
 from pruning.job import Job, State
 from pruning.metrics import Evaluation
 from pruning.report.schema import DampingTrial, LayerOutput, Round
@@ -25,6 +27,12 @@ from pruning.report.study import Stopped
 from pruning.report.trust import Check, Trust
 
 KEY = "secateur"
+
+PAUSE = 20.0
+"""Seconds of training between two checkpoints of it, at least."""
+
+Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors, the module's weights among them, and the other values of a state."""
 
 
 class Checkpoints:
@@ -53,32 +61,42 @@ class Checkpoints:
             text = job.digest + job.spec.model_dump_json()
             self.fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
-    def save(self, state: State) -> None:
-        """Write `<label>-round-<steps done>.safetensors`."""
+    def save(self, state: State, number: int | None = None) -> None:
+        """Write `<label>-round-<number>.safetensors`, by default the number of steps done."""
         if self.folder is None and self.memory is None:
             return
+        tensors, values = self.snapshot(state)
+        if self.folder is None:
+            assert self.memory is not None
+            self.memory[self.label] = (tensors, values)
+            return
+        self.write(
+            self._path(len(state.rounds) if number is None else number), tensors, {"state": values}
+        )
+
+    def snapshot(self, state: State) -> Snapshot:
+        """The module's weights and the state, as they are now."""
         tensors = {f"module.{k}": v for k, v in self.job.module.state_dict().items()}
         tensors |= {"kept": state.kept, "saliency": state.saliency}
         tensors |= {f"each.{k}": v for k, v in state.each.items()}
         # Tied tensors are stored once a name: the format refuses shared memory.
         tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-        if self.folder is None:
-            assert self.memory is not None
-            self.memory[self.label] = (tensors, _state_values(state))
-            return
-        path = self.folder / f"{self.prefix}round-{len(state.rounds)}.safetensors"
-        self.write(path, tensors, {"state": _state_values(state)})
+        return tensors, deepcopy(_state_values(state))
 
     def layers(self, number: int) -> "SolvedLayers":
         """Those of step `number`, each in a file of its own."""
         return SolvedLayers(self, number)
+
+    def training(self, number: int) -> "Training":
+        """The training after step `number`, between its epochs."""
+        return Training(self, number)
 
     def write(self, path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Aside, synced and renamed; the event is sent when it is there."""
         record = {"fingerprint": self.fingerprint, "tensors": _digest(tensors), **values}
         aside = path.with_suffix(".part")
         with aside.open("wb") as file:
-            file.write(save(tensors, {KEY: json.dumps(record)}))
+            write_tensors(file, tensors, {KEY: json.dumps(record)})
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
@@ -99,29 +117,42 @@ class Checkpoints:
 
     def latest(self) -> State | None:
         """The state of the newest valid checkpoint, whose weights are put into the module."""
+        found = self.newest()
+        return None if found is None else self.restore(found)
+
+    def newest(self) -> Snapshot | None:
+        """The newest valid checkpoint, by its number; the module stays as it is."""
         if self.folder is None:
-            found = (self.memory or {}).get(self.label)
-            return None if found is None else self._restore(*found)
+            return (self.memory or {}).get(self.label)
         numbers = [int(m[1]) for p in self.folder.iterdir() if (m := self._name.fullmatch(p.name))]
         for number in sorted(numbers, reverse=True):
-            state = self.at(number)
-            if state is not None:
-                return state
+            found = self.found(number)
+            if found is not None:
+                return found
         return None
 
     def at(self, number: int) -> State | None:
         """The state after `number` steps, its weights put into the module; None without a file."""
-        if self.folder is None:
-            return None
-        found = self.read(self.folder / f"{self.prefix}round-{number}.safetensors")
-        return None if found is None else self._restore(found[0], found[1]["state"])
+        found = self.found(number)
+        return None if found is None else self.restore(found)
 
-    def _restore(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> State:
+    def found(self, number: int) -> Snapshot | None:
+        """What was written after `number` steps; None without a valid file."""
+        record = None if self.folder is None else self.read(self._path(number))
+        return None if record is None else (record[0], record[1]["state"])
+
+    def restore(self, snapshot: Snapshot) -> State:
+        """The state of a snapshot, its weights put into the module."""
+        tensors, values = snapshot
         kept, saliency = (tensors[k].to(self.job.device).clone() for k in ("kept", "saliency"))
         module = {k: v for k, v in tensors.items() if k.startswith("module.")}
         self.job.module.load_state_dict({k.removeprefix("module."): v for k, v in module.items()})
         each = {k.removeprefix("each."): v for k, v in tensors.items() if k.startswith("each.")}
-        return _state(values, kept, saliency, each)
+        return _state(deepcopy(values), kept, saliency, each)
+
+    def _path(self, number: int) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{self.prefix}round-{number}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -152,6 +183,42 @@ class SolvedLayers:
         return folder / f"{self.checkpoints.prefix}layer-{self.step}-{index}.safetensors"
 
 
+class Training:
+    """A training between two epochs, as `train-<step>.safetensors`; a newer one replaces it.
+
+    Time decides when it is written, and nothing else: it is no part of what is kept.
+
+    Args:
+        checkpoints: Of the run.
+        step: After which step of the schedule; 0 for soft pruning, before the first.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, step: int) -> None:
+        self.checkpoints, self.step, self._since = checkpoints, step, time.monotonic()
+
+    def due(self) -> bool:
+        """Whether `PAUSE` went by since the last one, or since training began."""
+        enough = time.monotonic() - self._since >= PAUSE
+        return enough and self.checkpoints.folder is not None
+
+    def find(self) -> Snapshot | None:
+        """What was kept; None without a valid file."""
+        path = self._path()
+        found = None if path is None else self.checkpoints.read(path)
+        return None if found is None else (found[0], found[1]["training"])
+
+    def keep(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+        """Write the file. Tensors are copied one after the other, not all at once."""
+        path = self._path()
+        if path is not None:
+            self.checkpoints.write(path, tensors, {"training": values})
+        self._since = time.monotonic()
+
+    def _path(self) -> Path | None:
+        folder, prefix = self.checkpoints.folder, self.checkpoints.prefix
+        return None if folder is None else folder / f"{prefix}train-{self.step}.safetensors"
+
+
 def _state_values(state: State) -> dict[str, Any]:
     return {
         "dense": {"loss": state.dense.loss, "metrics": {}, "samples": state.dense.samples},
@@ -167,6 +234,7 @@ def _state_values(state: State) -> dict[str, Any]:
         "layer_outputs": [o.model_dump() for o in state.layer_outputs],
         "notes": state.notes,
         "stopped": None if state.stopped is None else state.stopped.model_dump(),
+        "begun": state.begun,
     }
 
 
@@ -191,6 +259,7 @@ def _state(
         notes=values["notes"],
         each=each,
         stopped=None if stopped is None else Stopped.model_validate(stopped),
+        begun=values["begun"],
     )
 
 

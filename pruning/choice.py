@@ -1,12 +1,13 @@
 """Which weights go and how the others move: criterion, allocation, pattern, compensation."""
 
-from functools import partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pruning.allocation import Layers, largest_remainder, split
+from pruning.budget import fewest
 from pruning.catalogue.criteria.obs import OBS
 from pruning.criteria import Problem
 from pruning.curvature.form import quadratic_form
@@ -16,6 +17,10 @@ from pruning.patterns.groups import groups_of, lowest_of_each
 from pruning.patterns.shape import layer_pattern
 from pruning.patterns.unstructured import smallest
 from pruning.registry import method
+
+NEAR = 16
+"""Counts below the one found that are looked at too where layers are given shares: their rounding
+may make the cost rise by a weight or so where one more goes."""
 
 
 def score(job: Job, problem: Problem) -> Tensor:
@@ -38,27 +43,102 @@ def select(job: Job, scores: Tensor, active: Tensor, count: int, target: int) ->
     Returns:
         True for the weights that go, shape [A].
     """
-    pattern: Any = job.spec.pattern
-    shape = layer_pattern(pattern)
-    # Groups of weights are chosen as single weights are, each with the sum of its scores.
-    members = groups_of(job.weights.layers, active, shape)
-    worth = scores if members is None else scores[members].sum(1)
-    if shape.kind == "nm":
-        assert members is not None
-        return lowest_of_each(scores, members, shape.columns - shape.keep)
-    number = job.weights.group[active if members is None else active[members[:, 0]]]
-    quotas = _quotas(job, layers_of(job), target)
-    size = shape.rows * shape.columns
-    sizes = [n // size for n in job.weights.sizes]
-    wanted = None if quotas is None else [q / size for q in quotas]
-    gone = torch.zeros(len(worth), dtype=torch.bool, device=active.device)
-    for positions, share in split(number, sizes, wanted, count // size):
-        gone[positions] = smallest(worth[positions], share)
-    if members is None:
-        return gone
-    removed = torch.zeros(len(active), dtype=torch.bool, device=active.device)
-    removed[members[gone].flatten()] = True
-    return removed
+    return Selection(job, scores, active).removed(count, target)
+
+
+class Selection:
+    """What would go of the active weights, whatever their number.
+
+    Args:
+        job: Its spec names allocation and pattern.
+        scores: Saliencies of the active weights, shape [A].
+        active: Their flat positions, ascending, shape [A].
+    """
+
+    def __init__(self, job: Job, scores: Tensor, active: Tensor) -> None:
+        pattern: Any = job.spec.pattern
+        self.job, self.scores, self.active = job, scores, active
+        self.shape = layer_pattern(pattern)
+        # Groups of weights are chosen as single weights are, each with the sum of its scores.
+        self.members = groups_of(job.weights.layers, active, self.shape)
+        members = self.members
+        self.worth = scores if members is None else scores[members].sum(1)
+        self.number = job.weights.group[active if members is None else active[members[:, 0]]]
+        self.size = self.shape.rows * self.shape.columns
+        self.sizes = [n // self.size for n in job.weights.sizes]
+        self.layers = layers_of(job)
+
+    def removed(self, count: int, target: int) -> Tensor:
+        """True for the weights that go if `count` of them do and `target` are gone then, [A]."""
+        members, worth = self.members, self.worth
+        if self.shape.kind == "nm":
+            assert members is not None
+            return lowest_of_each(self.scores, members, self.shape.columns - self.shape.keep)
+        gone = torch.zeros(len(worth), dtype=torch.bool, device=self.active.device)
+        wanted = self._wanted(target)
+        for positions, share in split(self.number, self.sizes, wanted, count // self.size):
+            gone[positions] = smallest(worth[positions], share)
+        if members is None:
+            return gone
+        removed = torch.zeros(len(self.active), dtype=torch.bool, device=self.active.device)
+        removed[members[gone].flatten()] = True
+        return removed
+
+    def kept(self, count: int, target: int) -> list[int]:
+        """How many of each layer stay then, without choosing them where shares are given."""
+        now, wanted = self._left, self._wanted(target)
+        if wanted is None:
+            first = self.number[self._order[: count // self.size]]
+            gone = torch.bincount(first, minlength=len(self.sizes)).tolist()
+        else:
+            lacks = [max(0.0, q - (n - a)) for q, n, a in zip(wanted, self.sizes, now, strict=True)]
+            gone = largest_remainder(lacks, count // self.size)
+        return [self.size * (a - k) for a, k in zip(now, gone, strict=True)]
+
+    @property
+    def shared_out(self) -> bool:
+        """Whether layers are given shares, rather than one threshold for all."""
+        return self._wanted(len(self.scores)) is not None
+
+    @cached_property
+    def _left(self) -> list[int]:
+        found: list[int] = torch.bincount(self.number, minlength=len(self.sizes)).tolist()
+        return found
+
+    @cached_property
+    def _order(self) -> Tensor:
+        """As `smallest` takes them."""
+        return self.worth.argsort(stable=True)
+
+    def _wanted(self, target: int) -> list[float] | None:
+        quotas = _quotas(self.job, self.layers, target)
+        return None if quotas is None else [q / self.size for q in quotas]
+
+
+def settled(job: Job, selection: Selection, target: int) -> tuple[int, int]:
+    """The fewest weights whose removal meets a step's part of the budget.
+
+    Args:
+        job: With a budget. Its target, under which all layers are pruned alike, is the whole way
+            from the dense network to the budget, so that a count is a part of that way.
+        selection: Of the weights that are left.
+        target: How many would be gone afterwards if layers were pruned alike.
+
+    Returns:
+        How many go now, and how many are gone in all afterwards.
+    """
+    budget = job.budget
+    assert budget is not None
+    allowed = budget.allowed(target / job.target if job.target else 1.0)
+    before = len(job.weights) - len(selection.active)
+    after = fewest(
+        lambda gone: budget.of(selection.kept(gone - before, gone)) <= allowed,
+        before,
+        len(job.weights),
+        selection.size,
+        NEAR if selection.shared_out else 0,
+    )
+    return after - before, after
 
 
 def quotas_of(job: Job, active: Tensor, count: int, target: int, layers: Layers) -> list[int]:
@@ -95,7 +175,7 @@ def _quotas(job: Job, layers: Layers, target: int) -> list[float] | None:
 def layers_of(job: Job) -> Layers:
     """The layers in scope as an allocation sees them."""
     shapes = [tuple(p.weight.shape) for p in job.weights.layers]
-    return Layers(shapes, outliers=partial(_outliers, job))
+    return Layers(shapes, outliers=cache(partial(_outliers, job)))
 
 
 def _outliers(job: Job, threshold: float) -> list[float]:

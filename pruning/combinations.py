@@ -5,13 +5,13 @@ from typing import Any
 from pruning.catalogue.criteria.obs import FULL_LIMIT, OBS
 from pruning.catalogue.curvature import EMPIRICAL, HESSIAN_LIMIT, RESTRICTED_LIMIT
 from pruning.errors import SecateurError
-from pruning.spec import NM, Spec, Unstructured
+from pruning.spec import NM, AtInitialisation, Rounds, Spec, Unstructured
 
 FIRST_ORDER = frozenset({"taylor", "snip", "grasp"})
 """Criteria that are zero where the gradient is."""
 
 
-def check_combination(spec: Spec, weights: int) -> None:
+def check_combination(spec: Spec, weights: int, *, elsewhere: bool = False) -> None:
     """Refuses what would score every weight zero.
 
     `match_dense` has its minimum, zero for every sample, at the dense weights: all gradients vanish
@@ -20,12 +20,17 @@ def check_combination(spec: Spec, weights: int) -> None:
     Args:
         spec: What is asked for.
         weights: Weights in scope.
+        elsewhere: Whether the job names an earlier checkpoint, with which a schedule
+            at_initialisation scores away from the dense weights.
 
     Raises:
         SecateurError: `spec_conflict`.
     """
     criterion: Any = spec.criterion
+    _check_stop(spec)
     if spec.objective.needs_labels:
+        return
+    if elsewhere and isinstance(spec.schedule, AtInitialisation):
         return
     if criterion.kind in FIRST_ORDER:
         raise SecateurError(
@@ -49,6 +54,20 @@ def check_combination(spec: Spec, weights: int) -> None:
             where=f"spec.criterion.{field}",
             hint="Use the Gauss-Newton matrix: obs with inverse: full (curvature: ggn), kfac or "
             "ekfac, or obd with curvature: ggn_diagonal.",
+        )
+
+
+def _check_stop(spec: Spec) -> None:
+    """Refuses to stop rounds by a metric that has no meaning for the objective."""
+    stop = spec.schedule.stop if isinstance(spec.schedule, Rounds) else None
+    if stop is not None and stop.metric not in spec.objective.measured:
+        raise SecateurError(
+            "spec_conflict",
+            f"The rounds are to stop by {stop.metric}, which has no meaning for the objective "
+            f"{spec.objective.loss}.",
+            where="spec.schedule.stop.metric",
+            hint="accuracy is of class labels, agreement and cosine of objective match_dense; "
+            "leave stop out for others.",
         )
 
 

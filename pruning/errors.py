@@ -38,6 +38,7 @@ CODES: dict[str, tuple[int, str]] = {
     "spec_conflict": (422, "Two parts of the spec exclude each other"),
     "not_available": (422, "Named in the design, not built yet"),
     "labels_missing": (422, "The method needs labels that the data lack"),
+    "rewind_invalid": (422, "The earlier checkpoint does not fit"),
     "scope_empty": (422, "Nothing left to prune"),
     "target_unreachable": (422, "The target can't be met"),
     "curvature_too_large": (422, "The curvature asked for is too large"),
@@ -65,6 +66,7 @@ CODES: dict[str, tuple[int, str]] = {
     "target_invalid": (422, "The labels do not fit the model's output"),
     # running
     "factorization_failed": (422, "The curvature matrix can't be factorised"),
+    "mask_not_kept": (500, "A removed weight did not stay zero"),
     "gate_missed": (422, "The result misses a gate"),
     "loss_non_finite": (422, "The loss is not finite"),
     "verification_failed": (500, "The written file does not match the pruned network"),

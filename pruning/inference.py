@@ -1,6 +1,8 @@
-"""Outputs of a model as its users get them: ONNX files in onnxruntime, other formats in torch."""
+"""A model as its users run it: ONNX files in onnxruntime, other formats in torch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -13,68 +15,103 @@ from pruning.formats.contract import Imported
 from pruning.formats.onnx import ImportedModel, inference_copy
 from pruning.samples import Place, adapt, by_samples
 
-_BATCH = 512
+BATCH = 512
+"""Samples a batch, where the file does not fix it."""
 
 
-def engine(model: Imported) -> str:
-    """What `outputs` runs the model in."""
-    return "onnxruntime" if isinstance(model, ImportedModel) else "torch"
-
-
-def outputs(model: Imported, data: ArrayData, threads: int) -> Iterator[np.ndarray]:
-    """The first output for all samples, a batch at a time.
+class Engine:
+    """One model, ready to run on the CPU.
 
     Args:
         model: As read from its file.
-        data: Its inputs.
-        threads: Threads of one onnxruntime operation.
-
-    Raises:
-        Exception: Whatever onnxruntime raises for a model that it can't run.
+        threads: Threads of one operation in onnxruntime; torch has its own setting.
     """
-    with torch.no_grad(), by_samples(model.module):
-        place = adapt(model.module, data, model.facts.batch)
-        if isinstance(model, ImportedModel):
-            yield from _in_onnxruntime(model, data, threads, place)
-            return
-        for batch, _ in data.batches(_BATCH):
-            yield first_output(model.module(*batch)).numpy()
 
+    def __init__(self, model: Imported, threads: int) -> None:
+        self.model, self.threads = model, threads
 
-def _session(model: ImportedModel, threads: int) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    options.log_severity_level = 4
-    graph: bytes | str = str(model.source)
-    if any(map(_in_training_mode, model.proto.graph.node)):
-        # As it stands, the file would drop numbers at random.
-        graph = inference_copy(model.proto).SerializeToString()
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    @property
+    def name(self) -> str:
+        """What runs it."""
+        return "onnxruntime" if isinstance(self.model, ImportedModel) else "torch"
+
+    @property
+    def batch(self) -> int | None:
+        """The only batch size that it runs at; None for any."""
+        model = self.model
+        return _declared_batch(model) if isinstance(model, ImportedModel) else model.facts.batch
+
+    def outputs(self, data: ArrayData) -> Iterator[np.ndarray]:
+        """The first output for all samples, a batch at a time.
+
+        Raises:
+            Exception: Whatever onnxruntime raises for a model that it can't run.
+        """
+        model = self.model
+        with torch.no_grad(), by_samples(model.module):
+            place = adapt(model.module, data, model.facts.batch)
+            if isinstance(model, ImportedModel):
+                yield from self._in_onnxruntime(data, place)
+                return
+            for batch, _ in data.batches(BATCH):
+                yield first_output(model.module(*batch)).numpy()
+
+    def one(self, data: ArrayData) -> Callable[[], Any]:
+        """A run of one batch of the smallest size that the file takes, its inputs ready.
+
+        Raises:
+            Exception: Whatever onnxruntime raises for a model that it can't load.
+        """
+        size = self.batch or 1
+        some = data.select(slice(0, size))
+        parts = {name: _filled(part.numpy(), size) for name, part in some.inputs.items()}
+        if isinstance(self.model, ImportedModel):
+            session, feed = self._session, self._feed(parts)
+            return lambda: session.run(None, feed)
+        module = self.model.module
+        tensors = tuple(torch.from_numpy(part) for part in parts.values())
+
+        def run() -> Any:
+            with torch.inference_mode():
+                return module(*tensors)
+
+        return run
+
+    @cached_property
+    def _session(self) -> ort.InferenceSession:
+        assert isinstance(self.model, ImportedModel)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.use_deterministic_compute = True
+        options.log_severity_level = 4
+        graph: bytes | str = str(self.model.source)
+        if any(map(_in_training_mode, self.model.proto.graph.node)):
+            # As it stands, the file would drop numbers at random.
+            graph = inference_copy(self.model.proto).SerializeToString()
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def _feed(self, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        types = {fact.name: fact.dtype for fact in self.model.facts.inputs}
+        return {name: part.astype(types[name]) for name, part in parts.items()}
+
+    def _in_onnxruntime(self, data: ArrayData, place: Place) -> Iterator[np.ndarray]:
+        output = self._session.get_outputs()[place.output].name
+        fixed = self.batch
+        for batch, _ in data.batches(fixed or BATCH):
+            count = len(batch[0])
+            parts = {
+                name: _filled(part.numpy(), fixed or count)
+                for name, part in zip(data.inputs, batch, strict=True)
+            }
+            found = np.moveaxis(self._session.run([output], self._feed(parts))[0], place.axis, 0)
+            yield found[:count] if fixed else found
 
 
 def _in_training_mode(node: NodeProto) -> bool:
     if node.op_type == "Dropout":
         return len(node.input) > 2
     return any(a.name == "training_mode" and a.i for a in node.attribute)
-
-
-def _in_onnxruntime(
-    model: ImportedModel, data: ArrayData, threads: int, place: Place
-) -> Iterator[np.ndarray]:
-    session = _session(model, threads)
-    output = session.get_outputs()[place.output].name
-    types = {fact.name: fact.dtype for fact in model.facts.inputs}
-    fixed = _declared_batch(model)
-    for batch, _ in data.batches(fixed or _BATCH):
-        count = len(batch[0])
-        feed = {
-            name: _filled(part.numpy(), fixed or count).astype(types[name])
-            for name, part in zip(data.inputs, batch, strict=True)
-        }
-        found = np.moveaxis(session.run([output], feed)[0], place.axis, 0)
-        yield found[:count] if fixed else found
 
 
 def _declared_batch(model: Imported) -> int | None:

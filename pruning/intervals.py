@@ -1,12 +1,9 @@
 """Confidence intervals of means over samples, and of differences by pairs."""
 
-from statistics import NormalDist
-
 from torch import Tensor
 
+from pruning.chance import LEVEL, quantile
 from pruning.report.study import Drop
-
-LEVEL = 0.95
 
 
 def of_mean(values: Tensor) -> tuple[float, float]:
@@ -15,7 +12,7 @@ def of_mean(values: Tensor) -> tuple[float, float]:
     Args:
         values: Of each sample, shape [N], float64.
     """
-    n, mean, z = len(values), float(values.mean()), _z(LEVEL, 1)
+    n, mean, z = len(values), float(values.mean()), quantile()
     if _binary(values):
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5
@@ -40,7 +37,7 @@ def drop(dense: Tensor, final: Tensor, simultaneous: int = 1) -> Drop:
     if _binary(dense) and _binary(final):
         n, squares = n + 2, squares + 1.0
     variance = max(0.0, squares / n - (total / n) ** 2)
-    half, value = _z(LEVEL, simultaneous) * (variance / n) ** 0.5, float(gap.mean())
+    half, value = quantile(simultaneous) * (variance / n) ** 0.5, float(gap.mean())
     return Drop(
         value=value,
         low=min(value, total / n - half),
@@ -49,10 +46,6 @@ def drop(dense: Tensor, final: Tensor, simultaneous: int = 1) -> Drop:
         simultaneous=simultaneous,
         samples=len(gap),
     )
-
-
-def _z(level: float, simultaneous: int) -> float:
-    return NormalDist().inv_cdf(1.0 - (1.0 - level) / (2.0 * simultaneous))
 
 
 def _binary(values: Tensor) -> bool:

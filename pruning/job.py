@@ -1,13 +1,16 @@
 """One pruning job: what stays the same throughout (`Job`), and what its steps change (`State`)."""
 
+from collections.abc import Callable, Hashable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from pruning.budget import Budget
+from pruning.budget.of_job import budget_of
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.curvature.losses import Loss, loss_of
@@ -16,20 +19,26 @@ from pruning.data.batches import ArrayData, Data, as_arrays
 from pruning.dense_targets import with_dense_targets
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
+from pruning.known import digest, known
 from pruning.layers import FlatWeights, Prunable, find_prunable, prunable_layers
 from pruning.layerwise.usable import usable
 from pruning.layerwise.walk import Options
 from pruning.layerwise.weights import layer_weights
 from pruning.metrics import Evaluation
+from pruning.plan import check_patterns
 from pruning.progress import Narrator
 from pruning.recovery.masking import Masking
 from pruning.report.schema import DampingTrial, LayerOutput, ReportWarning, Round
 from pruning.report.study import Stopped
 from pruning.report.trust import Check, Trust
+from pruning.rewind import check_tensors
 from pruning.samples import adapt
-from pruning.schedule.step import Step, planned_steps, removal_target
+from pruning.schedule.earlier import check_use
+from pruning.schedule.step import Step, planned_steps, removal_target, scorings
 from pruning.solvers.damping import HELD_OUT
 from pruning.spec import Spec, Unstructured, parse_spec
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,8 @@ class Job:
     """What is pruned, how, on which data. `module` is changed in place by the steps.
 
     `general`: weights whose curvature had to take the general path; see `Network`. `digest`: of the
-    dense network and the data, empty where no checkpoints are kept.
+    dense network and the data, empty where no checkpoints are kept. `predicts`: whether the cost of
+    each step is foretold, as a report tells it; a run that is only measured goes without.
     """
 
     module: nn.Module
@@ -76,6 +86,7 @@ class Job:
     warnings: list[ReportWarning] = field(default_factory=list)
     general: set[str] = field(default_factory=set)
     digest: str = ""
+    predicts: bool = True
 
     @property
     def device(self) -> torch.device:
@@ -92,9 +103,16 @@ class Job:
         """The metrics that have a meaning for this objective."""
         return self.spec.objective.measured
 
-    @property
+    @cached_property
+    def budget(self) -> Budget | None:
+        """What may remain where the target is bytes or flops."""
+        return budget_of(self)
+
+    @cached_property
     def target(self) -> int:
-        """Weights to be removed in all."""
+        """Weights to be removed in all; for bytes and flops as if layers were pruned alike."""
+        if self.budget is not None:
+            return self.budget.uniform(self.spec.pattern.unit)
         return removal_target(self.spec, len(self.weights))
 
     @cached_property
@@ -106,7 +124,11 @@ class Job:
     @cached_property
     def held_out(self) -> tuple[ArrayData, ArrayData]:
         """The calibration data as (the rest, the share on which dampings are compared)."""
-        return self.data.calibration.split(HELD_OUT, self.spec.seed)
+        calibration, seed = self.data.calibration, self.spec.seed
+        return known(
+            self.dense.known, "held_out", calibration, seed,
+            lambda: calibration.split(HELD_OUT, seed),
+        )  # fmt: skip
 
     def network(self) -> Network:
         """The module as a function of its weights in scope."""
@@ -117,6 +139,22 @@ class Job:
             lambda done, total: narrator.progress(done, total, "samples"),
             self.general,
         )
+
+    def shared(self, what: str, key: Hashable, make: Callable[[], T]) -> T:
+        """What is made from the module's present weights and the calibration data.
+
+        Where the job has several runs, the first makes it and the others, which begin at the same
+        weights, take it over.
+
+        Args:
+            what: Its kind; one of each is kept.
+            key: What else it depends on.
+            make: Makes it.
+        """
+        if not self.dense.tensors:
+            return make()
+        key = (digest(self.module), key)
+        return known(self.dense.known, what, self.data.calibration, key, make)
 
     def warn(self, code: str, message: str, where: str | None = None) -> None:
         """Tell the report and whoever listens."""
@@ -143,7 +181,8 @@ class State:
     """How far a run is. Everything here goes into a checkpoint.
 
     `each` holds the metrics of every evaluation sample [N] as `<stage>.<metric>`, for the stages
-    dense, pruned and recovered.
+    dense, pruned and recovered. `begun` is the calibration loss at the weights from which the first
+    step starts, where these are not the dense ones.
     """
 
     dense: Evaluation
@@ -157,6 +196,7 @@ class State:
     recovered_metrics: dict[str, float] | None = None
     each: dict[str, Tensor] = field(default_factory=dict)
     stopped: Stopped | None = None
+    begun: float | None = None
     trust: Trust | None = None
     trust_checks: list[Check] = field(default_factory=list)
     layer_outputs: list[LayerOutput] = field(default_factory=list)
@@ -167,7 +207,7 @@ class State:
     def loss(self) -> float:
         """Calibration loss of the network as it is."""
         if not self.rounds:
-            return self.dense.loss
+            return self.dense.loss if self.begun is None else self.begun
         last = self.rounds[-1]
         value = last.loss_pruned if last.loss_recovered is None else last.loss_recovered
         assert value is not None
@@ -193,6 +233,7 @@ def prepare(
             `weights_non_finite`, `labels_missing`, `target_invalid`.
     """
     spec = spec if isinstance(spec, Spec) else parse_spec(spec)
+    check_use(spec, rewind_to is not None)
     if not isinstance(data, Data):
         data = Data.from_calibration(
             as_arrays(data, labelled=spec.objective.needs_labels), spec.seed
@@ -205,6 +246,8 @@ def prepare(
     heads = None if facts is None else {f.name for f in facts.layers if f.is_output}
     layers = _layers(module, spec)
     scope = find_prunable(module, spec.scope, heads, layers)
+    named = [p.layer if p.param == "weight" else p.name for p in scope]
+    check_patterns(tuple(spec.gates.layer_sparsity), named, "spec.gates.layer_sparsity")
     refused: list[SecateurError] = []
     if isinstance(spec.compensation, Layerwise):
         scope, refused = usable(module, scope, data.calibration, batch or Options.batch)
@@ -213,9 +256,11 @@ def prepare(
     weights = job.weights
     for error in refused:
         job.warn("layer_left_out", f"Left out of the scope: {error.message}", error.where)
-    check_combination(spec, len(weights))
+    if rewind_to is not None:
+        check_tensors(module, rewind_to)
+    check_combination(spec, len(weights), elsewhere=rewind_to is not None)
     check_pattern(spec, [(p.layer, tuple(p.weight.shape), p.groups) for p in weights.layers])
-    check_sizes(spec, {p.layer: p.weight.numel() for p in weights.layers}, len(job.steps))
+    check_sizes(spec, {p.layer: p.weight.numel() for p in weights.layers}, scorings(job.steps))
     for layer in weights.layers:
         if not bool(torch.isfinite(layer.weight).all()):
             raise SecateurError(

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pruning import chance
+from pruning.budget.planned import planned_budget
 from pruning.catalogue.about import Size
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.catalogue.criteria.obs import BLOCK_LIMIT, OBS, Inverse
@@ -18,13 +20,18 @@ from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts
 from pruning.match import match, match_classes
 from pruning.report.schema import ReportWarning, Substitution
-from pruning.schedule.step import planned_steps, removal_target
+from pruning.schedule.earlier import check_facts, check_use
+from pruning.schedule.step import planned_steps, removal_target, scorings
+from pruning.search import check_drop
 from pruning.spec import FineTune, Scope, Spec, Unstructured
 
 ROLES = ("calibration", "training", "evaluation")
 
 HELD_OUT_SHARE = 0.2
 """Share of the calibration data kept for evaluation where no evaluation data are given."""
+
+CHANGED, LEAST_CHANGED = 3.0, 0.03
+"""Answers that are guessed to change either way, in units of the allowed drop, and at least."""
 
 MIN_SAMPLES = 2
 """Fewest samples of any role."""
@@ -50,7 +57,9 @@ class Plan(BaseModel):
     """What will happen.
 
     `inverse` is the inverse that criterion obs will use, None for the other criteria. `layers`
-    are the names in scope; `remove` of their `weights_in_scope` weights will be zero.
+    are the names in scope; `remove` of their `weights_in_scope` weights will be zero, at most so
+    many where the target is a drop, about so many where it is bytes or flops. `runs` of the
+    schedule from the dense network are made at most: probes of a search, points of a curve.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -60,6 +69,7 @@ class Plan(BaseModel):
     remove: int
     inverse: Inverse | None
     cost: PlanCost
+    runs: int = 1
     evaluation: Literal["given", "held_out"]
     calibration_samples: int
     evaluation_samples: int
@@ -76,8 +86,15 @@ def held_out_count(samples: int) -> int:
     return max(1, math.floor(HELD_OUT_SHARE * samples + 0.5))
 
 
-def check_patterns(patterns: tuple[str, ...], names: list[str]) -> None:
-    """Refuses a pattern of `scope.exclude` that matches no layer, which is a typing error.
+def check_patterns(
+    patterns: tuple[str, ...], names: list[str], where: str = "spec.scope.exclude"
+) -> None:
+    """Refuses a pattern that matches no layer, which is a typing error.
+
+    Args:
+        patterns: Shell patterns.
+        names: Of the prunable layers.
+        where: The field that holds the patterns.
 
     Raises:
         SecateurError: `spec_invalid`.
@@ -88,7 +105,7 @@ def check_patterns(patterns: tuple[str, ...], names: list[str]) -> None:
             raise SecateurError(
                 "spec_invalid",
                 f"The pattern {pattern!r} matches none of the {len(names)} prunable layers.",
-                where="spec.scope.exclude",
+                where=where,
                 hint=f"The layers are: {shown}.",
             )
 
@@ -143,25 +160,37 @@ def layers_in_scope(layers: list[LayerFact], scope: Scope) -> list[LayerFact]:
     return kept
 
 
-def plan(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) -> Plan:
+def plan(
+    spec: Spec,
+    model: ModelFacts,
+    data: dict[str, DatasetFacts],
+    rewind_to: ModelFacts | None = None,
+) -> Plan:
     """Checks a spec against a model's and its data's facts, and says what will happen.
 
     Args:
         spec: What is asked for.
         model: Facts of the model.
         data: Facts of the data by role; `calibration` is needed.
+        rewind_to: Facts of the earlier checkpoint that the job names.
 
     Raises:
         SecateurError: The job can't run as asked; `where` names the field or array.
     """
+    check_use(spec, rewind_to is not None)
+    if rewind_to is not None:
+        check_facts(model, rewind_to)
     layers = layers_in_scope(reachable(spec, model.layers), spec.scope)
+    bounded = tuple(spec.gates.layer_sparsity)
+    check_patterns(bounded, [layer.name for layer in layers], "spec.gates.layer_sparsity")
     _check_data(spec, model, data)
     weights = sum(layer.parameters for layer in layers)
     unit = spec.pattern.unit
-    remove = removal_target(spec, weights)
-    steps = len(planned_steps(spec.schedule, weights, remove, unit))
+    budget = planned_budget(spec, layers, model)
+    remove = removal_target(spec, weights) if budget is None else budget.uniform(unit)
+    steps = scorings(planned_steps(spec.schedule, weights, remove, unit))
     check_pattern(spec, [(layer.name, tuple(layer.shape), layer.groups) for layer in layers])
-    check_combination(spec, weights)
+    check_combination(spec, weights, elsewhere=rewind_to is not None)
     check_sizes(spec, {layer.name: layer.parameters for layer in layers}, steps)
     inverse = _inverse(spec, weights)
     given = "evaluation" in data
@@ -184,10 +213,13 @@ def plan(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) -> Plan:
         remove=remove,
         inverse=inverse,
         cost=_cost(spec, size, steps),
+        runs=_runs(spec),
         evaluation="given" if given else "held_out",
         calibration_samples=total - held,
         evaluation_samples=data["evaluation"].samples if given else held,
     )
+    if spec.target.max_drop is not None:
+        check_drop(spec.target.max_drop, spec.objective.measured, planned.evaluation_samples)
     _annotate(planned, spec)
     return planned
 
@@ -255,8 +287,38 @@ def _outputs(model: ModelFacts) -> int:
 def _cost(spec: Spec, size: Size, steps: int) -> PlanCost:
     methods: list[Any] = [spec.criterion, spec.compensation]
     parts = [method.price(size) for method in methods]
+    runs = _runs(spec)
+    # What the runs share from their first step is held while another step makes its own.
+    held = 2 if runs > 1 and steps > 1 else 1
     return PlanCost(
-        bytes=max(part.bytes for part in parts), flops=steps * sum(part.flops for part in parts)
+        bytes=held * max(part.bytes for part in parts),
+        flops=runs * steps * sum(part.flops for part in parts),
+    )
+
+
+def _runs(spec: Spec) -> int:
+    asked = spec.target.max_drop
+    return (1 if asked is None else asked.probes) + len(spec.curve.points)
+
+
+def _annotate_drop(planned: Plan, spec: Spec) -> None:
+    """Warns where the evaluation data are too few to tell the allowed drop from chance."""
+    asked, samples = spec.target.max_drop, planned.evaluation_samples
+    if asked is None or asked.metric == "cosine" or not asked.drop:
+        return
+    changed = max(CHANGED * asked.drop, LEAST_CHANGED)
+    half = chance.half_width(samples, changed, asked.probes)
+    if half <= asked.drop:
+        return
+    enough = chance.samples_for(asked.drop, changed, asked.probes)
+    planned.warnings.append(
+        ReportWarning(
+            code="few_samples_for_drop",
+            message=f"A drop of {asked.metric} measured on {samples:,} evaluation samples is "
+            f"uncertain by about {half:.3f} to either side, if {changed:.0%} of the answers "
+            f"change, and {asked.drop:g} is allowed: about {enough:,} samples would tell.",
+            where="data.evaluation",
+        )
     )
 
 
@@ -278,6 +340,7 @@ def _annotate(planned: Plan, spec: Spec) -> None:
             f"calibration data: one sample is {1 / planned.evaluation_samples:.1%}.",
             "data.evaluation",
         )
+    _annotate_drop(planned, spec)
     criterion: Any = spec.criterion
     if isinstance(criterion, OBS) and criterion.inverse == "auto" and planned.inverse:
         planned.substitutions.append(

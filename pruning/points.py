@@ -2,8 +2,10 @@
 
 from typing import Literal, cast
 
-from pruning import intervals
+from pruning.budget import Budget
+from pruning.budget.of_job import counting, multiply_adds_known
 from pruning.job import Job, State
+from pruning.probing import drop_of
 from pruning.report.study import Drop, Point
 from pruning.runs import Run
 from pruning.spec import Spec
@@ -17,33 +19,49 @@ def looks(spec: Spec) -> int:
 
 def drops(state: State, metrics: tuple[str, ...], simultaneous: int) -> dict[str, Drop]:
     """How far each metric fell from the dense to the final network, by pairs."""
-    final = "pruned" if state.recovered_metrics is None else "recovered"
-    return {
-        name: intervals.drop(
-            state.each[f"dense.{name}"], state.each[f"{final}.{name}"], simultaneous
-        )
-        for name in metrics
-    }
+    return {name: drop_of(state, name, simultaneous) for name in metrics}
 
 
 def curve(job: Job, done: Study) -> list[Point]:
     """Every run, by sparsity; the delivered one among them."""
     others = [run for run in done.points if run[1].label != done.answer.label]
-    found = [_point(job, done, "target", done.answer)]
-    found += [_point(job, done, source, run) for source, run in others]
+    count = _Counting(job, many=bool(others))
+    found = [_point(job, done, "target", done.answer, count)]
+    found += [_point(job, done, source, run, count) for source, run in others]
     return sorted(found, key=lambda point: (point.sparsity, not point.delivered))
 
 
-def _point(job: Job, done: Study, source: str, run: Run) -> Point:
+class _Counting:
+    """What is left of a network, counted in bytes and multiply-adds.
+
+    A pass through the network is made for the latter only where the job has several points.
+    """
+
+    def __init__(self, job: Job, *, many: bool) -> None:
+        self.weights = job.weights
+        self.bytes = counting(job, "bytes")
+        self.flops: Budget | None = None
+        if many or job.spec.target.flops is not None or multiply_adds_known(job):
+            self.flops = counting(job, "flops")
+
+    def kept(self, run: Run) -> list[int]:
+        """Weights of each layer that are left."""
+        return [int(part.sum()) for part in self.weights.split(run.state.kept)]
+
+
+def _point(job: Job, done: Study, source: str, run: Run, count: _Counting) -> Point:
     state = run.state
     final = state.pruned_metrics if state.recovered_metrics is None else state.recovered_metrics
     probes = {r.label for s, r in done.points if s == "probe"}
+    kept = count.kept(run)
     return Point(
         sparsity=run.sparsity,
         removed=run.removed,
         loss=state.loss,
         metrics=dict(final),
         drops=drops(state, job.metrics, looks(job.spec)),
+        bytes=int(count.bytes.of(kept)),
+        multiply_adds=None if count.flops is None else round(count.flops.of(kept)),
         source=cast(Literal["target", "probe", "curve"], source),
         allowed=run.label in done.accepted if run.label in probes else None,
         delivered=run.label == done.answer.label,

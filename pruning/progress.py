@@ -32,6 +32,7 @@ class Narrator:
         self._phase: Phase | None = None
         self._since = time.monotonic()
         self._sent = -INTERVAL
+        self._about = ""
         self.timings: dict[str, float] = {}
 
     def phase(self, phase: Phase | None) -> None:
@@ -58,12 +59,25 @@ class Narrator:
             spent = self.timings.get(key, 0.0) + time.monotonic() - since
             self.timings[key] = round(spent, 6)
 
+    @contextmanager
+    def about(self, message: str, done: float, total: float) -> Iterator[None]:
+        """Several runs: says which one begins, and puts it in front of what is said of it."""
+        self._about = f"{message}; "
+        if self._phase is not None:
+            self._sent = time.monotonic()
+            self._emit(ProgressEvent(phase=self._phase, done=done, total=total, message=message))
+        try:
+            yield
+        finally:
+            self._about = ""
+
     def progress(self, done: float, total: float, message: str = "") -> None:
         """`done` of `total` units of the running phase; dropped if the last one was just sent."""
         now = time.monotonic()
         if self._phase is None or now - self._sent < INTERVAL:
             return
         self._sent = now
+        message = f"{self._about}{message}"
         self._emit(ProgressEvent(phase=self._phase, done=done, total=total, message=message))
 
     def metric(self, name: str, stage: str, value: float) -> None:

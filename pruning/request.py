@@ -8,13 +8,30 @@ from pruning.formats.limits import Limits
 from pruning.report.schema import ArtifactEntry
 
 Role = Literal["calibration", "training", "evaluation"]
-JobKind = Literal["prune", "check_model", "check_dataset"]
+JobKind = Literal["prune", "verify", "check_model", "check_dataset"]
 
 CHECKPOINTS = "checkpoints"
 """Sub-folder of the job folder: what the loop writes and resumes from."""
 
 OUT = "out"
 """Sub-folder of the job folder with the artifacts; it exists only once all of them are complete."""
+
+DRAFT = "draft"
+"""Sub-folder of the job folder with what `prune` hands to `verify` beside the artifacts."""
+
+DRAFT_REPORT, REFERENCE = "report.json", "reference.safetensors"
+"""The files in it: the report so far; the masks, and the outputs of the network in memory."""
+
+BESIDE = ("masks", "sparse", "point")
+"""Formats of the artifacts that are not the pruned model itself."""
+
+
+def output_path(name: str, form: str) -> str:
+    """Where a request of the kind `verify` has an artifact, relative to the job folder.
+
+    The model's files lie by themselves, so that they are read as an upload is.
+    """
+    return f"outputs/{'beside' if form in BESIDE else 'model'}/{name}"
 
 
 class _Record(BaseModel):
@@ -34,14 +51,21 @@ class FileRef(_Record):
 class RunRequest(_Record):
     """One attempt.
 
-    `prune` needs `model` and `data.calibration`; `check_model` needs `model`; `check_dataset`
+    `prune` needs `model` and `data.calibration`, and so does `verify`, which also needs the
+    `outputs` of a `prune` and its folder `draft`; `check_model` needs `model`; `check_dataset`
     needs one file under `data`, whatever its role.
     """
 
     kind: JobKind = "prune"
     model: FileRef | None = None
+    rewind_to: FileRef | None = Field(
+        default=None, description="An earlier checkpoint of the model, for schedules that take one."
+    )
     data: dict[Role, FileRef] = {}
     spec: dict[str, Any] = {}
+    outputs: dict[str, FileRef] = Field(
+        default={}, description="The files to verify by their names, at `output_path`."
+    )
     limits: Limits = Limits()
     threads: int = Field(
         default=1, ge=1, description="Threads of one torch or onnxruntime operation."
@@ -52,8 +76,10 @@ class RunRequest(_Record):
     def _inputs_fit_kind(self) -> Self:
         if self.kind != "check_dataset" and self.model is None:
             raise ValueError(f"{self.kind} needs model")
-        if self.kind == "prune" and "calibration" not in self.data:
-            raise ValueError("prune needs data.calibration")
+        if self.kind in ("prune", "verify") and "calibration" not in self.data:
+            raise ValueError(f"{self.kind} needs data.calibration")
+        if (self.kind == "verify") != bool(self.outputs):
+            raise ValueError("verify, and nothing else, needs outputs")
         if self.kind == "check_dataset" and len(self.data) != 1:
             raise ValueError("check_dataset needs one file under data")
         return self
@@ -71,8 +97,9 @@ class Rejection(_Record):
 class RunResult(_Record):
     """What an attempt hands back.
 
-    `facts` is set by the check kinds. A `prune` sets `artifacts` (files in `out/`, the reports
-    included), `summary` (a few numbers for lists) and, where a gate was missed, `rejected`.
+    `facts` is set by the check kinds. A `prune` sets `artifacts` (files in `out/` that nobody has
+    verified). A `verify` sets `artifacts` (the reports, in its own `out/`), `summary` (a few
+    numbers for lists) and, where a gate was missed, `rejected`.
     """
 
     facts: dict[str, Any] | None = None

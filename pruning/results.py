@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pruning import intervals
+from pruning import gates, intervals
 from pruning.data.batches import ArrayData
 from pruning.job import Job, State
 from pruning.points import curve, drops, looks
@@ -30,6 +30,7 @@ from pruning.report.schema import (
     Sparsity,
     Substitution,
 )
+from pruning.stopping import CODE, WHERE, words
 from pruning.study import Study
 
 # The report's name of each curvature module.
@@ -41,6 +42,7 @@ def make_report(job: Job, done: Study) -> Report:
     state = done.answer.state
     total = len(job.weights)
     removed = total - int(state.kept.sum())
+    layers = _layers(job, state)
     return Report(
         model=_model(job),
         data=_data(job),
@@ -52,7 +54,7 @@ def make_report(job: Job, done: Study) -> Report:
             removed=removed,
             total=total,
         ),
-        layers=_layers(job, state),
+        layers=layers,
         loss=_loss(job, state),
         metrics=_metrics(job, state),
         rounds=state.rounds,
@@ -66,11 +68,13 @@ def make_report(job: Job, done: Study) -> Report:
         substitutions=_substitutions(job, state),
         warnings=[
             *job.warnings,
+            *_stopped(state),
             *_without_curvature(state),
             *_not_predicted(state),
             *_notes(state),
+            *_gates_of_files(job),
         ],
-        checks=[*_gates(job, state), *state.trust_checks],
+        checks=[*_gates(job, state, layers), *state.trust_checks],
         trust=state.trust,
         timings=dict(job.narrator.timings),
         environment=_environment(job),
@@ -141,8 +145,13 @@ def _layers(job: Job, state: State) -> list[LayerReport]:
 
 
 def _notes(state: State) -> list[ReportWarning]:
-    """What the walk from layer to layer had to do otherwise than planned."""
-    return [ReportWarning(code="layerwise_note", message=note) for note in state.notes]
+    """What the walk from layer to layer had to do otherwise than planned, and how recovery ended."""
+    return [
+        ReportWarning(
+            code="recovery_note" if note.startswith("Recovery") else "layerwise_note", message=note
+        )
+        for note in state.notes
+    ]
 
 
 def _loss(job: Job, state: State) -> Loss:
@@ -150,14 +159,14 @@ def _loss(job: Job, state: State) -> Loss:
 
     Without recovery in between, the measured sum is the pruned loss minus the dense loss.
     """
-    last = state.rounds[-1]
+    last = state.rounds[-1] if state.rounds else None
     # Losses before and after alternate in sign, so that fsum rounds once.
     ends = [r.loss_pruned for r in state.rounds] + [-(r.loss_before or 0.0) for r in state.rounds]
     own = [r.criterion_predicted_increase for r in state.rounds]
     return Loss(
         dense=state.dense.loss,
-        pruned=last.loss_pruned,
-        recovered=last.loss_recovered,
+        pruned=state.dense.loss if last is None else last.loss_pruned,
+        recovered=None if last is None else last.loss_recovered,
         predicted_increase=_sum([r.predicted_increase for r in state.rounds]),
         measured_increase=_sum(ends),
         criterion_predicted_increase=_sum(own),
@@ -198,7 +207,7 @@ def _curvature(job: Job, state: State) -> Curvature:
         weights=len(job.weights),
         samples=request.samples(job.data.calibration.samples),
         block=request.parameters.get("block"),
-        damping=state.rounds[-1].damping,
+        damping=state.rounds[-1].damping if state.rounds else None,
         general_path=state.general,
     )
 
@@ -238,6 +247,12 @@ def _substitutions(job: Job, state: State) -> list[Substitution]:
     return made
 
 
+def _stopped(state: State) -> list[ReportWarning]:
+    if state.stopped is None:
+        return []
+    return [ReportWarning(code=CODE, message=words(state.stopped), where=WHERE)]
+
+
 def _without_curvature(state: State) -> list[ReportWarning]:
     """One warning for all steps in which weights without curvature were left; the first is told."""
     steps = [r for r in state.rounds if r.without_curvature]
@@ -264,36 +279,25 @@ def _not_predicted(state: State) -> list[ReportWarning]:
     return [ReportWarning(code="not_predicted", message=message, where="loss")]
 
 
-def _gates(job: Job, state: State) -> list[Check]:
+def _gates(job: Job, state: State, layers: list[LayerReport]) -> list[Check]:
+    """The gates that need no file."""
     final = state.pruned_metrics if state.recovered_metrics is None else state.recovered_metrics
-    checks = []
-    for name, allowed in job.spec.gates.max_drop.items():
-        if name not in final:
-            checks.append(
-                Check(
-                    name=f"max_drop.{name}",
-                    group="gate",
-                    status="fail",
-                    threshold=allowed,
-                    message=f"{name} has no meaning for loss {job.spec.objective.loss}.",
-                )
-            )
-            continue
-        drop = state.dense_metrics[name] - final[name]
-        # A drop of exactly the allowed size passes, whatever the subtraction rounds to.
-        passed = drop <= allowed + 1e-12
-        checks.append(
-            Check(
-                name=f"max_drop.{name}",
-                group="gate",
-                status="pass" if passed else "fail",
-                value=drop,
-                threshold=allowed,
-                message=f"{name} went from {state.dense_metrics[name]:.4f} to {final[name]:.4f}; "
-                f"a drop of {allowed:g} was allowed.",
-            )
-        )
-    return checks
+    return [
+        *gates.drops(job.spec, state.dense_metrics, final),
+        *gates.layer_sparsity(job.spec, layers),
+    ]
+
+
+def _gates_of_files(job: Job) -> list[ReportWarning]:
+    """A module in memory has no files, so that nothing can be held to the gates on them."""
+    asked = [name for name in ("max_bytes", "latency") if getattr(job.spec.gates, name)]
+    if job.facts is not None or not asked:
+        return []
+    message = (
+        f"gates.{' and gates.'.join(asked)} hold files to a limit, and a module in memory has "
+        "none: they were not checked."
+    )
+    return [ReportWarning(code="gate_not_checked", message=message, where="spec.gates")]
 
 
 def _environment(job: Job) -> Environment:

@@ -11,10 +11,14 @@ from typing import Any
 
 import torch
 
+from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.checkpoint import Checkpoints, digest_of
 from pruning.job import Job, State
+from pruning.recovery.teacher import taught
+from pruning.rewind import rewind
 from pruning.spec import Comparison, Curve, Spec, Target, Trust
 from pruning.step import recover, remove, start
+from pruning.stopping import Stopping
 
 QUIET = Trust(checks=False, bootstrap=0, ladder=False)
 
@@ -50,7 +54,7 @@ class Runs:
     def __init__(self, job: Job, folder: Path | None, *, several: bool) -> None:
         self.job, self.folder, self.several = job, folder, several
         self.memory: dict[str, Any] | None = {} if several else None
-        if several:
+        if several or taught(job):
             job.keep_dense()
         if folder is not None and not job.digest:
             job.digest = digest_of(job)
@@ -79,29 +83,76 @@ class Runs:
             job: In place of the job, where the data differ.
         """
         alone = spec.model_copy(update={"curve": Curve(), "comparison": Comparison(criteria=())})
-        return self._run(label, replace(job or self.job, spec=alone))
+        run = self._run(label, replace(job or self.job, spec=alone))
+        # Several runs are held at once; saliencies are twice the size of a float32 network each.
+        run.state.kept = run.state.kept.cpu()
+        run.state.saliency = run.state.saliency.new_empty(0)
+        return run
 
-    def show(self, run: Run) -> None:
-        """Put a run's final weights into the module."""
-        store = Checkpoints(self.folder, run.job, run.label, self.memory)
-        assert store.latest() is not None
+    def show(self, run: Run) -> State:
+        """Put a run's final weights into the module.
+
+        Returns:
+            Its state, whole again: where several runs are held, these lack their saliencies.
+        """
+        state = Checkpoints(self.folder, run.job, run.label, self.memory).latest()
+        assert state is not None
+        return state
+
+    def assessed(self, run: Run) -> Run:
+        """The run of a search with what `spec.trust` asks for, its weights in the module.
+
+        That is found at the dense weights, before the first weight goes: the first step is taken
+        once more, and given up.
+        """
+        spec = run.job.spec.model_copy(update={"trust": self.job.spec.trust})
+        job = replace(run.job, spec=spec)
+        store = Checkpoints(self.folder, job, f"{run.label}-trust", self.memory)
+        known = store.latest()
+        if known is not None:
+            return replace(run, state=known)
+        state = self.show(run)
+        if state.rounds and spec.trust != QUIET and not _by_layers(spec):
+            self._to_dense()
+            with _deterministic(job.device):
+                nowhere = Checkpoints(None, job)
+                first = start(job, nowhere)
+                remove(job, first, job.steps[0], nowhere)
+            state = self.show(run)
+            state.trust, state.trust_checks = first.trust, first.trust_checks
+        store.save(state)
+        return replace(run, state=state)
 
     def _run(self, label: str, job: Job) -> Run:
         if self.several:
-            job.module.load_state_dict(job.dense.tensors)
+            self._to_dense()
         store = Checkpoints(self.folder, job, label, self.memory)
         return Run(label, job, follow(job, store))
+
+    def _to_dense(self) -> None:
+        self.job.module.load_state_dict(self.job.dense.tensors)
+
+
+def _by_layers(spec: Spec) -> bool:
+    """Whether a solver chooses layer by layer, where there is no curvature to be assessed."""
+    return isinstance(spec.compensation, Layerwise)
 
 
 def follow(job: Job, store: Checkpoints) -> State:
     """The steps of a job's schedule that its newest checkpoint has not done yet."""
     with _deterministic(job.device):
-        state = store.latest() or start(job)
+        watch = Stopping(job, store)
+        state = watch.begin()
         for step in job.steps[len(state.rounds) :]:
+            if state.stopped is not None:
+                break
             remove(job, state, step, store)
-            if step.recover:
-                recover(job, state)
-            store.save(state)
+            if not step.recover:
+                store.save(state)
+                continue
+            rewind(job, state)
+            recover(job, state, store)
+            state = watch.after(state)
     return state
 
 

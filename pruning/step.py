@@ -15,16 +15,22 @@ from pruning.choice import own_prediction
 from pruning.criteria import Problem
 from pruning.curvature.derivatives import lacks_derivative
 from pruning.curvature.quadratic import Prediction, predict
-from pruning.cut import Cut, apply, cut
+from pruning.cut import Cut, apply, cut_by_way
 from pruning.errors import SecateurError
 from pruning.job import Evaluated, Job, State
 from pruning.layerwise import step as layerwise
 from pruning.metrics import Evaluation, evaluate
 from pruning.recovery.fine_tune import round_seed
+from pruning.recovery.lighten import lightened
+from pruning.recovery.setting import Setting
+from pruning.recovery.teacher import check, features_of, teacher_of
 from pruning.registry import method
 from pruning.report.schema import Round
+from pruning.rewind import to_earlier
+from pruning.schedule.earlier import start_epoch
 from pruning.schedule.step import Step
 from pruning.solvers.null_space import free
+from pruning.spec import AtInitialisation, Proximal
 from pruning.trust.assess import assess
 
 PREDICTED_MACS = 20_000_000_000
@@ -32,8 +38,16 @@ PREDICTED_MACS = 20_000_000_000
 second derivatives cost six forward passes."""
 
 
-def start(job: Job) -> State:
-    """The state before the first step: the dense network is measured."""
+def start(job: Job, store: Checkpoints) -> State:
+    """The state before the first step: the dense network is measured.
+
+    A schedule that does not begin at the dense weights leaves its own in the module.
+
+    Args:
+        job: The dense weights are in its module.
+        store: Takes the network that was softened, which is not softened twice.
+    """
+    check(job)
     job.narrator.phase("evaluating")
     # Without labels, the targets are this very network's outputs.
     module = job.module if job.spec.objective.needs_labels else None
@@ -45,6 +59,19 @@ def start(job: Job) -> State:
     saliency = torch.zeros(len(job.weights), dtype=torch.float64, device=job.device)
     state = State(dense, {}, kept, saliency, [0.0] * len(job.weights.layers))
     state.dense_metrics = _note(state, "dense", metrics)
+    schedule = job.spec.schedule
+    if isinstance(schedule, AtInitialisation) and job.dense.rewind_to is not None:
+        to_earlier(job)
+        state.begun = evaluate(job.module, job.data.calibration, job.loss).loss
+    elif isinstance(schedule, Proximal):
+        job.narrator.phase("recovering")
+        method("recovery", schedule.kind).soften(
+            job, state, schedule, store.training(0)
+        )
+        job.narrator.phase("evaluating")
+        state.begun = evaluate(job.module, job.data.calibration, job.loss).loss
+        job.narrator.metric("loss", "softened", state.begun)
+        store.save(state)
     return state
 
 
@@ -64,7 +91,7 @@ def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:
     if isinstance(job.spec.compensation, Layerwise):
         made = layerwise.cut(job, state, old, active, step.removed, store)
     else:
-        made = cut(job, state, old, active, step.removed)
+        made = cut_by_way(job, state, old, active, step)
     state.general = sorted({*state.general, *job.general})
     if number == 1 and made.problem is not None:
         state.trust, state.trust_checks = assess(job, made.problem)
@@ -105,22 +132,34 @@ def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:
     )
 
 
-def recover(job: Job, state: State) -> None:
-    """Train the survivors after the last step, if the spec has a recovery."""
+def recover(job: Job, state: State, store: Checkpoints | None = None) -> None:
+    """Train the survivors after the last step, if the spec has a recovery.
+
+    Args:
+        job: What is pruned.
+        state: After the step.
+        store: Where a long training is kept between its epochs.
+    """
     options = job.spec.recovery
     if options.kind == "none":
         return
     number = len(state.rounds)
     job.narrator.phase("recovering")
-    method("recovery", options.kind).recover(
+    setting = Setting(
         job.module,
         job.data.training,
         job.loss,
         job.masking(state.kept),
-        options,
-        seed=round_seed(job.spec.seed, number),
+        round_seed(job.spec.seed, number),
+        teacher=teacher_of(job),
+        features=features_of(job),
+        first=start_epoch(job.spec),
+        saved=None if store is None else store.training(number),
         progress=lambda done, total: job.narrator.progress(done, total, f"round {number}"),
     )
+    with lightened(job, state):
+        notes = method("recovery", options.kind).recover(setting, options)
+    state.notes += [f"Recovery, step {number}: {note}" for note in notes]
     job.narrator.phase("evaluating")
     loss = evaluate(job.module, job.data.calibration, job.loss).loss
     stage = "recovered" if number == len(job.steps) else f"round {number} recovered"
@@ -153,6 +192,8 @@ def _predict(job: Job, cut: Cut, change: Tensor) -> tuple[Prediction, str | None
     proportion to a layer-wise step; such a step is not split by layer either.
     """
     nothing = [math.nan] * len(job.weights.layers)
+    if not job.predicts:
+        return Prediction(math.nan, math.nan, nothing), None
     if cut.macs is not None and cut.macs > PREDICTED_MACS:
         words = (
             f"Layer-wise pruning takes no derivatives, and over the {cut.macs:.1e} multiply-adds "

@@ -3,9 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pruning.compare import compare
 from pruning.job import Job
+from pruning.probing import find
 from pruning.report.study import Comparison, Search
+from pruning.rivals import rivals
 from pruning.runs import Run, Runs
+from pruning.schedule.step import removal_count
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,38 @@ def study(job: Job, folder: Path | None) -> Study:
     Args:
         job: At the dense weights.
         folder: Of the checkpoints.
+
+    Raises:
+        SecateurError: `target_unreachable` where no sparsity has an allowed drop, or what a run
+            raises.
     """
-    runs = Runs(job, folder, several=bool(job.spec.curve.points))
-    answer = runs.main()
-    points = [("curve", runs.at(f"at-{s:g}", s)) for s in job.spec.curve.points]
+    spec = job.spec
+    searched = spec.target.max_drop is not None
+    several = searched or bool(spec.curve.points or rivals(spec))
+    runs = Runs(job, folder, several=several)
+    found = find(runs) if searched else None
+    answer = runs.main() if found is None else found.answer
+    points = [("probe", run) for run in found.probes] if found else []
+    points += [("curve", run) for run in _curve(runs, [answer, *(run for _, run in points)])]
+    if found is not None:
+        answer = runs.assessed(answer)
+    comparison = compare(runs, answer)
     if runs.several:
         runs.show(answer)
-    return Study(runs, answer, points)
+    if found is None:
+        return Study(runs, answer, points, comparison=comparison)
+    return Study(runs, answer, points, found.accepted, found.search, comparison)
+
+
+def _curve(runs: Runs, done: list[Run]) -> list[Run]:
+    """The further sparsities that are asked for, without those where the job has been."""
+    spec, total = runs.job.spec, len(runs.job.weights)
+    planned = {run.job.target for run in done if run.state.stopped is None}
+    wanted = [s for s in spec.curve.points
+              if removal_count(s, total, spec.pattern.unit) not in planned]  # fmt: skip
+    made = []
+    for number, sparsity in enumerate(wanted):
+        message = f"point {number + 1} of {len(wanted)}: {100 * sparsity:.4g} %"
+        with runs.job.narrator.about(message, number, len(wanted)):
+            made.append(runs.at(f"at-{sparsity:g}", sparsity))
+    return made

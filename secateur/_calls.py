@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
+from pruning.manifest import NAME, Manifest
 from secateur._files import Reporter, Source, file_sha256, safe_name, upload_body
 from secateur._flow import (
     ATTEMPTS,
@@ -234,6 +235,25 @@ class Calls:
             "GET", path_of("jobs", job_id, "report"), headers={"Accept": "application/json"}
         )
         return (yield from self.values(call))
+
+    def manifest(self, job_id: str) -> Flow[Manifest]:
+        """manifest.json.
+
+        Raises:
+            SecateurError: `not_ready` for a job that is not over, `not_found` for one that left
+                none.
+        """
+        job: Job = yield from self.get(Job, job_id)
+        if NAME not in {artifact.name for artifact in job.artifacts}:
+            raise SecateurError(
+                "not_found" if job.finished else "not_ready",
+                f"The job {job_id} is {job.state} and has no {NAME}.",
+                where=job_id,
+                hint="Jobs that succeeded or missed a gate have one, unless they ran before there "
+                "were manifests.",
+            )
+        values = yield from self.values(Call("GET", path_of("jobs", job_id, "artifacts", NAME)))
+        return Manifest.model_validate(values)
 
     def download(
         self, job_id: str, folder: str | os.PathLike[str], progress: Reporter | None

@@ -23,6 +23,7 @@ def job_request(
     spec: Mapping[str, Any] | None = None,
     name: str | None = None,
     priority: int | None = None,
+    rewind_to: Reference | None = None,
 ) -> dict[str, Any]:
     """The body of POST /v1/jobs and /v1/plans.
 
@@ -44,4 +45,5 @@ def job_request(
         "spec": dict(spec or {}),
         "name": name,
         "priority": priority,
+        "rewind_to": None if rewind_to is None else ident(rewind_to),
     }

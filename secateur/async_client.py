@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
+from pruning.manifest import Manifest
 from secateur import _calls, _drive
 from secateur._files import Reporter, Source
 from secateur._flow import Call, Emit, Flow, Open, Operation, Read, Send, Sleep, returning
@@ -156,6 +157,7 @@ class AsyncClient:
         name: str | None = None,
         priority: int | None = None,
         idempotency_key: str | None = None,
+        rewind_to: Reference | None = None,
     ) -> Job:
         """Submits a job.
 
@@ -168,15 +170,22 @@ class AsyncClient:
             priority: 0 to 9, larger first.
             idempotency_key: Two submissions with the same key and content are one job. Made up
                 for each call when left out, so that its own repetitions are safe.
+            rewind_to: A `Model` or its id, an earlier checkpoint of the same network, for schedules
+                that go back to one or start from it.
         """
-        request = job_request(model, data, spec, name, priority)
+        request = job_request(model, data, spec, name, priority, rewind_to)
         return Job.model_validate(await self._run(self._calls.submit(request, idempotency_key)))
 
     async def plan(
-        self, model: Reference, data: Named, spec: Mapping[str, Any] | None = None
+        self,
+        model: Reference,
+        data: Named,
+        spec: Mapping[str, Any] | None = None,
+        *,
+        rewind_to: Reference | None = None,
     ) -> dict[str, Any]:
         """What a job would do and cost, or the error it would meet, without running it."""
-        request = job_request(model, data, spec)
+        request = job_request(model, data, spec, rewind_to=rewind_to)
         return await self._run(self._calls.submit(request, None, path="plans"))  # type: ignore[no-any-return]
 
     async def job(self, id: str) -> Job:
@@ -215,6 +224,10 @@ class AsyncClient:
     async def report(self, job: Reference) -> dict[str, Any]:
         """report.json of a finished job."""
         return await self._run(self._calls.report(ident(job)))
+
+    async def manifest(self, job: Reference) -> Manifest:
+        """manifest.json of a finished job: its inputs, outputs and circumstances by digest."""
+        return await self._run(self._calls.manifest(ident(job)))
 
     async def download(
         self, job: Reference, folder: str | os.PathLike[str], *, progress: Reporter | None = None

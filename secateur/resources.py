@@ -98,6 +98,7 @@ class Job(_Resource):
     phase: str | None = None
     progress: Progress | None = None
     model: str
+    rewind_to: str | None = None
     data: dict[str, str] = {}
     spec: dict[str, Any] = {}
     attempt: int = 0

@@ -39,7 +39,8 @@ class Claim:
     """One attempt of one job, held by one worker until its lease runs out.
 
     `token` fences: every write names it, and an older one writes nothing. `subject` is the upload
-    that an intake check is about; `model` and `data` are what a pruning job works on.
+    that an intake check is about; `model`, the earlier checkpoint
+    `rewind_to` and `data` are what a pruning job works on.
     """
 
     job_id: str
@@ -53,6 +54,7 @@ class Claim:
     lease_seconds: float
     spec: dict[str, Any]
     model: Input | None = None
+    rewind_to: Input | None = None
     data: dict[str, Input] = field(default_factory=dict)
     subject: Input | None = None
     checkpoints: tuple[SavedCheckpoint, ...] = ()
@@ -119,6 +121,7 @@ def claim_of(session: Session, job: Job, lease_seconds: float) -> Claim:
         lease_seconds=lease_seconds,
         spec=job.spec,
         model=_input(session, Model, job.model_id),
+        rewind_to=_input(session, Model, job.rewind_to),
         data={
             role: found
             for role, dataset_id in job.data.items()

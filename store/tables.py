@@ -135,9 +135,10 @@ class Job(Base):
     """One run of a spec on a model, or one intake check of an upload (`subject_id`).
 
     `token` is the fencing token: it grows at each claim, and whoever holds an older one writes
-    nothing. `attempts_without_checkpoint` counts attempts lost in a row. There are no foreign keys
-    to models and datasets, because a running check may outlive its upload; deleting an upload is
-    refused while a pruning refers to it.
+    nothing. `attempts_without_checkpoint` counts attempts lost in a row. `rewind_to` names a model
+    too, an earlier checkpoint of the one that is pruned. There are no foreign keys to models and
+    datasets, because a running check may outlive its upload; deleting an upload is refused while a
+    pruning refers to it.
     """
 
     __tablename__ = "job"
@@ -153,6 +154,7 @@ class Job(Base):
     name: Mapped[str]
     subject_id: Mapped[Id | None] = mapped_column(index=True)
     model_id: Mapped[Id | None] = mapped_column(index=True)
+    rewind_to: Mapped[Id | None] = mapped_column(index=True)
     spec: Mapped[Json]
     priority: Mapped[int] = mapped_column(default=0)
     retry_of: Mapped[Id | None]

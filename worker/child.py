@@ -41,6 +41,7 @@ _AHEAD = (
     "matplotlib.figure",
     "matplotlib.backends.backend_svg",
     "pruning.prune_files",
+    "pruning.verification.run",
 )
 _PROGRESS_SECONDS = 1.0
 _LINE_LIMIT = 1 << 20
@@ -136,10 +137,10 @@ def wait_for_job() -> Path | None:
 
 
 def _run(job: Path, voice: Voice) -> None:
-    from pruning.run import run
+    from pruning.run import run_kind
 
     request = RunRequest.model_validate_json(job.read_bytes())
-    result: RunResult = run(request, job.parent, voice.say)
+    result: RunResult = run_kind(request, job.parent, voice.say)
     voice.say(
         DoneEvent(
             state="succeeded" if result.rejected is None else "rejected",

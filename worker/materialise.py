@@ -1,17 +1,27 @@
-"""Filling a slot: input files, the checkpoints of earlier attempts, job.json."""
+"""Filling a slot: input files, what an earlier child left, job.json."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from pruning.formats.limits import Limits
-from pruning.request import CHECKPOINTS, FileRef, RunRequest
+from pruning.request import (
+    CHECKPOINTS,
+    DRAFT,
+    DRAFT_REPORT,
+    REFERENCE,
+    FileRef,
+    RunRequest,
+    output_path,
+)
 from store.blobs import Blobs
-from store.claims import Claim, Input
+from store.claims import Claim, Input, NewArtifact
 from store.settings import Settings
-from worker.files import Tick, fetch, plain
+from worker.files import Tick, UnsafeFileError, fetch, open_output, plain
 from worker.slots import Slot
 
 Device = Literal["cpu", "cuda"]
+_CHUNK = 1 << 20
 
 
 def device_of(klass: str) -> Device:
@@ -20,12 +30,78 @@ def device_of(klass: str) -> Device:
 
 
 def materialise(claim: Claim, slot: Slot, blobs: Blobs, settings: Settings, tick: Tick) -> None:
-    """Put everything the child needs into its slot; `tick` is called while bytes are copied.
+    """Put everything the first child needs into its slot; `tick` is called while bytes are copied.
 
     Raises:
         OSError: A blob can't be read or the disk is full.
         LookupError: An input is no longer in the store.
     """
+    request = _request(claim, slot, blobs, settings, tick)
+    for checkpoint in claim.checkpoints:
+        if plain(checkpoint.name):
+            path = slot.folder / CHECKPOINTS / checkpoint.name
+            fetch(blobs, checkpoint.sha256, path, tick)
+    slot.job.write_text(request.model_dump_json())
+
+
+def to_verify(
+    claim: Claim,
+    written: Sequence[NewArtifact],
+    slot: Slot,
+    blobs: Blobs,
+    settings: Settings,
+    tick: Tick,
+) -> None:
+    """Put everything the verifying child needs into its slot, all of it out of the store.
+
+    Args:
+        claim: The job.
+        written: What the first child wrote.
+        slot: Of the second.
+        blobs: Where the files are.
+        settings: The service's.
+        tick: Called while bytes are copied.
+
+    Raises:
+        OSError: A blob can't be read or the disk is full.
+        LookupError: An input is no longer in the store.
+    """
+    outputs = {}
+    for artifact in written:
+        path = output_path(artifact.name, artifact.format)
+        (slot.folder / path).parent.mkdir(parents=True, exist_ok=True)
+        fetch(blobs, artifact.blob.sha256, slot.folder / path, tick)
+        outputs[artifact.name] = FileRef(path=path, name=artifact.name, sha256=artifact.blob.sha256)
+    request = _request(claim, slot, blobs, settings, tick, outputs)
+    slot.job.write_text(request.model_dump_json())
+
+
+def hand_on_draft(source: Slot, sink: Slot, limit: int, tick: Tick) -> None:
+    """Copy the first child's draft to the slot of the second.
+
+    Raises:
+        UnsafeFileError: A file is not one to read, or is larger than `limit` bytes.
+    """
+    folder = sink.folder / DRAFT
+    folder.mkdir(mode=0o700)
+    for name in (DRAFT_REPORT, REFERENCE):
+        with open_output(source.folder / DRAFT, name) as file, open(folder / name, "xb") as copy:
+            while chunk := file.read(_CHUNK):
+                if copy.tell() + len(chunk) > limit:
+                    raise UnsafeFileError(f"{name!r} is larger than {limit} bytes")
+                copy.write(chunk)
+                tick()
+
+
+def _request(
+    claim: Claim,
+    slot: Slot,
+    blobs: Blobs,
+    settings: Settings,
+    tick: Tick,
+    outputs: dict[str, FileRef] | None = None,
+) -> RunRequest:
+    """What the child is asked for, its inputs copied."""
 
     def file(role: str, source: Input) -> FileRef:
         path = Path("inputs") / role
@@ -39,7 +115,13 @@ def materialise(claim: Claim, slot: Slot, blobs: Blobs, settings: Settings, tick
             fetch(blobs, source.sha256, slot.folder / path, tick)
         return FileRef(path=str(path), name=source.name, sha256=source.sha256)
 
-    model, data = claim.model, dict(claim.data)
+    model, data, earlier = claim.model, dict(claim.data), claim.rewind_to
+    rewind_to: FileRef | None
+    if earlier is not None and outputs is not None:
+        # Named in the manifest; its weights have been used.
+        rewind_to = FileRef(path="inputs/rewind_to", name=earlier.name, sha256=earlier.sha256)
+    else:
+        rewind_to = file("rewind_to", earlier) if earlier else None
     if claim.kind == "check_model":
         model = claim.subject
     elif claim.kind == "check_dataset" and claim.subject is not None:
@@ -48,12 +130,14 @@ def materialise(claim: Claim, slot: Slot, blobs: Blobs, settings: Settings, tick
         raise LookupError("the job's model is gone")
     if not data and claim.kind != "check_model":
         raise LookupError("the job's data are gone")
-    request = RunRequest.model_validate(
+    return RunRequest.model_validate(
         {
-            "kind": claim.kind,
+            "kind": claim.kind if outputs is None else "verify",
             "model": file("model", model) if model else None,
+            "rewind_to": rewind_to,
             "data": {role: file(role, source) for role, source in data.items()},
             "spec": claim.spec if claim.kind == "prune" else {},
+            "outputs": outputs or {},
             "limits": Limits(
                 model_bytes=settings.model_bytes_limit, data_bytes=settings.dataset_bytes_limit
             ),
@@ -61,8 +145,3 @@ def materialise(claim: Claim, slot: Slot, blobs: Blobs, settings: Settings, tick
             "device": device_of(claim.klass),
         }
     )
-    for checkpoint in claim.checkpoints:
-        if plain(checkpoint.name):
-            path = slot.folder / CHECKPOINTS / checkpoint.name
-            fetch(blobs, checkpoint.sha256, path, tick)
-    slot.job.write_text(request.model_dump_json())

@@ -1,5 +1,10 @@
 """One attempt: from a claim to its guarded end.
 
+An intake check is one child. A pruning is two, one after the other: the first prunes and writes
+files; the second has nothing of the first but these files, out of the blob store, and its draft of
+the report; it verifies them and writes the reports. Where the second ends early the attempt has
+ended: the next one resumes the first from its checkpoints, which leaves it little to do.
+
 Load in a short transaction (the claim), work outside any, apply in a short one guarded by the
 fencing token. Whatever happens, the child and its group are gone before the outcome is written.
 """
@@ -7,6 +12,7 @@ fencing token. Whatever happens, the child and its group are gone before the out
 import logging
 import os
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 from pruning.errors import SecateurError
@@ -20,7 +26,7 @@ from worker import processes
 from worker.endings import Cancelled, Drained, Ending, Failed, Lost, Stale
 from worker.files import UnsafeFileError, keep, plain
 from worker.lease import Hold
-from worker.materialise import device_of, materialise
+from worker.materialise import device_of, hand_on_draft, materialise, to_verify
 from worker.process import Child, MisbehavedError, describe_death
 from worker.workplace import Workplace, discard
 
@@ -50,7 +56,7 @@ class Attempt:
         self._looked = self._flushed = 0.0
         self._last_progress: tuple[str, float] | None = None
         self._pending: list[tuple[Event, datetime]] = []
-        self._child: Child | None = None
+        self._children: list[Child] = []
 
     def run(self) -> str:
         """Run it to its end.
@@ -72,23 +78,66 @@ class Attempt:
             return became
 
     def _work(self) -> Outcome:
-        claim, settings = self._claim, self._settings
-        # The child starts, and imports, while its inputs are copied.
-        child = self._child = self._place.child()
+        claim, place = self._claim, self._place
+        first = self._begin()
+        self._fill(lambda: materialise(claim, first.slot, place.blobs, self._settings, self._tick))
+        result = self._serve(first)
+        if claim.kind != "prune":
+            self._let_go(first)
+            return Outcome("succeeded", summary={"facts": result.facts})
+        written = self._artifacts(first, result)
+        if not written:
+            raise Lost(self._crash(first, "The job's process wrote no files."))
+        second = self._begin()
+        self._fill(
+            lambda: to_verify(claim, written, second.slot, place.blobs, self._settings, self._tick)
+        )
         try:
-            materialise(claim, child.slot, self._place.blobs, settings, self._tick)
+            hand_on_draft(first.slot, second.slot, place.output_bytes, self._tick)
+        except UnsafeFileError as error:
+            raise Lost(self._crash(first, f"The job's process left {error}.")) from error
+        self._let_go(first)
+        verified = self._serve(second)
+        reports = self._artifacts(second, verified)
+        if {a.name for a in written} & {a.name for a in reports}:
+            raise Lost(self._crash(second, "The job's process sent unusable artifact names."))
+        self._let_go(second)
+        if verified.rejected is None:
+            return Outcome("succeeded", summary=verified.summary, artifacts=written + reports)
+        missed = verified.rejected.model_dump(exclude_none=True)
+        return Outcome(
+            "rejected", error=missed, summary=verified.summary, artifacts=written + reports
+        )
+
+    def _begin(self) -> Child:
+        """The next child, which imports while its inputs are copied, if it has not done so."""
+        child = self._place.child()
+        self._children.append(child)
+        return child
+
+    def _fill(self, materialised: Callable[[], None]) -> None:
+        try:
+            materialised()
         except LookupError as error:
             raise Failed(SecateurError("not_found", f"An input is missing: {error}.")) from error
+
+    def _serve(self, child: Child) -> RunResult:
+        """Hand over what lies in its slot, and follow it to its result."""
         memory = self._place.memory_bytes
-        child.hand_over(memory if device_of(claim.klass) == "cpu" else None)
+        child.hand_over(memory if device_of(self._claim.klass) == "cpu" else None)
         self._progress_at = time.monotonic()
+        self._last_progress = None
         done = self._listen(child)
         if not child.end(0.0):
             raise Stale("a process of the job can't be killed")
-        outcome = self._outcome(child, done)
+        try:
+            return RunResult.model_validate(done.result)
+        except ValueError as error:
+            raise Lost(self._crash(child, "The job's process sent an invalid result.")) from error
+
+    def _let_go(self, child: Child) -> None:
         discard(child)
-        self._child = None
-        return outcome
+        self._children.remove(child)
 
     def _listen(self, child: Child) -> DoneEvent:
         """Follow the child until it has said `done` and exited."""
@@ -109,7 +158,7 @@ class Attempt:
                 if isinstance(event, DoneEvent):
                     done, done_at = event, time.monotonic()
                 else:
-                    self._take(event)
+                    self._take(child, event)
             self._tick()
             if done is not None and (dead or time.monotonic() - done_at > _EXIT_SECONDS):
                 self._flush()
@@ -123,7 +172,7 @@ class Attempt:
                 self._check_stall()
                 self._check_memory(child)
 
-    def _take(self, event: Event) -> None:
+    def _take(self, child: Child, event: Event) -> None:
         if isinstance(event, ProgressEvent):
             told = (event.phase, event.done)
             if told == self._last_progress:
@@ -135,7 +184,7 @@ class Attempt:
         elif isinstance(event, CheckpointEvent):
             # A checkpoint lies in its folder under its name, or nowhere.
             at = utcnow()
-            saved = self._keep(CHECKPOINTS, event.name)
+            saved = self._keep(child, CHECKPOINTS, event.name)
             self._pending.append((event.model_copy(update={"bytes": saved.bytes}), at))
             self._flush({event.name: saved})
         else:
@@ -160,36 +209,26 @@ class Attempt:
         ):
             raise Stale("another worker has the job")
 
-    def _keep(self, folder: str, name: str) -> StoredBlob:
-        assert self._child is not None
-        place, path = self._place, self._child.slot.folder / folder
+    def _keep(self, child: Child, folder: str, name: str) -> StoredBlob:
+        place, path = self._place, child.slot.folder / folder
         try:
             return keep(place.blobs, path, name, place.output_bytes, self._hold.beat)
         except UnsafeFileError as error:
-            raise Lost(self._crash(self._child, f"The job's process named {error}.")) from error
+            raise Lost(self._crash(child, f"The job's process named {error}.")) from error
 
-    def _outcome(self, child: Child, done: DoneEvent) -> Outcome:
-        """The files the child made, stored, and what it said of them."""
-        try:
-            result = RunResult.model_validate(done.result)
-        except ValueError as error:
-            raise Lost(self._crash(child, "The job's process sent an invalid result.")) from error
-        if self._claim.kind != "prune":
-            return Outcome("succeeded", summary={"facts": result.facts})
+    def _artifacts(self, child: Child, result: RunResult) -> tuple[NewArtifact, ...]:
+        """The files that a child made, stored; their digests are taken on the way."""
         names = [artifact.name for artifact in result.artifacts]
         if len(set(names)) != len(names) or not all(plain(name) for name in names):
             raise Lost(self._crash(child, "The job's process sent unusable artifact names."))
-        artifacts = tuple(
-            NewArtifact(a.name, a.format, self._keep(OUT, a.name)) for a in result.artifacts
+        return tuple(
+            NewArtifact(a.name, a.format, self._keep(child, OUT, a.name)) for a in result.artifacts
         )
-        if result.rejected is None:
-            return Outcome("succeeded", summary=result.summary, artifacts=artifacts)
-        missed = result.rejected.model_dump(exclude_none=True)
-        return Outcome("rejected", error=missed, summary=result.summary, artifacts=artifacts)
 
     def _stop(self, ending: Ending) -> str:
-        """End the child, then write why."""
-        if self._child is not None and not discard(self._child, self._settings.kill_grace_seconds):
+        """End the children, then write why."""
+        gone = [discard(child, self._settings.kill_grace_seconds) for child in self._children]
+        if not all(gone):
             log.error("job %s: a process can't be killed", self._claim.job_id)
             return "stale"
         try:

@@ -1,4 +1,4 @@
-"""What one worker process works with: store, blobs, slots, and at most one child started ahead."""
+"""What one worker process works with: store, blobs, slots, and the children started ahead."""
 
 import logging
 import os
@@ -54,7 +54,7 @@ class Workplace:
     sandbox: Sandbox = field(default_factory=Sandbox)
     processes: int = 1
     _parent: int = field(default_factory=os.getppid)
-    _warm: Child | None = None
+    _warm: list[Child] = field(default_factory=list)
 
     @property
     def draining(self) -> bool:
@@ -71,10 +71,15 @@ class Workplace:
         """Memory that one attempt may keep, None where nothing is known of the machine's."""
         return self.settings.child_memory_bytes or share(self.processes)
 
+    @property
+    def _ahead(self) -> int:
+        """Children that one job needs: a pruning has two, one after the other."""
+        return 1 if tuple(self.program) == CHECKS_PROGRAM else 2
+
     def child(self) -> Child:
-        """A child for one job: the one started ahead if it still lives, or a new one."""
-        warm, self._warm = self._warm, None
-        if warm is not None:
+        """A child for one request: one started ahead that still lives, or a new one."""
+        while self._warm:
+            warm = self._warm.pop(0)
             if warm.returncode is None:
                 return warm
             log.warning("the child started ahead had died:\n%s", warm.log)
@@ -82,9 +87,9 @@ class Workplace:
         return self._start()
 
     def prepare(self) -> None:
-        """Start a child ahead, if the settings want that and there is none."""
-        if self.settings.warm_children and self._warm is None and not self.draining:
-            self._warm = self._start()
+        """Start children ahead, as many as a job needs, if the settings want that."""
+        while self.settings.warm_children and len(self._warm) < self._ahead and not self.draining:
+            self._warm.append(self._start())
 
     def _start(self) -> Child:
         slot = self.house.slot()
@@ -102,10 +107,9 @@ class Workplace:
             raise
 
     def close(self) -> None:
-        """End the child started ahead and give up the slots."""
-        if self._warm is not None:
-            discard(self._warm)
-            self._warm = None
+        """End the children started ahead and give up the slots."""
+        while self._warm:
+            discard(self._warm.pop())
         self.house.close()
         self.db.dispose()
 

@@ -46,6 +46,7 @@ def create_job(
             model_id=body.model,
             data=body.data.roles(),
             spec=submission.spec.model_dump(mode="json"),
+            rewind_to=body.rewind_to,
             name=body.name or "",
             priority=body.priority,
             klass="gpu" if settings.device == "cuda" else "cpu",

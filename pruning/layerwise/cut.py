@@ -1,5 +1,6 @@
 """One step of a job by `compensation: {kind: layerwise}`: which weights go, how others change."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor
 
 from pruning.allocation import Layers
+from pruning.budget import fewest
 from pruning.catalogue.compensation.layerwise import Layerwise
-from pruning.choice import layers_of, quotas_of
+from pruning.choice import NEAR, layers_of, quotas_of
 from pruning.errors import SecateurError
 from pruning.job import Job
 from pruning.layerwise.collected import Collected
@@ -165,12 +167,31 @@ def _counts(
     spec: Any = job.spec
     layers: Layers = layers_of(job)
     if spec.allocation.kind in ("global", "search"):
-        ladders = Ladders(job, options, real)
+        ladders = Ladders(job, options, real, dense=bool(kept.all()))
         layers = Layers(layers.shapes, layers.outliers, ladders.of_layers, ladders.prices)
     active = kept.nonzero()[:, 0]
-    now = quotas_of(job, active, count, target, layers)
     before = [int((~part).sum()) for part in job.weights.split(kept)]
-    return [a + b for a, b in zip(before, now, strict=True)]
+
+    def gone(after: int) -> list[int]:
+        now = quotas_of(job, active, after - (target - count), after, layers)
+        return [a + b for a, b in zip(before, now, strict=True)]
+
+    if job.budget is None:
+        return gone(target)
+    return _settled(job, gone, target - count, target)
+
+
+def _settled(job: Job, gone: Callable[[int], list[int]], before: int, target: int) -> list[int]:
+    """The fewest weights whose removal meets a step's part of the budget; see `choice.settled`."""
+    budget, sizes = job.budget, job.weights.sizes
+    assert budget is not None
+    allowed = budget.allowed(target / job.target if job.target else 1.0)
+
+    def enough(after: int) -> bool:
+        left = [n - k for n, k in zip(sizes, gone(after), strict=True)]
+        return budget.of(left) <= allowed
+
+    return gone(fewest(enough, before, sum(sizes), job.spec.pattern.unit, NEAR))
 
 
 def _solved(problem: LayerProblem, compensation: Layerwise) -> LayerSolution:

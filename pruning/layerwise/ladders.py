@@ -53,10 +53,13 @@ class Ladders:
         job: The module is at the weights from which the ladders start.
         options: Of the walk; its aim is replaced by the layers' own weights.
         real: Which tokens are no padding.
+        dense: Whether nothing is gone yet, so that several runs share them.
     """
 
-    def __init__(self, job: Job, options: Options, real: Tensor | None) -> None:
-        self.job, self.real = job, real
+    def __init__(
+        self, job: Job, options: Options, real: Tensor | None, *, dense: bool = False
+    ) -> None:
+        self.job, self.real, self.dense = job, real, dense
         self.options = Options(
             aim="weights",
             damping=options.damping,
@@ -80,6 +83,14 @@ class Ladders:
 
     @cached_property
     def _made(self) -> list[tuple[Ladder, float]]:
+        if not self.dense:
+            return self._climbed()
+        # Of a part of the data too, where dampings are compared.
+        what = f"ladders of {self.job.data.calibration.samples} samples"
+        key = (self.options.damping, self.options.neighbours, self.job.spec.objective)
+        return self.job.shared(what, repr(key), self._climbed)
+
+    def _climbed(self) -> list[tuple[Ladder, float]]:
         job = self.job
         numbers = {p.name: n for n, p in enumerate(job.weights.layers)}
         found: dict[int, tuple[Ladder, float]] = {}

@@ -1,4 +1,4 @@
-"""Keeps removed weights at exactly zero while an optimizer runs."""
+"""Keeps removed weights, and what an optimizer remembers of them, at zero."""
 
 from collections.abc import Iterable
 
@@ -6,43 +6,82 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pruning.errors import SecateurError
+from pruning.recovery.setting import At
+
+CHUNK = 131_072
+"""Entries at a time: torch widens a mask before it multiplies, which shall stay in the cache."""
+
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 class Masking:
     """The removed positions of some parameters.
 
-    Setting, not multiplying: 0 * NaN is NaN and 0 * -1 is -0.0, and both would be seen in the file.
+    One pass a step, over the gradients, is enough: where a weight and its moments are zero and its
+    gradient is +0.0, a step of SGD, Adam and AdamW leaves zero, with momentum and weight decay too;
+    its sign alone may change (AdamW with rate times decay above 1), which `end` takes back. `end`
+    also makes sure of all that.
+
+    Gradients are multiplied as integers, so that NaN and infinity become +0.0 as well. The masks
+    are looked at, not copied: nothing of the size of the weights is added to the training.
 
     Args:
         masks: (parameter, keep mask of its shape: True = kept), each parameter once.
     """
 
     def __init__(self, masks: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
-        self._gone = [(parameter, ~kept.to(parameter.device)) for parameter, kept in masks]
+        self._kept = [(parameter, kept.to(parameter.device)) for parameter, kept in masks]
 
-    @torch.no_grad()
+    def begin(self) -> None:
+        """Set removed weights to +0.0."""
+        self.weights()
+
     def weights(self) -> None:
         """Set removed weights to +0.0."""
-        for parameter, gone in self._gone:
-            parameter.masked_fill_(gone, 0.0)
+        for parameter, kept in self._kept:
+            _clear(parameter.detach(), kept)
 
-    @torch.no_grad()
-    def gradients(self) -> None:
-        """Set the gradients of removed weights to 0."""
-        for parameter, gone in self._gone:
+    def gradients(self, at: At) -> None:
+        """Set the gradients of removed weights to +0.0."""
+        for parameter, kept in self._kept:
             if parameter.grad is not None:
-                parameter.grad.masked_fill_(gone, 0.0)
+                _clear(parameter.grad, kept)
+
+    def stepped(self, at: At) -> None:
+        """Nothing is left to do."""
 
     @torch.no_grad()
-    def moments(self, optimizer: Optimizer) -> None:
-        """Set what an optimizer remembers of removed weights to 0."""
-        for parameter, gone in self._gone:
-            for value in optimizer.state.get(parameter, {}).values():
-                if isinstance(value, Tensor) and value.shape == gone.shape:
-                    value.masked_fill_(gone, 0.0)
+    def end(self, optimizer: Optimizer) -> None:
+        """Make sure that removed weights and their moments are zero, and set all signs to +.
 
-    def step(self, optimizer: Optimizer) -> None:
-        """One step of the optimizer that leaves removed weights at exactly +0.0."""
-        self.gradients()
-        optimizer.step()
+        Raises:
+            SecateurError: `mask_not_kept`, which would be an error of ours.
+        """
+        for number, (parameter, kept) in enumerate(self._kept):
+            remembered = optimizer.state.get(parameter, {})
+            values = {"weight": parameter, **remembered}
+            for name, value in values.items():
+                if not isinstance(value, Tensor) or value.shape != kept.shape:
+                    continue
+                wrong = int((value[~kept] != 0).sum())
+                if wrong:
+                    raise SecateurError(
+                        "mask_not_kept",
+                        f"{wrong} removed entries of weight {number} {list(kept.shape)} have a "
+                        f"{name} that is not zero after recovery.",
+                        where="spec.recovery",
+                        hint="Report this with the spec; another optimizer may do meanwhile.",
+                    )
         self.weights()
-        self.moments(optimizer)
+
+
+def _clear(tensor: Tensor, kept: Tensor) -> None:
+    """Set entries that are not kept to +0.0, in place."""
+    bits = tensor.view(_BITS[tensor.element_size()])
+    if bits.is_cuda or not (bits.is_contiguous() and kept.is_contiguous()):
+        bits.mul_(kept)
+        return
+    flags = kept.view(torch.int8).view(-1)
+    for part, flag in zip(bits.view(-1).split(CHUNK), flags.split(CHUNK), strict=True):
+        part.mul_(flag)

@@ -1,16 +1,31 @@
 """report.html: one file that needs nothing else, written from the report alone."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from pruning.report import plots, trust_plots, trust_words, words
+from pruning.report import (
+    layer_plots,
+    plots,
+    provenance,
+    study_plots,
+    study_words,
+    trust_plots,
+    trust_words,
+    verdict,
+    words,
+)
+from pruning.report.doubts import doubts
 from pruning.report.schema import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+MAX_LISTED = 10
+"""Rows of a table by layer that stand open; longer ones fold."""
 
 
 def _visible(value: Any) -> Any:
@@ -19,8 +34,8 @@ def _visible(value: Any) -> Any:
     return words.visible(value) if plain else value
 
 
-def report_html(report: Report) -> str:
-    """The page. Every name in it is escaped; it loads nothing and runs no script."""
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -34,34 +49,44 @@ def report_html(report: Report) -> str:
         "number": words.number,
         "count": words.count,
         "size": words.size,
+        "seconds": words.seconds,
         "clean": words.clean,
-        "interval": words.interval,
+        "title_of": words.title,
     }
-    missed = words.rejected(report)
-    histograms = sum(
-        bool(x.saliency_histogram and x.saliency_histogram.counts) for x in report.layers
-    )
-    return environment.get_template("report.html").render(
+    environment.globals |= {
+        "layer_plots": layer_plots,
+        "plots": plots,
+        "study_plots": study_plots,
+        "study_words": study_words,
+        "trust_plots": trust_plots,
+        "trust_words": trust_words,
+        "words": words,
+        "MAX_LISTED": MAX_LISTED,
+    }
+    return environment.get_template("report.html")
+
+
+def report_html(report: Report) -> str:
+    """The page. Every name in it is escaped; it loads nothing and runs no script."""
+    return _template().render(
         report=report,
         style=Markup((TEMPLATES / "report.css").read_text()),
-        missed=missed,
-        verdict=words.verdict(report),
-        prediction=words.prediction(report),
-        matrix=words.matrix(report),
-        times=words.times(report),
-        reproduce=words.reproduce(report),
+        missed=verdict.rejected(report),
+        verdict=verdict.verdict(report),
+        facts=verdict.facts(report),
+        prediction=trust_words.prediction(report),
+        matrix=trust_words.matrix(report),
+        doubts=doubts(report),
+        reproduce=provenance.reproduce(report),
         spec_yaml=yaml.safe_dump(
             report.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True
         ),
-        plots=plots,
-        trust_plots=trust_plots,
-        trust_words=trust_words,
         trust_layers=_trust_layers(report),
-        histograms=histograms,
+        histograms=len(layer_plots.with_histogram(report)),
         metrics=[n for n, m in report.metrics.dense.items() if m.value is not None],
-        gates=[c for c in report.checks if c.group == "gate"],
+        gates=words.gates(report),
         assumptions=[c for c in report.checks if c.group == "trust"],
-        verifications=[c for c in report.checks if c.group == "file"],
+        verifications=[c for c in report.checks if c.group == "file" and not words.is_gate(c.name)],
     )
 
 

@@ -87,8 +87,12 @@ class ComparedRun(Section):
 class Compared(Section):
     """One criterion's runs."""
 
-    criterion: str = Field(description="Its kind.")
+    criterion: str = Field(
+        description="Its kind, and its parameters where several of one kind were compared."
+    )
     own: bool = Field(description="Whether it is the job's.")
+    allocation: str = Field(default="", description="How sparsity was shared among layers.")
+    compensation: str = Field(default="", description="What was done for the survivors.")
     runs: list[ComparedRun] = Field(description="Over seeds, without recovery first.")
 
 

@@ -1,110 +1,194 @@
-"""Matplotlib figures as SVG that sits inside an HTML page and takes its colours from it.
+"""Plots as SVG that sits inside an HTML page and takes colours and letters from its style.
 
-Figures are drawn in stand-in colours which become CSS variables, so one plot serves light and
-dark. Text stays text, never mathematics: names in it come from strangers.
+No plotting library: a page's dozen plots are rectangles, lines, dots and words, each with a class
+that report.css gives a colour in light and in dark. Coordinates are those of a phone's width, so
+that letters stay readable there.
 """
 
-import io
-import math
-import re
-import warnings
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib as mpl
 from markupsafe import Markup, escape
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-INK, MUTED, GRID = "#010101", "#020202", "#030303"
-KEPT, REMOVED, PREDICTED, MEASURED, PANEL = "#040404", "#050505", "#060606", "#070707", "#080808"
+from pruning.report.scale import Scale
+from pruning.report.words import clean
 
-_VARIABLES = {
-    INK: "ink",
-    MUTED: "muted",
-    GRID: "rule",
-    KEPT: "kept",
-    REMOVED: "removed",
-    PREDICTED: "predicted",
-    MEASURED: "measured",
-    PANEL: "panel",
-}
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "secateur",
-    "text.parse_math": False,
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.labelsize": 8.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": MUTED,
-    "axes.linewidth": 0.6,
-    "axes.labelcolor": MUTED,
-    "axes.axisbelow": True,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.size": 0,
-    "ytick.minor.size": 0,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "axes.unicode_minus": True,
-}
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+WIDTH = 340.0
+"""Of every plot, in units of the letters' 11."""
+
+LETTER = 6.7
+"""Average width of a letter."""
+
+NAME = 18
+"""Letters of a layer's name beside its row."""
+
+Point = tuple[float, float]
 
 
-def figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty figure of this size in inches, and its axes."""
-    drawn = Figure(figsize=(width, height), layout="constrained")
-    return drawn, drawn.subplots()
+def _number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
 
 
-def style() -> AbstractContextManager[None]:
-    """The context in which figures are made and rendered."""
-    return mpl.rc_context(_STYLE)
-
-
-def power_of_ten(value: float, _position: int | None = None) -> str:
-    """Tick label of a logarithmic axis, without mathematics: 10⁻³."""
-    if not 0 < value < math.inf:
-        return ""
-    text = f"{value:.0e}"
-    mantissa, exponent = text.split("e")
-    power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
-    return power if mantissa == "1" else f"{mantissa}·{power}"
-
-
-def render(drawn: Figure, name: str, label: str) -> Markup:
-    """The figure as an inline `<svg>` element.
+class Plot:
+    """Axes, and marks between them.
 
     Args:
-        drawn: The figure.
-        name: Prefix of the ids inside, unique in the page.
         label: What it shows, for those who can't see it.
+        x: The horizontal scale.
+        y: The vertical one, its beginning below.
+        height: In the same units as `WIDTH`.
+        left: Room for the labels on the left; None: as the ticks of `y` need it.
+        right: Room on the right.
+        top: Room above.
+        x_title: Below the horizontal axis.
+        y_title: Above the vertical axis.
+        width: Where it is not a plot of its own width.
     """
-    out = io.StringIO()
-    with warnings.catch_warnings():
-        # Only the layout misses the glyph; the browser draws the text with its own fonts.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        drawn.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r"<style type=\"text/css\">.*?</style>", "", text, count=1, flags=re.DOTALL)
-    box = re.search(r'viewBox="[^"]*"', text)
-    opening = f'<svg role="img" aria-label="{escape(label)}" {box.group() if box else ""}>'
-    text = re.sub(r"<svg[^>]*>", lambda _: opening, text, count=1)
-    text = re.sub(r'\bid="', f'id="{name}-', text)
-    text = text.replace("url(#", f"url(#{name}-").replace('xlink:href="#', f'href="#{name}-')
-    text = re.sub(r"(font: (?:[\w.]+ )*[\d.]+px) [^;\"]*", r"\1 system-ui, sans-serif", text)
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(f": {colour}", f": var(--{variable})")
-    return Markup(re.sub(r"\n\s*", "\n", text))
+
+    def __init__(
+        self,
+        label: str,
+        x: Scale,
+        y: Scale,
+        *,
+        height: float,
+        left: float | None = None,
+        right: float = 12.0,
+        top: float | None = None,
+        x_title: str = "",
+        y_title: str = "",
+        width: float = WIDTH,
+    ) -> None:
+        if left is None:
+            left = 12.0 + LETTER * max((len(text) for _, text in y.ticks), default=0)
+        self._label, self._x, self._y = label, x, y
+        self._size = (width, height)
+        self._left, self._right = left, width - right
+        self._top = (20.0 if y_title else 8.0) if top is None else top
+        self._bottom = height - (8.0 + (14.0 if x.ticks else 0.0) + (15.0 if x_title else 0.0))
+        self._below: list[str] = []
+        self._marks: list[str] = []
+        if x_title:
+            half = LETTER * len(x_title) / 2
+            middle = min(max((self._left + self._right) / 2, half), width - half)
+            self._word(middle, height - 4, x_title, "middle", "t m")
+        if y_title:
+            self._word(2, 11, y_title, "start", "t m")
+        self._axes()
+
+    def _axes(self) -> None:
+        for value, text in self._y.ticks:
+            at = self.place_y(value)
+            self._line_of([(self._left, at), (self._right, at)], "g")
+            self._word(self._left - 6, at + 3.8, text, "end", "t m")
+        for value, text in self._x.ticks:
+            at = self.place_x(value)
+            self._line_of([(at, self._bottom), (at, self._bottom + 3)], "a")
+            half = LETTER * len(text) / 2
+            inside = min(max(at, half), self._size[0] - half)
+            self._word(inside, self._bottom + 15, text, "middle", "t m")
+        if self._x.ticks:
+            self._line_of([(self._left, self._bottom), (self._right, self._bottom)], "a")
+
+    def place_x(self, value: float) -> float:
+        """The coordinate of a value."""
+        return self._left + self._x.share(value) * (self._right - self._left)
+
+    def place_y(self, value: float) -> float:
+        """The coordinate of a value."""
+        return self._bottom - self._y.share(value) * (self._bottom - self._top)
+
+    def bar(self, x: Point, y: Point, css: str, title: str = "") -> None:
+        """A rectangle from and to these values."""
+        x0, x1 = sorted(self.place_x(v) for v in x)
+        y0, y1 = sorted(self.place_y(v) for v in y)
+        self._marks.append(
+            f'<rect class="{css}" x="{_number(x0)}" y="{_number(y0)}" '
+            f'width="{_number(max(x1 - x0, 0.4))}" height="{_number(max(y1 - y0, 0.4))}"'
+            + self._closed(title, "rect")
+        )
+
+    def line(self, points: Sequence[Point], css: str, title: str = "") -> None:
+        """A line through values."""
+        self._line_of([(self.place_x(x), self.place_y(y)) for x, y in points], css, title)
+
+    def area(self, points: Sequence[Point], css: str) -> None:
+        """A closed shape below everything else that is drawn."""
+        path = self._path([(self.place_x(x), self.place_y(y)) for x, y in points])
+        self._below.append(f'<path class="{css}" d="{path}Z"/>')
+
+    def whisker(
+        self, at: float, low: float, high: float, css: str, *, across: bool = False
+    ) -> None:
+        """An interval with its ends marked, upright or across."""
+        if across:
+            x0, x1, y = self.place_x(low), self.place_x(high), self.place_y(at)
+            path = [((x0, y), (x1, y)), *(((x, y - 3.5), (x, y + 3.5)) for x in (x0, x1))]
+        else:
+            y0, y1, x = self.place_y(low), self.place_y(high), self.place_x(at)
+            path = [((x, y0), (x, y1)), *(((x - 3.5, y), (x + 3.5, y)) for y in (y0, y1))]
+        drawn = "".join(self._path(part) for part in path)
+        self._marks.append(f'<path class="{css}" d="{drawn}"/>')
+
+    def dot(self, x: float, y: float, css: str, title: str = "", radius: float = 3.5) -> None:
+        """A round mark."""
+        self._marks.append(
+            f'<circle class="{css}" cx="{_number(self.place_x(x))}" '
+            f'cy="{_number(self.place_y(y))}" r="{_number(radius)}"' + self._closed(title, "circle")
+        )
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        text: str,
+        anchor: str = "start",
+        css: str = "t",
+        by: Point = (0, 0),
+    ) -> None:
+        """Words at a value, moved by so much."""
+        self._word(self.place_x(x) + by[0], self.place_y(y) + by[1], text, anchor, css)
+
+    def beside(self, y: float, name: str, note: str = "") -> None:
+        """A row's name on the left of the axis and what is known of it on the right."""
+        at = self.place_y(y) + 3.8
+        self._word(self._left - 6, at, clean(name, NAME), "end", "t")
+        if note:
+            self._word(self._right + 6, at, note, "start", "t m")
+
+    def svg(self) -> Markup:
+        """The plot as an inline `<svg>` element."""
+        width, height = (_number(v) for v in self._size)
+        return Markup(
+            f'<svg role="img" aria-label="{escape(self._label)}" viewBox="0 0 {width} {height}">\n'
+            + "\n".join([*self._below, *self._marks])
+            + "\n</svg>"
+        )
+
+    def _word(self, x: float, y: float, text: str, anchor: str, css: str) -> None:
+        where = "" if anchor == "start" else f' text-anchor="{anchor}"'
+        self._marks.append(
+            f'<text class="{css}" x="{_number(x)}" y="{_number(y)}"{where}>{escape(text)}</text>'
+        )
+
+    def _line_of(self, points: Sequence[Point], css: str, title: str = "") -> None:
+        self._marks.append(
+            f'<path class="{css}" d="{self._path(points)}"' + self._closed(title, "path")
+        )
+
+    @staticmethod
+    def _path(points: Sequence[Point]) -> str:
+        return "M" + "L".join(f"{_number(x)} {_number(y)}" for x, y in points)
+
+    @staticmethod
+    def _closed(title: str, tag: str) -> str:
+        return f"><title>{escape(title)}</title></{tag}>" if title else "/>"
+
+
+def rows(count: int) -> Scale:
+    """A vertical scale of rows, the first on top."""
+    return Scale(count - 0.4, -0.6)
+
+
+def room_for(names: Sequence[str]) -> float:
+    """What names beside rows need on the left."""
+    return 10.0 + LETTER * min(NAME, max((len(name) for name in names), default=0))

@@ -1,15 +1,14 @@
 """The plots of the report's section on trust, each a function from the report to an inline SVG."""
 
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from pruning.report import svg
+from pruning.report.scale import logarithmic
 from pruning.report.schema import Report
+from pruning.report.svg import Plot, room_for, rows
 from pruning.report.trust import Ladder, Rung
-from pruning.report.words import clean
+from pruning.report.words import clean, number
 
-MAX_LAYERS = 12
+MAX_LAYERS = 20
 """Layers whose saliency interval is drawn; the table has them all."""
 
 
@@ -20,51 +19,59 @@ def ladder(report: Report) -> Markup | None:
         return None
     values = [v for r in found.rungs for v in (r.predicted, r.measured, r.own) if v and v > 0]
     floor = max(found.resolution, 1e-300)
-    low, high = max(min(values), floor) / 2.0, max(values) * 3.0
-    with svg.style():
-        drawn, axes = svg.figure(4.6, 3.6)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlim(low, high)
-        axes.set_ylim(low, high)
-        ends = [low, high]
-        axes.fill_between(
-            ends,
-            [e / found.factor for e in ends],
-            [e * found.factor for e in ends],
-            color=svg.GRID,
-            linewidth=0,
+    low, high = max(min(values), floor), max(max(values), 2.0 * floor)
+    scale = logarithmic([low, high], margin=0.08)
+    low, high = scale.low, scale.high
+    plot = Plot(
+        "Predicted against measured increase of the loss",
+        scale,
+        scale,
+        height=300.0,
+        x_title="predicted increase of the loss",
+        y_title="measured increase",
+    )
+    # The band, cut where it leaves the square.
+    factor = found.factor
+    plot.area(
+        [
+            (low, low),
+            (low, min(low * factor, high)),
+            (max(high / factor, low), high),
+            (high, high),
+            (high, max(high / factor, low)),
+            (min(low * factor, high), low),
+        ],
+        "f-track",
+    )
+    plot.line([(low, low), (high, high)], "s-muted dash")
+    for field, css in (("own", "predicted"), ("predicted", "measured")):
+        points = _points(found, field)
+        plot.line([(x, y) for x, y, _ in points], f"s-{css} w")
+        for x, y, rung in points:
+            note = f"{rung.sparsity:.1%} removed: foretold {number(x)}, measured {number(y)}"
+            plot.dot(x, y, f"f-{css}", note)
+    left, last = _leaves(found), 1e9
+    for x, y, rung in _points(found, "predicted"):
+        # From below upwards, where there is room between labels.
+        at = plot.place_y(y)
+        if last - at < 12 and rung is not left:
+            continue
+        last = at
+        leaves = rung is left
+        beside = -7 if plot.place_x(x) > 250 else 7
+        plot.text(
+            x,
+            y,
+            f"{rung.sparsity:.0%}".replace("%", "\u00a0%") + (" leaves" if leaves else ""),
+            "end" if beside < 0 else "start",
+            "t bad" if leaves else "t m",
+            by=(beside, -4 if beside < 0 else 11),
         )
-        axes.plot(ends, ends, color=svg.MUTED, linewidth=0.7, linestyle=(0, (3, 2)))
-        _line(axes, found.rungs, "own", svg.PREDICTED, "s")
-        _line(axes, found.rungs, "predicted", svg.MEASURED, "o")
-        left = _leaves(found)
-        for rung in found.rungs:
-            if rung.predicted and rung.measured and min(rung.predicted, rung.measured) > low:
-                note = f"{rung.sparsity:.0%}" + (" leaves" if rung is left else "")
-                axes.annotate(
-                    note,
-                    (rung.predicted, rung.measured),
-                    xytext=(6, -8),
-                    textcoords="offset points",
-                    ha="left",
-                    fontsize=7.5,
-                    color=svg.REMOVED if rung is left else svg.INK,
-                )
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(base=10, numticks=7))
-            axis.set_major_formatter(FuncFormatter(svg.power_of_ten))
-            axis.set_minor_locator(NullLocator())
-            axis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("predicted increase of the loss")
-        axes.set_ylabel("measured increase")
-        return svg.render(drawn, "ladder", "Predicted against measured increase of the loss")
+    return plot.svg()
 
 
 def _drawable(found: Ladder) -> bool:
-    return any(
-        r.predicted and r.measured and r.predicted > 0 and r.measured > 0 for r in found.rungs
-    )
+    return bool(_points(found, "predicted"))
 
 
 def _leaves(found: Ladder) -> Rung | None:
@@ -73,48 +80,35 @@ def _leaves(found: Ladder) -> Rung | None:
     return beyond[0] if beyond else None
 
 
-def _line(axes: Axes, rungs: list[Rung], field: str, colour: str, marker: str) -> None:
-    points = [
-        (x, r.measured)
-        for r in rungs
-        if (x := getattr(r, field)) and x > 0 and r.measured and r.measured > 0
+def _points(found: Ladder, field: str) -> list[tuple[float, float, Rung]]:
+    floor = max(found.resolution, 1e-300)
+    return [
+        (x, r.measured, r)
+        for r in found.rungs
+        if (x := getattr(r, field)) and r.measured and min(x, r.measured) >= floor
     ]
-    if points:
-        axes.plot(
-            [x for x, _ in points],
-            [y for _, y in points],
-            color=colour,
-            marker=marker,
-            markersize=4,
-            linewidth=1.1,
-        )
 
 
 def intervals(report: Report) -> Markup | None:
     """90 % interval of each layer's median saliency; None without a bootstrap."""
     found = None if report.trust is None else report.trust.bootstrap
     shown = [
-        x
+        (x.name, x.low, x.median, x.high)
         for x in (found.layers if found is not None else [])
         if x.low and x.high and x.median and min(x.low, x.median) > 0
     ][:MAX_LAYERS]
     if not shown:
         return None
-    with svg.style():
-        drawn, axes = svg.figure(4.6, 0.8 + 0.3 * len(shown))
-        for row, layer in enumerate(shown):
-            axes.plot([layer.low or 0, layer.high or 0], [row, row], color=svg.KEPT, linewidth=5)
-            axes.plot([layer.median or 0], [row], "o", color=svg.REMOVED, markersize=5)
-        axes.set_xscale("log")
-        low = min(x.low or 0 for x in shown)
-        high = max(x.high or 0 for x in shown)
-        axes.set_xlim(low / 1.5, high * 1.5)
-        axes.set_yticks(range(len(shown)), [clean(x.name, 26) for x in shown])
-        axes.set_ylim(len(shown) - 0.4, -0.6)
-        subs = (1.0,) if high > 30 * low else (1.0, 2.0, 5.0)
-        axes.xaxis.set_major_locator(LogLocator(base=10, subs=subs, numticks=6))
-        axes.xaxis.set_major_formatter(FuncFormatter(svg.power_of_ten))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("median saliency of the layer")
-        return svg.render(drawn, "intervals", "Interval of each layer's median saliency")
+    plot = Plot(
+        "Interval of each layer's median saliency",
+        logarithmic([v for _, low, _, high in shown for v in (low, high)], margin=0.08),
+        rows(len(shown)),
+        height=40.0 + 20.0 * len(shown),
+        left=room_for([x[0] for x in shown]),
+        x_title="median saliency of the layer",
+    )
+    for row, (name, low, median, high) in enumerate(shown):
+        plot.beside(row, name)
+        plot.bar((low, high), (row - 0.2, row + 0.2), "f-kept", clean(name, 80))
+        plot.dot(median, row, "f-removed", f"{clean(name, 80)}: {number(median)}", 4.0)
+    return plot.svg()

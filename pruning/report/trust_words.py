@@ -1,4 +1,4 @@
-"""What the report says of trust, in words."""
+"""What the report says of predictions and of how far they can be trusted, in words."""
 
 from pruning.report.schema import Report
 from pruning.report.trust import Ladder, Rung
@@ -99,3 +99,45 @@ def bootstrap(report: Report) -> str:
         f"calibration batches drawn again {found.resamples} times, they went in 25 to 75 % of the "
         "cases."
     )
+
+
+def prediction(report: Report) -> str:
+    """How the predicted increase of the loss compares with the measured one."""
+    predicted, measured = report.loss.predicted_increase, report.loss.measured_increase
+    if measured is not None and any(r.not_predicted for r in report.rounds):
+        return (
+            f"The removals raised the calibration loss by {number(measured)} in all, which was not "
+            "predicted."
+        )
+    if predicted is None or measured is None:
+        return "The loss increase could not be compared: a value is not finite."
+    text = (
+        f"The removals raised the calibration loss by {number(measured)} in all; the quadratic "
+        f"model predicted {number(predicted)}."
+    )
+    if measured <= 0:
+        return text
+    if predicted <= 0:
+        return f"{text} The step left the region where a quadratic model holds."
+    factor = measured / predicted
+    if 0.5 <= factor <= 2:
+        return f"{text} That is within a factor of two{_cancelled(report, measured)}."
+    times = f"{factor:.3g} times as much as" if factor > 1 else f"{1 / factor:.3g} times less than"
+    return (
+        f"{text} Measured is {times} predicted: the step was too large for a quadratic model, "
+        "and its numbers say at most what comes before what."
+    )
+
+
+def _cancelled(report: Report, measured: float) -> str:
+    """A remark where sums agree because single steps missed in both directions."""
+    pairs = [(r.predicted_increase, r.measured_increase) for r in report.rounds]
+    missed = sum(abs(p - m) for p, m in pairs if p is not None and m is not None)
+    return ", though single steps missed by more and cancel" if missed > measured else ""
+
+
+def matrix(report: Report) -> str:
+    """The H of the quadratic model, in words."""
+    if any(r.matrix == "gauss_newton" for r in report.rounds):
+        return "undamped Gauss-Newton matrix, as this network has no second derivatives"
+    return "undamped exact Hessian of the calibration loss"

@@ -1,14 +1,23 @@
-"""What the report says in words: the verdict, and numbers as people read them."""
+"""Numbers as people read them."""
 
 import math
-import shlex
 from typing import Any
 
 from pruning.catalogue import criteria
-from pruning.report.schema import MetricValue, Report
+from pruning.report.schema import Check, MetricValue, Report
+from pruning.report.study import Drop
+
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 NONE = "\u2013"
 """Shown where there is no number."""
+
+SHARES = ("accuracy", "agreement")
+"""Metrics that are shares of the samples; others are numbers as they stand."""
+
+_UNITS = ((1.0, "s"), (1e3, "ms"), (1e6, "µs"))
+
+_GATES = ("max_drop.", "max_bytes.", "latency", "layer_sparsity.")
 
 
 def visible(text: str) -> str:
@@ -25,17 +34,33 @@ def clean(text: str, limit: int = 60) -> str:
 
 def share(value: float | None, digits: int = 2) -> str:
     """0.9312 as 93.12 %."""
-    return NONE if value is None else f"{100 * value:.{digits}f}\u00a0%"
+    return NONE if value is None else f"{100 * value:.{digits}f}\u00a0%".replace("-", "\u2212")
 
 
 def number(value: float | None) -> str:
     """Four significant digits."""
-    return NONE if value is None else f"{value:.4g}".replace("-", "\u2212")
+    if value is None:
+        return NONE
+    text = f"{value:.4g}"
+    return (scientific(value, 2) if "e" in text else text).replace("-", "\u2212")
+
+
+def scientific(value: float, digits: int) -> str:
+    """1.48e-07 as 1.48·10⁻⁷."""
+    mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+    power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
+    shown = f"{float(mantissa):g}"
+    return power if shown == "1" else f"{shown}·{power}"
 
 
 def count(value: int) -> str:
     """1234567 as 1,234,567."""
     return f"{value:,}"
+
+
+def several(value: int, one: str, many: str | None = None) -> str:
+    """3 samples, 1 sample."""
+    return f"{count(value)} {one if value == 1 else many or one + 's'}"
 
 
 def size(value: int | None) -> str:
@@ -48,110 +73,101 @@ def size(value: int | None) -> str:
     return f"{value / 1024**power:.1f}\u00a0{('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
 
 
-def interval(metric: MetricValue) -> str:
-    """95 % interval of an accuracy from its sample size (Wilson 1927), in percent."""
-    if metric.value is None or metric.samples < 1:
+def seconds(value: float | None, least: float | None = None) -> str:
+    """A duration in the unit that fits it, or that fits `least`."""
+    if value is None:
         return NONE
-    p, n, z = metric.value, metric.samples, 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return f"{100 * (middle - half):.1f}\u2013{100 * (middle + half):.1f}\u00a0%"
+    size = value if least is None else least
+    if size >= 100:
+        return f"{value // 60:.0f}\u00a0min {value % 60:.0f}\u00a0s"
+    factor, unit = next(((f, u) for f, u in _UNITS if size * f >= 1), _UNITS[-1])
+    digits = f"{value * factor:#.3g}" if least is None else f"{value * factor:.6g}"
+    return f"{digits.rstrip('.')}\u00a0{unit}"
 
 
-def rejected(report: Report) -> list[str]:
-    """The messages of the gates that were missed."""
-    return [c.message for c in report.checks if is_gate(c.name) and c.status == "fail"]
+def metric(name: str, value: float | None) -> str:
+    """A metric's value: in per cent where it is a share."""
+    return share(value) if name in SHARES else number(value)
+
+
+def points(name: str, value: float | None, unit: bool = True) -> str:
+    """A difference of a metric: .006 of an accuracy as 0.60 points."""
+    if value is None:
+        return NONE
+    if name not in SHARES:
+        return number(value)
+    # Nothing is less than zero that would be written as zero.
+    return f"{round(100 * value, 2) + 0.0:.2f}{' points' if unit else ''}".replace("-", "\u2212")
+
+
+def limit(name: str, value: float) -> str:
+    """An allowed difference, as short as it was asked for: .01 of an accuracy as 1 point."""
+    if name not in SHARES:
+        return number(value)
+    asked = round(100 * value, 6)
+    return f"{asked:g} point{'' if asked == 1 else 's'}"
+
+
+def interval(name: str, found: MetricValue) -> str:
+    """The 95 % interval of a metric."""
+    if found.low is None or found.high is None:
+        return NONE
+    if name in SHARES:
+        return f"{100 * found.low:.1f} to {100 * found.high:.1f}\u00a0%"
+    return f"{number(found.low)} to {number(found.high)}"
+
+
+def span(name: str, drop: Drop) -> str:
+    """The interval of a drop, without its unit."""
+    return f"{points(name, drop.low, False)} to {points(name, drop.high, False)}"
+
+
+def fell(name: str, drop: Drop) -> str:
+    """What a metric did between the dense and the delivered network."""
+    if drop.value is None:
+        return f"{name} could not be compared"
+    if drop.value == 0:
+        return f"{name} did not change"
+    way = "fell" if drop.value > 0 else "rose"
+    return f"{name} {way} by {points(name, abs(drop.value))}"
+
+
+def level(drop: Drop) -> str:
+    """95 %, and for how many looks at once it holds."""
+    looks = f", for {drop.simultaneous} looks at once" if drop.simultaneous > 1 else ""
+    return f"{share(drop.level, 0)} interval{looks}"
+
+
+def title(kind: str) -> str:
+    """A criterion's name for people, its kind where the catalogue does not know it."""
+    known: Any = criteria().get(kind)
+    return kind if known is None else known.about.title
 
 
 def is_gate(check: str) -> bool:
-    """Whether a check is a gate of the spec."""
-    return check.startswith("max_drop.")
+    """Whether a check is a gate of the spec, by its name."""
+    return check.startswith(_GATES)
 
 
-def verdict(report: Report) -> str:
-    """One sentence: what was removed, and what became of the metrics."""
-    sparsity = report.sparsity
-    criterion: Any = report.spec.criterion
-    method = criteria()[criterion.kind].about.title
-    removed = (
-        f"{method} removed {count(sparsity.removed)} of {count(sparsity.total)} weights "
-        f"({share(sparsity.achieved, 1)})"
-    )
-    for name, dense in report.metrics.dense.items():
-        pruned = report.metrics.pruned.get(name)
-        if dense.value is None or pruned is None:
-            continue
-        text = f"{removed}; {name} went from {share(dense.value)} to {share(pruned.value)}"
-        recovered = (report.metrics.recovered or {}).get(name)
-        return text + (f", and to {share(recovered.value)} after recovery." if recovered else ".")
-    final = report.loss.pruned if report.loss.recovered is None else report.loss.recovered
-    return f"{removed}; the loss went from {number(report.loss.dense)} to {number(final)}."
+def gates(report: Report) -> list[Check]:
+    """All gates of the spec, that on the latency among them."""
+    found = [c for c in report.checks if c.group == "gate" or is_gate(c.name)]
+    timed = report.latency.gate if report.latency else None
+    return [*found, *([timed] if timed and timed.name not in {c.name for c in found} else [])]
 
 
-def prediction(report: Report) -> str:
-    """How the predicted increase of the loss compares with the measured one."""
-    predicted, measured = report.loss.predicted_increase, report.loss.measured_increase
-    if measured is not None and any(r.not_predicted for r in report.rounds):
-        return (
-            f"The removals raised the calibration loss by {number(measured)} in all, which was not "
-            "predicted."
+def times(report: Report) -> list[tuple[str, float, list[tuple[str, float]]]]:
+    """Seconds of each phase, each with what parts of it took."""
+    return [
+        (
+            phase,
+            spent,
+            [
+                (n.partition(".")[2], s)
+                for n, s in report.timings.items()
+                if n.startswith(f"{phase}.")
+            ],
         )
-    if predicted is None or measured is None:
-        return "The loss increase could not be compared: a value is not finite."
-    text = (
-        f"The removals raised the calibration loss by {number(measured)} in all; the quadratic "
-        f"model predicted {number(predicted)}."
-    )
-    if measured <= 0:
-        return text
-    if predicted <= 0:
-        return f"{text} The step left the region where a quadratic model holds."
-    factor = measured / predicted
-    if 0.5 <= factor <= 2:
-        return f"{text} That is within a factor of two{_cancelled(report, measured)}."
-    times = f"{factor:.3g} times as much as" if factor > 1 else f"{1 / factor:.3g} times less than"
-    return (
-        f"{text} Measured is {times} predicted: the step was too large for a quadratic model, "
-        "and its numbers say at most what comes before what."
-    )
-
-
-def matrix(report: Report) -> str:
-    """The H of the quadratic model, in words."""
-    if any(r.matrix == "gauss_newton" for r in report.rounds):
-        return "undamped Gauss-Newton matrix, as this network has no second derivatives"
-    return "undamped exact Hessian of the calibration loss"
-
-
-def times(report: Report) -> str:
-    """Seconds a phase, each followed by what parts of it took."""
-    shown = []
-    for phase, seconds in report.timings.items():
-        if "." in phase:
-            continue
-        parts = [
-            f"{name.partition('.')[2]} {spent:.2f} s"
-            for name, spent in report.timings.items()
-            if name.startswith(f"{phase}.")
-        ]
-        within = f" (of which {', '.join(parts)})" if parts else ""
-        shown.append(f"{phase} {seconds:.2f} s{within}")
-    return ", ".join(shown)
-
-
-def _cancelled(report: Report, measured: float) -> str:
-    """A remark where sums agree because single steps missed in both directions."""
-    pairs = [(r.predicted_increase, r.measured_increase) for r in report.rounds]
-    missed = sum(abs(p - m) for p, m in pairs if p is not None and m is not None)
-    return ", though single steps missed by more and cancel" if missed > measured else ""
-
-
-def reproduce(report: Report) -> str:
-    """The command that runs the same job again, given the spec in spec.yaml."""
-    words = ["secateur", "prune", report.model.name or "MODEL"]
-    for role in ("calibration", "training", "evaluation"):
-        part = getattr(report.data, role)
-        if part.source == "given" and (role == "calibration" or part.name):
-            flag = "--data" if role == "calibration" else f"--{role}"
-            words += [flag, part.name or "DATA"]
-    return " ".join(shlex.quote(w) for w in [*words, "--spec", "spec.yaml", "--local"])
+        for phase, spent in report.timings.items()
+        if "." not in phase
+    ]

@@ -1,6 +1,6 @@
 """Down to the target without recovery in between, with the curvature recomputed on the way."""
 
-from pruning.schedule.step import Step, removal_count
+from pruning.schedule.step import Step, between
 from pruning.spec import OneShot
 
 
@@ -9,8 +9,5 @@ def steps(schedule: OneShot, total: int, target: int) -> list[Step]:
 
     Steps that would remove nothing are left out; the last one ends at `target` exactly.
     """
-    keep = 1.0 - target / total
-    count = schedule.recomputations
-    counts = [removal_count(1.0 - keep ** ((i + 1) / count), total) for i in range(count - 1)]
-    grown = sorted({k for k in counts if 0 < k < target}) if keep > 0 else []
+    grown = between(0, target, schedule.recomputations, total)
     return [*(Step(k, recover=False) for k in grown), Step(target, recover=True)]

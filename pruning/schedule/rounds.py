@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from pruning.schedule.step import Step, removal_count
+from pruning.schedule.step import Step, between, removal_count
 from pruning.spec import Rounds
 
 # Sparsity after the share t of the rounds, for a final sparsity s.
@@ -16,10 +16,20 @@ CURVES: dict[str, Callable[[float, float], float]] = {
 
 
 def steps(schedule: Rounds, total: int, target: int) -> list[Step]:
-    """One step a round, each with recovery; the last one ends at `target` exactly."""
+    """The ends of the rounds by `curve`, each with recovery; the last one is `target` exactly.
+
+    With `recomputations`, steps without recovery lie inside a round; those that would remove
+    nothing are left out.
+    """
     curve, count = CURVES[schedule.curve], schedule.rounds
     final = target / total
     counts = [
         min(target, removal_count(curve(final, (i + 1) / count), total)) for i in range(count)
     ]
-    return [Step(k, recover=True) for k in [*counts[:-1], target]]
+    found: list[Step] = []
+    gone = 0
+    for end in [*counts[:-1], target]:
+        within = between(gone, end, schedule.recomputations, total)
+        found += [*(Step(k, recover=False) for k in within), Step(end, recover=True)]
+        gone = end
+    return found

@@ -11,10 +11,15 @@ MOST = 0.999
 
 @dataclass(frozen=True)
 class Step:
-    """Remove until `removed` weights are gone in all; then recover, if the spec has a recovery."""
+    """Remove until `removed` weights are gone in all; then recover, if the spec has a recovery.
+
+    `via`: counts on the way there, ascending, at each of which the rest is scored anew. All of it
+    is one step of the report.
+    """
 
     removed: int
     recover: bool
+    via: tuple[int, ...] = ()
 
 
 def removal_count(sparsity: float, total: int, unit: int = 1) -> int:
@@ -27,6 +32,30 @@ def removal_count(sparsity: float, total: int, unit: int = 1) -> int:
     """
     groups = total // unit
     return unit * min(groups, int(sparsity * total / unit + 0.5))
+
+
+def between(first: int, last: int, count: int, total: int) -> list[int]:
+    """Counts on the way from `first` to `last`, both left out, in `count` equal shares.
+
+    The same share of the survivors S = N - k goes every time: S_i = S_0 (S_n / S_0)^(i / n), with
+    k_i rounded half up; what would remove nothing is left out.
+
+    Args:
+        first: Weights that are gone, k_0.
+        last: Weights that are gone at the end, k_n.
+        count: Shares, n.
+        total: Weights in scope, N.
+    """
+    kept, left = 1.0 - first / total, 1.0 - last / total
+    if left <= 0:
+        return []
+    ways = [1.0 - kept * (left / kept) ** ((i + 1) / count) for i in range(count - 1)]
+    return sorted({k for k in (removal_count(s, total) for s in ways) if first < k < last})
+
+
+def scorings(steps: list[Step]) -> int:
+    """How often weights are scored in all."""
+    return sum(1 + len(step.via) for step in steps)
 
 
 def removal_target(spec: Any, total: int) -> int:
@@ -42,9 +71,10 @@ def removal_target(spec: Any, total: int) -> int:
     if target.kind == "sparsity":
         return removal_count(target.sparsity, total, unit)
     asked = getattr(target, target.kind)
-    if asked >= 1 and target.kind == "weights":
-        groups = -(-max(0, total - asked) // unit)  # at most so many stay
-        return unit * min(groups, total // unit)
+    if target.kind == "weights":
+        # At most so many stay; a share of them is not lowered by the rounding of its product.
+        stay = asked if asked >= 1 else int(asked * total * (1.0 + 1e-12))
+        return unit * min(-(-max(0, total - stay) // unit), total // unit)
     return removal_count(1.0 - asked if asked < 1 else 0.5, total, unit)
 
 
@@ -60,4 +90,7 @@ def planned_steps(schedule: Any, total: int, target: int, unit: int = 1) -> list
     found: list[Step] = method("schedule", schedule.kind).steps(
         schedule, total // unit, target // unit
     )
-    return [replace(step, removed=unit * step.removed) for step in found]
+    return [
+        replace(step, removed=unit * step.removed, via=tuple(unit * k for k in step.via))
+        for step in found
+    ]

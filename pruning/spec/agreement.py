@@ -33,6 +33,8 @@ def check_agreement(spec: "Spec") -> None:
     _check_pattern(spec)
     _check_schedule(spec)
     _check_metrics(spec)
+    if spec.target.bytes is not None and "sparse" not in spec.outputs:
+        raise ValueError("target bytes is of the sparse file, which outputs does not list")
     if "sparse" in spec.gates.max_bytes and "sparse" not in spec.outputs:
         raise ValueError("gates.max_bytes names sparse, which outputs does not list")
     if "native" not in spec.outputs:
@@ -65,6 +67,9 @@ def _check_schedule(spec: "Spec") -> None:
             raise ValueError("schedule.rewind needs recovery {kind: fine_tune}")
         if schedule.rewind.epoch >= recovery.epochs:
             raise ValueError("schedule.rewind.epoch must lie before the last of recovery.epochs")
+    stops = isinstance(schedule, Rounds) and schedule.stop is not None
+    if stops and spec.target.max_drop is not None:
+        raise ValueError("schedule.stop and target.max_drop both hold a metric; keep one of them")
     if isinstance(schedule, OneByOne) and spec.target.kind in ("bytes", "flops"):
         raise ValueError("schedule one_by_one counts weights: set target to sparsity or weights")
     if isinstance(recovery, FineTune) and recovery.accumulate > recovery.batch_size:

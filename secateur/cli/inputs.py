@@ -10,6 +10,7 @@ import typer
 import yaml
 
 from pruning.request import Role
+from pruning.schedule.earlier import check_use
 from pruning.spec import default_spec, parse_spec
 from secateur.cli.labels import labelled
 from secateur.errors import SecateurError
@@ -22,6 +23,7 @@ class Inputs:
     model: Path
     data: dict[Role, Path]
     spec: dict[str, Any]
+    rewind_to: Path | None = None
 
 
 def inputs(
@@ -32,11 +34,12 @@ def inputs(
     spec_file: Path | None,
     sparsity: float | None,
     criterion: str | None,
+    rewind_to: Path | None = None,
 ) -> Inputs:
     """Checked inputs.
 
     Raises:
-        SecateurError: What is wrong with the spec.
+        SecateurError: What is wrong with the spec, or that it does not go with `rewind_to`.
     """
     given: dict[Role, Path | None] = {
         "calibration": calibration,
@@ -57,8 +60,8 @@ def inputs(
         spec["target"] = {"sparsity": sparsity}
     if spec_file is None and criterion is None:
         spec = default_spec(labelled(calibration)) | spec
-    parse_spec(spec)
-    return Inputs(model, data, spec)
+    check_use(parse_spec(spec), rewind_to is not None)
+    return Inputs(model, data, spec, rewind_to)
 
 
 def read_spec(path: Path) -> dict[str, Any]:
@@ -110,7 +113,8 @@ def check_names(inputs: Inputs, out: Path, names: Iterable[str], force: bool) ->
     """
     if out.exists() and not out.is_dir():
         raise typer.BadParameter(f"{out} is a file", param_hint="--out")
-    given = {path.resolve() for path in (inputs.model, *inputs.data.values())}
+    files = (inputs.model, inputs.rewind_to, *inputs.data.values())
+    given = {path.resolve() for path in files if path is not None}
     for path in (out / name for name in names):
         if path.resolve() in given:
             raise typer.BadParameter(

@@ -1,5 +1,7 @@
 """`secateur jobs`: list, show, follow, cancel, retry, report, download, delete."""
 
+import tempfile
+import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from secateur.cli.output import (
 from secateur.cli.remote import download as fetch_all
 from secateur.cli.remote import follow, under_name
 from secateur.cli.result import print_result
+from secateur.errors import SecateurError
 from secateur.resources import Job
 
 app = typer.Typer(help="Jobs.", no_args_is_help=True)
@@ -164,14 +167,46 @@ def _line(values: dict[str, Any]) -> str:
 
 
 @app.command()
-def report(id: str, json: Json = False) -> None:
+def report(
+    id: str,
+    json: Json = False,
+    open_: Annotated[
+        bool, typer.Option("--open", help="Download report.html and show it in a browser.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for report.html (default with --open: a temporary one)."),
+    ] = None,
+) -> None:
     """Print a job's result; with --json the whole report."""
+    if open_ or out is not None:
+        _page(id, out, open_)
+        return
     with client() as service:
         found = service.report(id)
     if json:
         print_json(found)
     else:
         print_result(found)
+
+
+def _page(id: str, out: Path | None, show: bool) -> None:
+    """Fetches report.html, prints where it lies and opens it where there is a browser."""
+    with client() as service:
+        job = service.job(id)
+        page = next((a for a in job.artifacts if a.name == "report.html"), None)
+        if page is None:
+            raise SecateurError(
+                "not_found",
+                f"The job {id} has no report: it is {job.state}.",
+                where=id,
+                hint="A report is written once a job has succeeded or missed a gate.",
+            )
+        folder = out or Path(tempfile.mkdtemp(prefix="secateur-report-"))
+        path = service.fetch(job, page, folder)
+    stdout().print(str(path), soft_wrap=True)
+    if show and not webbrowser.open(path.resolve().as_uri()):
+        stderr().print("No browser could be started here; open the file yourself.")
 
 
 @app.command()

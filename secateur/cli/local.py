@@ -40,8 +40,12 @@ def run_local(
         # Beside the target, so that files move into place by renaming.
         folder = Path(tempfile.mkdtemp(prefix=".secateur-", dir=out.parent))
         try:
+            earlier = None
+            if inputs.rewind_to is not None:
+                earlier = reference(_packed(inputs.rewind_to, folder / "earlier"))
             request = RunRequest(
-                model=reference(_packed(inputs.model, folder)),
+                model=reference(_packed(inputs.model, folder / "model")),
+                rewind_to=earlier,
                 data={role: reference(path) for role, path in inputs.data.items()},
                 spec=inputs.spec,
                 threads=os.cpu_count() or 1,
@@ -65,6 +69,7 @@ def _packed(model: Path, folder: Path) -> Path:
     """The model as one file, a folder as the tar that would be uploaded."""
     if not model.is_dir():
         return model
+    folder.mkdir()
     path = folder / f"{model.resolve().name}.tar"
     with path.open("wb") as file:
         file.writelines(FolderTar(model).chunks())

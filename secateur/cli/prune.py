@@ -50,6 +50,14 @@ Data = Annotated[
 ]
 Training = Annotated[Path | None, _file("Data to recover on; else the calibration data.")]
 Evaluation = Annotated[Path | None, _file("Data to measure on; else a held-out share.")]
+RewindTo = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        metavar="MODEL",
+        help="Earlier checkpoint of MODEL, for schedules that rewind to one or start from it.",
+    ),
+]
 SpecFile = Annotated[Path | None, _file("Spec in YAML or JSON; options override it.", "--spec")]
 Sparsity = Annotated[float | None, typer.Option(help="Share to remove (default 0.5).")]
 Criterion = Annotated[str | None, typer.Option(help="See `secateur criteria` (default obs).")]
@@ -63,6 +71,7 @@ def prune(
     spec: SpecFile = None,
     sparsity: Sparsity = None,
     criterion: Criterion = None,
+    rewind_to: RewindTo = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the result (default MODEL-pruned).")
     ] = None,
@@ -77,7 +86,7 @@ def prune(
 
     Exit code: 0 done, 1 failed, 2 usage, 3 done but a gate of the spec was missed, 130 cancelled.
     """
-    given = inputs_.inputs(model, data, training, evaluation, spec, sparsity, criterion)
+    given = inputs_.inputs(model, data, training, evaluation, spec, sparsity, criterion, rewind_to)
     target = out or Path(f"{model.resolve().name if model.is_dir() else model.stem}-pruned")
     inputs_.check_target(given, target, force)
     console = stderr()
@@ -106,8 +115,8 @@ def _on_service(
     console = stderr()
     try:
         with client() as service:
-            model, data = upload(service, given, console)
-            job = service.submit(model, data, given.spec, name=name)
+            model, data, earlier = upload(service, given, console)
+            job = service.submit(model, data, given.spec, name=name, rewind_to=earlier)
             console.print(Text.assemble("Job ", (job.id, "cyan")), soft_wrap=True)
             job = follow_or_cancel(service, job, console)
             if job.state in ("failed", "cancelled"):
@@ -138,12 +147,14 @@ def plan(
     spec: SpecFile = None,
     sparsity: Sparsity = None,
     criterion: Criterion = None,
+    rewind_to: RewindTo = None,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
     """Say what `prune` would do and cost, or why it can't, without running it."""
-    given = inputs_.inputs(model, data, training, evaluation, spec, sparsity, criterion)
+    given = inputs_.inputs(model, data, training, evaluation, spec, sparsity, criterion, rewind_to)
     with client() as service:
-        found = service.plan(*upload(service, given, stderr()), given.spec)
+        uploaded, datasets, earlier = upload(service, given, stderr())
+        found = service.plan(uploaded, datasets, given.spec, rewind_to=earlier)
     if json:
         print_json(found)
         return

@@ -46,11 +46,22 @@ def _bytes(path: Path) -> int:
     return FolderTar(path).size if path.is_dir() else path.stat().st_size
 
 
-def upload(service: Client, inputs: Inputs, console: Console) -> tuple[Model, dict[Role, Dataset]]:
-    """Uploads what the service does not have yet and waits until intake has read it."""
+def upload(
+    service: Client, inputs: Inputs, console: Console
+) -> tuple[Model, dict[Role, Dataset], Model | None]:
+    """Uploads what the service does not have yet and waits until intake has read it.
+
+    Returns:
+        The model, the data by role, and the earlier checkpoint of the model, where one was given.
+    """
+    earlier = None
     with Uploading(console) as shown:
         with naming(inputs.model):
             model = service.upload_model(inputs.model, progress=shown.reporter(inputs.model))
+        if inputs.rewind_to is not None:
+            with naming(inputs.rewind_to):
+                progress = shown.reporter(inputs.rewind_to)
+                earlier = service.upload_model(inputs.rewind_to, progress=progress)
         data = {}
         for role, path in inputs.data.items():
             with naming(path):
@@ -58,7 +69,8 @@ def upload(service: Client, inputs: Inputs, console: Console) -> tuple[Model, di
     with JobDisplay(console) as display:
         display.say("Checking the uploads")
         model = service.wait_ready(model)
-        return model, {role: service.wait_ready(item) for role, item in data.items()}
+        earlier = earlier and service.wait_ready(earlier)
+        return model, {role: service.wait_ready(item) for role, item in data.items()}, earlier
 
 
 def follow(service: Client, job: Job, console: Console) -> Job:

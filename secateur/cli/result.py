@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pruning.report.words import is_gate
+from pruning.report.words import SHARES, is_gate
 from secateur.cli.output import print_pairs, size, stdout
 
 TRUST_WIDTH = 64
@@ -36,11 +36,16 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: b
     if console.is_terminal:
         console.print(_stages(report))
     pairs = {} if console.is_terminal else _plain_stages(report)
-    checks = report.get("checks") or []
+    timed = (report.get("latency") or {}).get("gate")
+    checks = [*(report.get("checks") or []), *([timed] if timed else [])]
     pairs |= {
         "loss increase": _increase(report),
+        "search": _search(report.get("search")),
+        "curve": _curve(report.get("curve") or []),
         "sizes": _sizes(report.get("sizes") or {}),
+        "latency": _latency(report.get("latency")),
         "checks": _checks([c for c in checks if c.get("group") != "trust"], gates),
+        "compared": _compared(report.get("comparison")),
         "trust": _trust(report, [c for c in checks if c.get("group") == "trust"]),
         "written": "\n".join(str(path) for path in files),
     }
@@ -54,7 +59,7 @@ def stages(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
     rows = []
     for metric in metrics["dense"]:
         values = [((metrics.get(n) or {}).get(metric) or {}).get("value") for n in names]
-        rows.append((metric, ["" if v is None else f"{v:.2%}" for v in values]))
+        rows.append((metric, ["" if v is None else _metric(metric, v) for v in values]))
     rows.append(("loss", ["" if loss.get(n) is None else _number(loss[n]) for n in names]))
     return rows
 
@@ -65,17 +70,97 @@ def _stages(report: dict[str, Any]) -> Table:
     recovered = report["loss"].get("recovered") is not None
     for name in ("dense", "pruned", "recovered")[: 3 if recovered else 2]:
         table.add_column(name, justify="right")
+    drops = report["metrics"].get("drops") or {}
+    if drops:
+        table.add_column("drop", justify="right")
     for what, values in stages(report):
-        table.add_row(what, *values[: 3 if recovered else 2])
+        drop = [_drop(what, drops[what])] if what in drops else [""] if drops else []
+        table.add_row(what, *values[: 3 if recovered else 2], *drop)
     return table
 
 
 def _plain_stages(report: dict[str, Any]) -> dict[str, str]:
     lines = {}
+    drops = report["metrics"].get("drops") or {}
     for what, values in stages(report):
         named = zip(("dense", "pruned", "recovered"), values, strict=True)
         lines[what] = ", ".join(f"{name} {value}" for name, value in named if value)
+        if what in drops:
+            lines[what] += f"; drop {_drop(what, drops[what])}"
     return lines
+
+
+def _metric(name: str, value: float) -> str:
+    return f"{value:.2%}" if name in SHARES else f"{value:.4g}"
+
+
+def _drop(name: str, drop: dict[str, Any]) -> str:
+    """How far a metric fell, with its interval; in points where it is a share."""
+    if drop.get("value") is None:
+        return "unknown"
+    known = drop.get("low") is not None and drop.get("high") is not None
+    keys = ("value", "low", "high") if known else ("value",)
+    shown = [
+        f"{round(100 * drop[k], 2) + 0.0:.2f}" if name in SHARES else f"{drop[k]:.4g}" for k in keys
+    ]
+    unit = " pt" if name in SHARES else ""
+    return f"{shown[0]}{unit} ({shown[1]} to {shown[2]})" if known else f"{shown[0]}{unit}"
+
+
+def _search(search: dict[str, Any] | None) -> str:
+    if not search:
+        return ""
+    metric, allowed = search["metric"], search["allowed"]
+    limit = f"{100 * allowed:g} pt" if metric in SHARES else f"{allowed:g}"
+    refused = f", {search['high']:.2%} refused" if search.get("high") is not None else ""
+    probes = search["probes"]
+    return (
+        f"{search['low']:.2%} accepted{refused}, for at most {limit} of {metric}\n"
+        f"{probes} probe{'' if probes == 1 else 's'}; ended by {search['ended'].replace('_', ' ')}"
+    )
+
+
+def _curve(curve: list[dict[str, Any]]) -> str:
+    if len(curve) < 2:
+        return ""
+    ends = f"{curve[0]['sparsity']:.2%} to {curve[-1]['sparsity']:.2%}"
+    kept = sum(1 for point in curve if point.get("artifact"))
+    return (
+        f"{len(curve)} points, {ends}; {kept} with their model"
+        if kept
+        else (f"{len(curve)} points, {ends}")
+    )
+
+
+def _latency(latency: dict[str, Any] | None) -> str:
+    if not latency or latency.get("ratio") is None:
+        return ""
+    spread = ""
+    if latency.get("ratio_low") is not None and latency.get("ratio_high") is not None:
+        spread = f" ({latency['ratio_low']:.2f} to {latency['ratio_high']:.2f})"
+    threads = latency["threads"]
+    return (
+        f"{latency['ratio']:.2f}{spread} times that of the upload, {latency['engine']}, "
+        f"{threads} thread{'' if threads == 1 else 's'}"
+    )
+
+
+def _compared(comparison: dict[str, Any] | None) -> str:
+    """One line for each criterion that was as good or better; one where none was."""
+    if not comparison or not comparison.get("differences"):
+        return ""
+    lines = []
+    for found in comparison["differences"]:
+        if found["verdict"] in ("as_good", "worse"):
+            how = "with" if found["recovered"] else "without"
+            said = "was as good" if found["verdict"] == "as_good" else "was better"
+            lines.append(f"{found['against']} {said} {how} recovery ({found['quantity']})")
+    if lines:
+        return "\n".join(lines)
+    if all(found["verdict"] == "better" for found in comparison["differences"]):
+        others = {found["against"]: None for found in comparison["differences"]}
+        return f"better than {', '.join(others)}"
+    return "not told apart: too few runs (see report.html)"
 
 
 def _sizes(sizes: dict[str, Any]) -> str:
@@ -95,7 +180,7 @@ def _checks(checks: list[dict[str, Any]], gates: bool) -> str:
         return ""
     bad = [c for c in checks if c["status"] != "pass"]
     passed = len(checks) - len(bad)
-    said = [c for c in bad if gates or not is_gate(c["name"])]
+    said = [c for c in bad if gates or not (c.get("group") == "gate" or is_gate(c["name"]))]
     lines = [f"{c['name']} {c['status']}: {c['message']}" for c in said]
     return "\n".join([f"{passed} of {len(checks)} passed", *lines])
 

@@ -24,6 +24,7 @@ def create(
     model_id: str,
     data: Mapping[str, str],
     spec: dict[str, Any],
+    rewind_to: str | None = None,
     name: str = "",
     priority: int = 0,
     klass: str = "cpu",
@@ -41,6 +42,7 @@ def create(
         model_id: A ready model of the project.
         data: Ready datasets of the project: role -> id.
         spec: The complete spec.
+        rewind_to: A ready model of the project, an earlier checkpoint of the one that is pruned.
         name: What the user calls it.
         priority: 0 to 9; higher goes first.
         klass: cpu or gpu.
@@ -61,7 +63,10 @@ def create(
         earlier = _by_key(session, project_id, idempotency_key)
         if earlier is not None:
             return _same_request(earlier, request_sha256), False
-    models.usable(session, project_id, model_id, where="model", lock=True)
+    # In the order of ids, so that two requests never wait for each other.
+    needed = ({rewind_to: "rewind_to"} if rewind_to else {}) | {model_id: "model"}
+    for needed_id, where in sorted(needed.items()):
+        models.usable(session, project_id, needed_id, where=where, lock=True)
     for role, dataset_id in sorted(data.items(), key=lambda item: item[1]):
         datasets.usable(session, project_id, dataset_id, where=f"data.{role}", lock=True)
     if queued_limit is not None:
@@ -73,6 +78,7 @@ def create(
         klass=klass,
         name=name,
         model_id=model_id,
+        rewind_to=rewind_to,
         spec=spec,
         priority=priority,
         retry_of=retry_of,
@@ -177,6 +183,7 @@ def retry(
         model_id=job.model_id or "",
         data=job.data,
         spec=job.spec,
+        rewind_to=job.rewind_to,
         name=job.name,
         priority=job.priority,
         klass=job.klass,

@@ -205,7 +205,7 @@ class Uploads(Generic[Row]):
     def _refuse_used(self, session: Session, row_id: str) -> None:
         query = sa.select(Job.id).where(Job.kind == "prune")
         if self._table is Model:
-            query = query.where(Job.model_id == row_id)
+            query = query.where(sa.or_(Job.model_id == row_id, Job.rewind_to == row_id))
         else:
             inputs = sa.select(JobInput.job_id).where(JobInput.dataset_id == row_id)
             query = query.where(Job.id.in_(inputs))

@@ -35,6 +35,7 @@ def made(files: Path, spec: str | None = None, data: str = "labelled", **options
         path,
         options.get("sparsity"),
         options.get("criterion"),
+        options.get("rewind_to"),
     )
 
 
@@ -146,3 +147,23 @@ def test_the_display_outside_a_terminal_is_plain_lines() -> None:
         "  dense: loss 0.25 (calibration), accuracy 97.50% (evaluation)",
         "warning fc1: careful",
     ]
+
+
+def test_an_earlier_checkpoint_goes_with_the_schedules_that_use_one(files: Path) -> None:
+    text = "recovery: {kind: fine_tune}\nschedule: {kind: rounds, rewind: {kind: weights}}\n"
+    path = files / "earlier.onnx"
+    assert made(files, text, rewind_to=path).rewind_to == path
+    for spec, given in ((text, None), ("seed: 1\n", path)):
+        with pytest.raises(SecateurError) as caught:
+            made(files, spec, rewind_to=given)
+        assert (caught.value.code, caught.value.where) == ("rewind_invalid", "rewind_to")
+
+
+def test_the_earlier_checkpoint_is_never_overwritten(files: Path) -> None:
+    text = "recovery: {kind: fine_tune}\nschedule: {kind: at_initialisation}\n"
+    out = files / "out"
+    out.mkdir()
+    path = out / "net.onnx"
+    path.write_bytes(b"earlier")
+    with pytest.raises(typer.BadParameter, match="is an input"):
+        check_target(made(files, text, rewind_to=path), out, force=True)

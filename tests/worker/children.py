@@ -32,9 +32,25 @@ def out(name="pruned.onnx", content=b"pruned"):
     return {"name": name, "bytes": len(content), "sha256": "0" * 64, "format": "onnx"}
 
 
-def done(artifacts, summary=None, **more):
-    result = {"artifacts": artifacts, "summary": summary or {}} | more
-    say(type="done", state="rejected" if more.get("rejected") else "succeeded", result=result)
+def done(artifacts, summary=None, rejected=None):
+    """The first half is over; the second says the rest."""
+    Path("draft").mkdir(exist_ok=True)
+    Path("draft", "report.json").write_text(json.dumps([summary or {}, rejected]))
+    Path("draft", "reference.safetensors").write_bytes(b"outputs")
+    say(type="done", result={"artifacts": artifacts})
+
+
+def verify(job):
+    """The second half: what the spec says under `then`, or a good end."""
+    if "then" in job["spec"]:
+        globals()[job["spec"]["then"]](job["spec"])
+        return
+    summary, rejected = json.loads(Path("draft/report.json").read_text())
+    found = {name: Path(ref["path"]).read_bytes() for name, ref in job["outputs"].items()}
+    content = json.dumps({name: len(content) for name, content in found.items()}).encode()
+    entry = out("report.json", content) | {"format": "report.json"}
+    result = {"artifacts": [entry], "summary": summary, "rejected": rejected}
+    say(type="done", state="rejected" if rejected else "succeeded", result=result)
 
 
 def checkpoint(name, content=b"weights"):
@@ -65,7 +81,7 @@ def confess(spec):
     status = Path("/proc/self/status").read_text()
     limits = {n: resource.getrlimit(getattr(resource, n)) for n in spec["limits"]}
     done(
-        [],
+        [out()],
         {
             "environ": dict(os.environ),
             "cwd": os.getcwd(),
@@ -212,6 +228,28 @@ def twice(spec):
     done([out(), out()])
 
 
+def nothing(spec):
+    done([])
+
+
+def no_draft(spec):
+    say(type="done", result={"artifacts": [out()]})
+
+
+def draft_elsewhere(spec):
+    Path("draft").symlink_to("/etc")
+    say(type="done", result={"artifacts": [out()]})
+
+
+def quiet(spec):
+    done([out()])
+
+
+def second_writes_a_model(spec):
+    entry = out()
+    say(type="done", result={"artifacts": [entry]})
+
+
 def missing(spec):
     done([out() | {"name": "other.onnx"}])
 
@@ -241,6 +279,9 @@ def main():
     os.dup2(null, 0)
     os.close(null)
     job = json.loads(Path(os.fsdecode(line[:-1])).read_text())
+    if job["kind"] == "verify":
+        verify(job)
+        return
     if job["kind"] != "prune":
         facts = {"format": "onnx", "kind": job["kind"]}
         say(type="done", state="succeeded", result={"facts": facts})

@@ -1,6 +1,7 @@
 """One supervised attempt: what it leaves in the store, whatever the child does."""
 
 import hashlib
+import json
 import os
 import threading
 import time
@@ -22,12 +23,18 @@ def test_a_good_run_delivers_its_artifacts_summary_and_events(bench: Bench):
     became, job = bench.attempt("succeed")
     assert became == job.state == "succeeded"
     assert job.summary["checkpoints"] == []
-    (artifact,) = bench.rows(Artifact, job_id=job.id)
-    assert artifact.name == "pruned.onnx"
-    content = bench.blobs.open(artifact.sha256).read()
+    found = {a.name: a for a in bench.rows(Artifact, job_id=job.id)}
+    assert found.keys() == {"pruned.onnx", "report.json"}
+    content = bench.blobs.open(found["pruned.onnx"].sha256).read()
     assert content == MODEL[::-1]
+    # The second child saw the file as stored, and nothing else of the first's.
+    report = json.loads(bench.blobs.open(found["report.json"].sha256).read())
+    assert report == {"pruned.onnx": len(content)}
     # What the child said of size and digest is not believed.
-    assert (artifact.sha256, artifact.bytes) == (hashlib.sha256(content).hexdigest(), len(content))
+    for artifact in found.values():
+        stored = bench.blobs.open(artifact.sha256).read()
+        digest = hashlib.sha256(stored).hexdigest()
+        assert (artifact.sha256, artifact.bytes) == (digest, len(stored))
     kinds = [(e["type"], e.get("phase") or e.get("state")) for e in bench.events(job.id)]
     assert [k for k in kinds if k[0] != "progress"] == [
         ("state", "queued"),
@@ -44,7 +51,7 @@ def test_a_missed_gate_is_rejected_with_its_artifacts(bench: Bench):
     became, job = bench.attempt("reject")
     assert became == job.state == "rejected"
     assert job.error["code"] == "gate_missed"
-    assert len(bench.rows(Artifact, job_id=job.id)) == 1
+    assert len(bench.rows(Artifact, job_id=job.id)) == 2
 
 
 def test_a_failure_is_final_and_leaves_no_artifact(bench: Bench):
@@ -52,6 +59,56 @@ def test_a_failure_is_final_and_leaves_no_artifact(bench: Bench):
     assert became == job.state == "failed"
     assert job.error == {"code": "scope_empty", "message": "Nothing left.", "where": "scope"}
     assert bench.rows(Artifact) == []
+
+
+def test_a_failure_of_the_second_child_is_final_and_leaves_no_artifact(bench: Bench):
+    became, job = bench.attempt("succeed", then="fail")
+    assert became == job.state == "failed"
+    assert job.error["code"] == "scope_empty"
+    assert bench.rows(Artifact) == []
+    assert not list(bench.places[0].house.folder.glob("slot-*"))
+
+
+@pytest.mark.parametrize(
+    ("then", "says"),
+    [
+        ("crash", "exit code 3"),
+        ("killed", "SIGKILL"),
+        ("second_writes_a_model", "unusable artifact names"),
+        ("missing", "can't be read"),
+    ],
+)
+def test_a_second_child_that_dies_or_misbehaves_is_tried_again(bench: Bench, then: str, says: str):
+    became, job = bench.attempt("succeed", then=then)
+    assert became == job.state == "queued"
+    assert says in bench.events(job.id)[-1]["error"]["message"]
+    assert bench.rows(Artifact) == []
+    assert not list(bench.places[0].house.folder.glob("slot-*"))
+
+
+@pytest.mark.parametrize(
+    ("do", "says"),
+    [
+        ("no_draft", "can't be read"),
+        ("draft_elsewhere", "can't be read"),
+        ("nothing", "wrote no files"),
+    ],
+)
+def test_a_first_child_that_hands_nothing_on_is_tried_again(bench: Bench, do: str, says: str):
+    became, job = bench.attempt(do)
+    assert became == job.state == "queued"
+    assert says in bench.events(job.id)[-1]["error"]["message"]
+    assert not list(bench.places[0].house.folder.glob("slot-*"))
+
+
+def test_the_limits_hold_in_the_second_child(bench: Bench):
+    _, job = bench.attempt("succeed", bench.place(wall_seconds=1.0), then="stand")
+    assert (job.state, job.error["code"]) == ("failed", "wall_limit")
+    place = bench.place(child_memory_bytes=100 << 20)
+    _, job = bench.attempt("succeed", place, then="eat", bytes=400 << 20)
+    assert (job.state, job.error["code"]) == ("failed", "out_of_memory")
+    _, job = bench.attempt("succeed", bench.place(stall_seconds=0.5), then="stand")
+    assert bench.events(job.id)[-1]["error"]["code"] == "stalled"
 
 
 def test_a_failure_that_makes_no_sense_is_an_internal_error(bench: Bench):
@@ -177,10 +234,11 @@ def when_running(
     return thread, seen
 
 
-@pytest.mark.parametrize("do", ["stand", "ignore_term", "family"])
+@pytest.mark.parametrize("do", ["stand", "ignore_term", "family", "quiet"])
 def test_cancel_ends_every_process_before_it_is_written(bench: Bench, do: str):
+    """`quiet` does well in the first child, and the second stands."""
     thread, seen = when_running(bench, bench.cancel)
-    became, job = bench.attempt(do, bench.place(sandbox="off"))
+    became, job = bench.attempt(do, bench.place(sandbox="off"), then="stand")
     took = time.monotonic() - seen["at"]
     thread.join()
     assert became == job.state == "cancelled"
@@ -205,9 +263,10 @@ def test_cancel_ends_a_child_in_its_sandbox(bench: Bench, do: str):
     assert not any(alive(pid) for pid in living)
 
 
-def test_a_drain_gives_the_job_back_without_counting(bench: Bench):
+@pytest.mark.parametrize("do", ["stand", "quiet"])
+def test_a_drain_gives_the_job_back_without_counting(bench: Bench, do: str):
     thread, seen = when_running(bench, lambda _: (bench.folder / "drain").touch())
-    became, job = bench.attempt("stand", bench.place(sandbox="off"))
+    became, job = bench.attempt(do, bench.place(sandbox="off"), then="stand")
     thread.join()
     assert became == "drained"
     assert (job.state, job.attempts_without_checkpoint) == ("queued", 0)

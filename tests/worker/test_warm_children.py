@@ -6,14 +6,14 @@ import signal
 from bench import Bench, alive, until
 
 from worker.supervisor import Attempt
+from worker.workplace import CHECKS_PROGRAM
 
 
 def warm(bench: Bench):
     # Outside a sandbox, where a child knows its own pid.
     place = bench.place(warm_children=True, sandbox="off")
     place.prepare()
-    assert place._warm is not None
-    return place, place._warm
+    return place, place._warm[0]
 
 
 def test_the_child_started_ahead_gets_the_job(bench: Bench):
@@ -21,6 +21,22 @@ def test_the_child_started_ahead_gets_the_job(bench: Bench):
     _, job = bench.attempt("succeed", place)
     assert job.summary["pid"] == child.pid
     assert not alive(child.pid)
+
+
+def test_a_job_finds_both_of_its_children_started(bench: Bench):
+    place, first = warm(bench)
+    second = place._warm[1]
+    bench.attempt("succeed", place)
+    assert place._warm == []
+    assert not alive(first.pid)
+    assert not alive(second.pid)
+    assert not list(place.house.folder.glob("slot-*"))
+
+
+def test_a_pool_of_intake_checks_has_one_ahead(bench: Bench):
+    place = bench.place(CHECKS_PROGRAM, warm_children=True)
+    place.prepare()
+    assert len(place._warm) == 1
 
 
 def test_it_serves_one_job_only(bench: Bench):
@@ -58,7 +74,7 @@ def test_a_draining_worker_starts_none(bench: Bench):
     place = bench.place(warm_children=True)
     (bench.folder / "drain").touch()
     place.prepare()
-    assert place._warm is None
+    assert place._warm == []
 
 
 def test_a_job_after_a_crash_gets_a_fresh_slot(bench: Bench):

@@ -1,0 +1,127 @@
+"""The budget of a job, from its network and what intake learned of it."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from pruning.budget import Budget, Part
+from pruning.budget.uses import uses_of
+from pruning.facts import LayerFact
+from pruning.layers import Prunable
+from pruning.registry import method
+
+if TYPE_CHECKING:
+    from pruning.job import Job
+
+HEADER = 4096
+"""Bytes of a sparse file beside its tensors and the upload's own, at most."""
+
+
+def budget_of(job: "Job") -> Budget | None:
+    """What may remain; None where the target is a number of weights, or a drop.
+
+    Raises:
+        SecateurError: `spec_conflict` where it can't be met.
+    """
+    target = job.spec.target
+    kind = target.kind
+    if kind not in ("bytes", "flops"):
+        return None
+    asked = getattr(target, kind)
+    found = counting(job, kind)
+    whole = _bytes_of_all(job) if kind == "bytes" else found.dense
+    limit = asked if asked >= 1 else int(asked * whole + 1e-6)
+    found = Budget(kind, limit, found.rest, found.parts, found.cost)
+    found.check()
+    return found
+
+
+def counting(job: "Job", kind: str) -> Budget:
+    """A budget without a limit, to count with: `of` says what some weights cost."""
+    uses = _uses(job) if kind == "flops" else [0.0] * len(job.weights.layers)
+    parts = [
+        Part(p.name, tuple(p.weight.shape), _itemsize(job, p), used)
+        for p, used in zip(job.weights.layers, uses, strict=True)
+    ]
+    rest = _rest(job) if kind == "bytes" else 0
+    return Budget(kind, float("inf"), rest, parts, method("budget", kind).cost)
+
+
+def multiply_adds_known(job: "Job") -> bool:
+    """Whether they are known without a pass through the network."""
+    return _uses_in_facts(job) is not None or "uses" in job.dense.known
+
+
+def _uses(job: "Job") -> list[float]:
+    found = _uses_in_facts(job) or job.dense.known.get("uses")
+    if found is None:
+        batch = None if job.facts is None else job.facts.batch
+        found = uses_of(job.module, job.weights.layers, job.data.calibration, batch)
+        job.dense.known["uses"] = found
+    uses: list[float] = found
+    return uses
+
+
+def _uses_in_facts(job: "Job") -> list[float] | None:
+    facts = {} if job.facts is None else {f.name: f for f in job.facts.layers}
+    found = []
+    for p in job.weights.layers:
+        layers = [facts.get(name) for name in (_fact_name(p), *p.aliases)]
+        if any(f is None or f.macs is None for f in layers):
+            return None
+        found.append(sum((f.macs or 0) / f.parameters for f in layers if f is not None))
+    return found
+
+
+def _fact_name(p: Prunable) -> str:
+    return p.layer if p.param == "weight" else p.name
+
+
+def _itemsize(job: "Job", p: Prunable) -> int:
+    """In the file: the half types are computed in float32."""
+    facts: list[LayerFact] = [] if job.facts is None else job.facts.layers
+    names = [f.dtype for f in facts if f.name == _fact_name(p)]
+    return getattr(torch, names[0]).itemsize if names else p.weight.element_size()
+
+
+def _others(job: "Job") -> dict[str, Tensor]:
+    """Tensors of the network that are not in scope, shared ones once."""
+    known = {p.weight.data_ptr() for p in job.weights.layers}
+    found: dict[str, Tensor] = {}
+    for name, tensor in job.module.state_dict().items():
+        if tensor.data_ptr() not in known or not tensor.numel():
+            known.add(tensor.data_ptr())
+            found[name] = tensor
+    return found
+
+
+def _rest(job: "Job") -> int:
+    """Bytes of the sparse file beside the weights in scope.
+
+    Of an uploaded model they are those of its files, since the sparse file gives these back; a
+    part of them may lie in tensors, each with an entry in the header.
+    """
+    from pruning.formats.sparse import stored_bytes
+
+    in_scope = sum(p.weight.numel() * _itemsize(job, p) for p in job.weights.layers)
+    uploaded: Any = getattr(job.facts, "bytes", None)
+    others = _others(job)
+    if uploaded is None:
+        return HEADER + sum(
+            stored_bytes(t.numel(), tuple(t.shape), t.element_size(), name_bytes=len(name) + 8)
+            for name, t in others.items()
+        )
+    headers = sum(stored_bytes(0, (0,), 1, name_bytes=len(name) + 8) for name in others)
+    return HEADER + headers + max(0, uploaded - in_scope)
+
+
+def _bytes_of_all(job: "Job") -> int:
+    """Of all weights in the file, in scope or not, shared ones once."""
+    sizes = {p.weight.data_ptr(): _itemsize(job, p) for p in job.weights.layers}
+    types = [] if job.facts is None else job.facts.dtypes
+    single = getattr(torch, types[0]).itemsize if len(types) == 1 else None
+    parameters: dict[int, nn.Parameter] = {p.data_ptr(): p for p in job.module.parameters()}
+    return sum(
+        p.numel() * sizes.get(at, single or p.element_size()) for at, p in parameters.items()
+    )

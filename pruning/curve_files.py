@@ -1,0 +1,86 @@
+"""The models of a trade-off curve as files, one a point."""
+
+import tempfile
+from pathlib import Path
+
+from pruning.artifacts import describe
+from pruning.formats.bundle import pack
+from pruning.formats.contract import Imported
+from pruning.loop import Outcome
+from pruning.progress import Narrator
+from pruning.report.schema import ArtifactEntry
+from pruning.report.study import Point
+from pruning.request import BESIDE
+from pruning.runs import Run
+from pruning.verification.contents import zeros_in
+
+DIGITS = 4
+"""Decimals of the sparsity in a file's name; more where two points would have the same."""
+
+
+def write_points(
+    imported: Imported, outcome: Outcome, out: Path, stem: str, narrator: Narrator
+) -> tuple[list[ArtifactEntry], dict[str, int]]:
+    """Writes every point's model but the delivered one, and names all in the report's curve.
+
+    The module ends at the delivered weights.
+
+    Args:
+        imported: The upload; its module is the outcome's, on the CPU.
+        outcome: What was run; its report lists the files that were written before.
+        out: The folder of the artifacts.
+        stem: What the files are named after.
+        narrator: Told of progress.
+
+    Returns:
+        The files, and the zeros in the layers in scope of each in memory, by name.
+    """
+    study, report = outcome.study, outcome.report
+    entries: list[ArtifactEntry] = []
+    zeros: dict[str, int] = {}
+    names: dict[int, str] = {}
+    models = [entry.name for entry in report.artifacts if entry.format not in BESIDE]
+    for point in report.curve:
+        if point.delivered and len(models) == 1:
+            point.artifact = models[0]
+    if not report.spec.curve.keep or len(report.curve) < 2:
+        return entries, zeros
+    # Points that remove equally many weights are one run, and have one file.
+    known: dict[int, Run] = {run.removed: run for _, run in study.points}
+    for done, point in enumerate(report.curve):
+        narrator.progress(done, len(report.curve), "files of the curve")
+        if point.delivered:
+            continue
+        if point.removed == study.answer.removed:
+            point.artifact = models[0] if len(models) == 1 else None
+            continue
+        if point.removed not in names:
+            study.runs.show(known[point.removed])
+            path = _write(imported, out, _unique(stem, point, set(names.values())))
+            names[point.removed] = path.name
+            entries.append(describe(path, "point"))
+            zeros[path.name] = zeros_in(outcome.module, list(outcome.masks))
+        point.artifact = names[point.removed]
+    study.runs.show(study.answer)
+    return entries, zeros
+
+
+def _unique(stem: str, point: Point, taken: set[str]) -> str:
+    digits = DIGITS
+    while True:
+        name = f"{stem}.at-{point.sparsity:.{digits}f}"
+        if not any(other.startswith(f"{name}.") for other in taken):
+            return name
+        digits += 1
+
+
+def _write(imported: Imported, out: Path, name: str) -> Path:
+    """One file: the format's own, or a canonical tar of the several that it has."""
+    if not imported.source.is_dir():
+        (path,) = imported.write(out, name)
+        return path
+    path = out / f"{name}.tar"
+    with tempfile.TemporaryDirectory(dir=out) as scratch:
+        files = imported.write(Path(scratch), name)
+        pack("tar", path, {file.name: file for file in files})
+    return path

@@ -1,0 +1,113 @@
+"""Which codec stores a tensor in the fewest bytes, and how many that are."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from pruning.formats.sparse import bitmask, csr, nm
+from pruning.formats.sparse.nm import Pattern
+from pruning.formats.sparse.types import Arrays, Layout, entries
+
+NAME_BYTES = 96
+"""Of a tensor's name, as `stored_bytes` supposes."""
+
+FILE_BYTES = 1024
+"""The most that each of the model's files takes beside what of it is not coded."""
+
+_ENTRY, _DIMENSION, _MEMBER = 288, 12, 112
+"""Most bytes in the header of a tensor beyond its name, of each dimension, and of each member."""
+
+
+class Coding(NamedTuple):
+    """A codec, with its pattern where it has one, and the members it makes."""
+
+    codec: str
+    layout: Layout
+    pattern: Pattern | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the members, their part of the header included."""
+        return sum(member.bytes + _MEMBER for member in self.layout.values())
+
+
+def stored_bytes(
+    kept: int,
+    shape: tuple[int, ...],
+    itemsize: int,
+    pattern: tuple[int, int] | None = None,
+    *,
+    name_bytes: int = NAME_BYTES,
+) -> int:
+    """The most bytes that a tensor takes in a sparse file, its part of the header included.
+
+    Args:
+        kept: Non-zero entries, at most.
+        shape: The tensor's shape.
+        itemsize: Bytes an entry.
+        pattern: (n, m) where at most n of every m neighbours along an axis are non-zero.
+        name_bytes: Bytes of the tensor's name as it stands in the header, at most.
+    """
+    found = [entries(shape) * itemsize + _MEMBER]
+    found += [coding.bytes for coding in _anywhere(kept, shape, itemsize)]
+    if pattern is not None:
+        n, m = pattern
+        # Whichever axis it is along; ones of the kernel are not meant.
+        whole = bool(shape) and not any(size % m for size in shape[:2])
+        if whole and 1 <= n < m <= nm.LARGEST:
+            layout = nm.layout(Pattern(n, m, 0), shape, itemsize)
+            found.append(Coding("nm", layout).bytes)
+    return min(found) + _ENTRY + name_bytes + _DIMENSION * len(shape)
+
+
+def choose(bits: np.ndarray, shape: tuple[int, ...]) -> Coding | None:
+    """The codec that takes the fewest bytes; None where dense does.
+
+    Args:
+        bits: Flat bit patterns.
+        shape: The tensor's shape.
+    """
+    itemsize = bits.dtype.itemsize
+    nonzero = bits != 0
+    kept = int(np.count_nonzero(nonzero))
+    best: Coding | None = None
+    fewest = entries(shape) * itemsize
+    for coding in _anywhere(kept, shape, itemsize):
+        if coding.bytes < fewest:
+            best, fewest = coding, coding.bytes
+    for pattern in nm.possible(kept, shape):
+        coding = Coding("nm", nm.layout(pattern, shape, itemsize), pattern)
+        # Of equals the pattern wins, since hardware knows it.
+        better = coding.bytes < fewest or (
+            best is not None and best.codec == "bitmask" and coding.bytes == fewest
+        )
+        if better and nm.holds(nonzero.reshape(shape), pattern):
+            best, fewest = coding, coding.bytes
+    return best
+
+
+def encode(coding: Coding, bits: np.ndarray, shape: tuple[int, ...]) -> Arrays:
+    """The members' arrays."""
+    if coding.codec == "bitmask":
+        return bitmask.encode(bits)
+    if coding.codec == "csr":
+        return csr.encode(bits, shape)
+    assert coding.pattern is not None
+    return nm.encode(bits, shape, coding.pattern)
+
+
+def decode(coding: Coding, arrays: Arrays, shape: tuple[int, ...]) -> np.ndarray:
+    """Flat bit patterns; see the codecs for what is refused."""
+    if coding.codec == "bitmask":
+        return bitmask.decode(arrays, shape)
+    if coding.codec == "csr":
+        return csr.decode(arrays, shape)
+    assert coding.pattern is not None
+    return nm.decode(arrays, shape, coding.pattern)
+
+
+def _anywhere(kept: int, shape: tuple[int, ...], itemsize: int) -> Iterator[Coding]:
+    """Codings for zeros wherever they lie."""
+    yield Coding("bitmask", bitmask.layout(kept, shape, itemsize))
+    yield Coding("csr", csr.layout(kept, shape, itemsize))

@@ -1,0 +1,179 @@
+"""Limits of the spec held against what was measured.
+
+Each gives checks of group `gate`. Metrics and layers are known without any file; sizes and latency
+are of files.
+"""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from pruning.report.schema import Check, LayerReport, Report, Sizes
+from pruning.report.study import Latency
+from pruning.request import Rejection
+from pruning.spec import Spec
+from pruning.spec.gates import Between
+
+_ROUNDING = 1e-12
+"""A drop of exactly the allowed size passes, whatever the subtraction rounds to."""
+
+_NAMED = 5
+_FILES = {
+    "native": "The model's files",
+    "native_gzip": "The model's files after gzip",
+    "sparse": "The sparse file",
+}
+
+
+def drops(spec: Spec, dense: Mapping[str, float], final: Mapping[str, float]) -> list[Check]:
+    """`max_drop`: how far a metric fell on the evaluation data."""
+    checks = []
+    for name, allowed in spec.gates.max_drop.items():
+        if name not in final or name not in dense:
+            checks.append(
+                _check(
+                    f"max_drop.{name}",
+                    False,
+                    None,
+                    allowed,
+                    f"{name} has no meaning for loss {spec.objective.loss}.",
+                )
+            )
+            continue
+        drop = dense[name] - final[name]
+        checks.append(
+            _check(
+                f"max_drop.{name}",
+                drop <= allowed + _ROUNDING,
+                drop,
+                allowed,
+                f"{name} went from {dense[name]:.4f} to {final[name]:.4f}; "
+                f"a drop of {allowed:g} was allowed.",
+            )
+        )
+    return checks
+
+
+def layer_sparsity(spec: Spec, layers: list[LayerReport]) -> list[Check]:
+    """`layer_sparsity`: one check a pattern, over the layers in scope that it matches.
+
+    The value is that of the layer which is furthest outside the bounds, or closest to one.
+    """
+    checks = []
+    for pattern, between in spec.gates.layer_sparsity.items():
+        matched = [x for x in layers if x.in_scope and fnmatchcase(x.name, pattern)]
+        name = f"layer_sparsity.{pattern}"
+        if not matched:
+            message = f"The pattern {pattern!r} matches no layer in scope."
+            checks.append(_check(name, False, None, None, message))
+            continue
+        worst = max(matched, key=lambda layer: _outside(layer.sparsity, between)[0])
+        bound = _outside(worst.sparsity, between)[1]
+        missed = [x.name for x in matched if _outside(x.sparsity, between)[0] > _ROUNDING]
+        told = f"{between.min:g} to {between.max:g} was allowed"
+        if missed:
+            more = f" and {len(missed) - _NAMED} more" if len(missed) > _NAMED else ""
+            message = (
+                f"{len(missed)} of {len(matched)} layers that {pattern!r} matches lie outside "
+                f"({', '.join(missed[:_NAMED])}{more}): {worst.name} has a sparsity of "
+                f"{worst.sparsity:.4f}; {told}."
+            )
+        else:
+            message = (
+                f"All {len(matched)} layers that {pattern!r} matches keep the bounds; "
+                f"{worst.name}, the closest to one, has a sparsity of {worst.sparsity:.4f}; {told}."
+            )
+        checks.append(_check(name, not missed, worst.sparsity, bound, message))
+    return checks
+
+
+def _outside(sparsity: float, between: Between) -> tuple[float, float]:
+    """How far a sparsity lies outside the nearer bound, negative within; and that bound."""
+    return max((between.min - sparsity, between.min), (sparsity - between.max, between.max))
+
+
+def max_bytes(spec: Spec, sizes: Sizes) -> list[Check]:
+    """`max_bytes`: sizes of the delivered files."""
+    found = {
+        "native": sizes.pruned_bytes,
+        "native_gzip": sizes.pruned_gzip_bytes,
+        "sparse": sizes.sparse_bytes,
+    }
+    checks = []
+    for name, allowed in spec.gates.max_bytes.items():
+        size = found[name]
+        told = "no size" if size is None else f"{size:,} bytes"
+        message = f"{_FILES[name]}: {told}; {allowed:,} were allowed."
+        passed = size is not None and size <= allowed
+        checks.append(_check(f"max_bytes.{name}", passed, size, allowed, message))
+    return checks
+
+
+def latency(spec: Spec, measured: Latency | None, why_not: str = "") -> Check | None:
+    """The gate `latency`; None where the spec has none.
+
+    Args:
+        spec: The job's.
+        measured: The measurement; None where there is none, which misses the gate.
+        why_not: The reason for that.
+    """
+    gate = spec.gates.latency
+    if gate is None:
+        return None
+    limits = {"ratio": gate.ratio, "milliseconds": gate.milliseconds}
+    if measured is None or measured.ratio is None or measured.pruned.median is None:
+        name = next(name for name, limit in limits.items() if limit is not None)
+        message = f"The latency could not be measured: {why_not or 'nothing was timed'}."
+        return _check(f"latency.{name}", False, None, limits[name], message)
+    milliseconds = 1e3 * measured.pruned.median
+    values = {"ratio": measured.ratio, "milliseconds": milliseconds}
+    words = {
+        "ratio": f"{measured.ratio:.3f} of the upload's time",
+        "milliseconds": f"{milliseconds:.4g} ms",
+    }
+    asked = {name: limit for name, limit in limits.items() if limit is not None}
+    missed = [name for name, limit in asked.items() if values[name] > limit]
+    shown = (missed or list(asked))[0]
+    told = " and ".join(f"{words[name]} (allowed: {limit:g})" for name, limit in asked.items())
+    message = (
+        f"The delivered file takes {told}, the median of {measured.runs} runs in "
+        f"{measured.engine} with {measured.threads} "
+        f"thread{'s' if measured.threads > 1 else ''} and a batch of {measured.batch}."
+    )
+    return _check(f"latency.{shown}", not missed, values[shown], asked[shown], message)
+
+
+def rejection(report: Report) -> Rejection | None:
+    """What the job is told of the gates that were missed; all of them are named."""
+    missed = [c for c in report.checks if c.group == "gate" and c.status == "fail"]
+    timed = report.latency.gate if report.latency is not None else None
+    if timed is not None and timed.status == "fail":
+        missed.append(timed)
+    if not missed:
+        return None
+    text = " ".join(check.message for check in missed)
+    return Rejection(
+        message=text if len(missed) == 1 else f"{len(missed)} gates were missed. {text}",
+        where=f"spec.gates.{missed[0].name}",
+        hint=f"{' '.join(dict.fromkeys(map(_advice, missed)))} The artifacts are kept.",
+    )
+
+
+def _advice(missed: Check) -> str:
+    kind = missed.name.partition(".")[0]
+    return {
+        "max_drop": "Ask for a lower sparsity, add recovery, or allow a larger drop.",
+        "max_bytes": "Ask for a higher sparsity or for target bytes; zeros make the sparse file "
+        "and the gzipped one smaller, the native one never.",
+        "latency": "Unstructured zeros bring no speed in most runtimes; see the report's latency.",
+        "layer_sparsity": "Change allocation or scope, or widen the bounds.",
+    }[kind]
+
+
+def _check(
+    name: str, passed: bool, value: float | None, threshold: float | None, message: str
+) -> Check:
+    status: Literal["pass", "fail"] = "pass" if passed else "fail"
+    return Check(
+        name=name, group="gate", status=status, value=value, threshold=threshold, message=message
+    )

@@ -1,0 +1,69 @@
+"""The dense network of a job beside the one that is pruned."""
+
+from copy import deepcopy
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from pruning.plan import check_patterns
+from pruning.recovery.batch_norm import normalised
+from pruning.recovery.distillation import needs_teacher
+from pruning.recovery.precision import resolve
+from pruning.spec import BatchNorm, FineTune
+
+if TYPE_CHECKING:
+    from pruning.job import Job
+
+
+def taught(job: "Job") -> bool:
+    """Whether recovery has to call the dense network, whose weights must then be kept."""
+    options = job.spec.recovery
+    return (
+        isinstance(options, FineTune)
+        and options.distill is not None
+        and needs_teacher(options.distill, job.loss)
+    )
+
+
+def teacher_of(job: "Job") -> nn.Module | None:
+    """The network with `job.dense.tensors`, frozen and in evaluation mode; None where not taught.
+
+    It costs the memory of the weights once more.
+    """
+    if not taught(job):
+        return None
+    teacher = deepcopy(job.module)
+    teacher.load_state_dict(job.dense.tensors)
+    return teacher.requires_grad_(False).eval()
+
+
+def features_of(job: "Job") -> tuple[str, ...]:
+    """Layers that match the patterns of `distill.features`, each once."""
+    options = job.spec.recovery
+    if not isinstance(options, FineTune) or options.distill is None:
+        return ()
+    patterns = options.distill.features
+    return tuple(
+        p.layer
+        for p in job.layers
+        if any(fnmatchcase(n, pattern) for n in (p.layer, *p.aliases) for pattern in patterns)
+    )
+
+
+def check(job: "Job") -> None:
+    """Refuses before anything is pruned what recovery could not do.
+
+    Raises:
+        SecateurError: `spec_invalid` for a pattern of `features` that matches no layer,
+            `spec_conflict` for a precision that the device lacks, or a model without BatchNorm.
+    """
+    options = job.spec.recovery
+    if isinstance(options, BatchNorm):
+        normalised(job.module)
+    if not isinstance(options, FineTune):
+        return
+    resolve(options.precision, job.device)
+    if options.distill is not None:
+        names = [name for p in job.layers for name in (p.layer, *p.aliases)]
+        check_patterns(options.distill.features, names, "spec.recovery.distill.features")

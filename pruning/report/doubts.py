@@ -1,0 +1,234 @@
+"""What is uncertain about a result: everything a reader should doubt, collected in plain words."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pruning.report.schema import DataRole, Report
+from pruning.report.words import count, limit, points, several, share, span
+
+FEW_SAMPLES = 256
+"""Calibration samples below which curvature is called thinly sampled."""
+
+NOISY = 0.2
+"""Spread of a latency, as a share of its median, above which it is called noisy."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One thing that is uncertain, and what would help."""
+
+    about: str
+    text: str
+
+
+def doubts(report: Report) -> list[Doubt]:
+    """All that is uncertain, the result itself first."""
+    return [
+        *_drops(report),
+        *_evaluation(report),
+        *_search(report),
+        *_curve(report),
+        *_calibration(report),
+        *_coin_tosses(report),
+        *_predictions(report),
+        *_comparison(report),
+        *_latency(report),
+    ]
+
+
+def _drops(report: Report) -> Iterator[Doubt]:
+    for name, drop in report.metrics.drops.items():
+        if drop.low is None or drop.high is None:
+            continue
+        half = (drop.high - drop.low) / 2
+        holds_zero = drop.low <= 0 <= drop.high
+        yield Doubt(
+            f"The drop of {name}",
+            f"From {several(drop.samples, 'sample')} the drop is known to ±{points(name, half)} "
+            f"({span(name, drop)}). "
+            + (
+                "Whether anything was lost at all can't be told from these. "
+                if holds_zero and half > 0
+                else ""
+            )
+            + f"About {count(4 * drop.samples)} samples would halve the interval.",
+        )
+        allowed = report.spec.gates.max_drop.get(name)  # type: ignore[call-overload]
+        if allowed is not None and drop.low <= allowed < drop.high:
+            yield Doubt(
+                f"The gate on {name}",
+                f"The allowed drop of {limit(name, allowed)} lies inside the interval: on other "
+                "samples of the same kind the gate could have gone the other way.",
+            )
+
+
+def _evaluation(report: Report) -> Iterator[Doubt]:
+    data = report.data
+    if not report.metrics.dense:
+        yield Doubt(
+            "No metric",
+            "Nothing but the loss was measured: how the network does its task is not known here.",
+        )
+        return
+    seen = [
+        role for role in ("calibration", "training") if _same(getattr(data, role), data.evaluation)
+    ]
+    if data.evaluation.source == "calibration" or seen:
+        used = " and ".join(seen) or "calibration"
+        yield Doubt(
+            "Evaluation data seen before",
+            f"The metrics were measured on data that {used} used too. They flatter the result; "
+            "separate evaluation data would not.",
+        )
+    elif data.evaluation.source == "held_out" and data.training.source != "calibration":
+        yield Doubt(
+            "Evaluation data",
+            "They were split off the calibration data; whether they stand among the training data "
+            "too is not known.",
+        )
+
+
+def _same(one: DataRole, other: DataRole) -> bool:
+    if other.source != "given" or one.source != "given":
+        return False
+    return one.sha256 is not None and one.sha256 == other.sha256
+
+
+def _search(report: Report) -> Iterator[Doubt]:
+    found = report.search
+    if found is None:
+        return
+    if found.ended == "probes":
+        upper = "" if found.high is None else f", below {share(found.high, 2)}"
+        yield Doubt(
+            "The search's end",
+            f"It ran out of probes: the true limit lies above {share(found.low, 2)}{upper}. "
+            "More probes (target.max_drop.probes) would narrow that.",
+        )
+    if found.ended == "none_allowed":
+        yield Doubt("The search's end", "No sparsity was allowed, so the answer removes nothing.")
+    if found.judged_by == "estimate":
+        yield Doubt(
+            "The target",
+            "Probes were judged by the measured drop, not by the upper end of its interval: the "
+            "true drop may be larger than allowed. judged_by: upper_bound is the careful choice.",
+        )
+
+
+def _curve(report: Report) -> Iterator[Doubt]:
+    names = {name for point in report.curve for name in point.metrics}
+    for name in sorted(names):
+        drops = [
+            (p.sparsity, p.drops[name]) for p in report.curve if name in p.drops and p.removed > 0
+        ]
+        told = [
+            (lesser, more)
+            for i, (lesser, before) in enumerate(drops)
+            for more, after in drops[i + 1 :]
+            if before.low is not None and after.high is not None and before.low > after.high
+        ]
+        if told:
+            low, high = told[0]
+            yield Doubt(
+                "A curve that is not monotone",
+                f"{name} fell further at {share(low, 1)} than at {share(high, 1)}, by more than "
+                "the intervals allow for. A search by bracketing assumes that it does not: there "
+                "may be more than one sparsity at which the limit is met.",
+            )
+
+
+def _calibration(report: Report) -> Iterator[Doubt]:
+    used = report.curvature.samples
+    if report.curvature.kind != "none" and 0 < used < FEW_SAMPLES:
+        yield Doubt(
+            "Few calibration samples",
+            f"The curvature of {several(report.curvature.weights, 'weight')} rests on "
+            f"{several(used, 'sample')}. More would make the choice of weights steadier.",
+        )
+    thin = [x for x in report.layer_outputs if x.columns < x.entries]
+    if thin:
+        yield Doubt(
+            "Layers fitted to few inputs",
+            f"{several(len({x.layer for x in thin}), 'layer')} had fewer inputs than an input has "
+            "entries: their survivors are fitted to these samples and may do worse on others.",
+        )
+
+
+def _coin_tosses(report: Report) -> Iterator[Doubt]:
+    found = report.trust.bootstrap if report.trust else None
+    if found is None:
+        return
+    if not found.resamples:
+        yield Doubt(
+            "Which weights went", f"How far that hangs on the samples is not known: {found.reason}."
+        )
+    elif found.coin_tosses:
+        part = f" ({share(found.coin_tosses / found.removed, 1)})" if found.removed else ""
+        yield Doubt(
+            "Which weights went",
+            f"The fate of {count(found.coin_tosses)} of {count(found.removed)}{part} is a coin "
+            "toss: other samples of the same kind would have chosen others about as often.",
+        )
+
+
+def _predictions(report: Report) -> Iterator[Doubt]:
+    reason = next((r.not_predicted for r in report.rounds if r.not_predicted), None)
+    if reason:
+        yield Doubt("Nothing predicted", f"The loss was only measured, not predicted. {reason}")
+        return
+    ladder = report.trust.ladder if report.trust else None
+    reached = report.sparsity.achieved
+    if ladder and not ladder.not_predicted and (ladder.holds_up_to or 0.0) < reached - 1e-9:
+        steps = len(report.rounds)
+        yield Doubt(
+            "Predictions beyond their reach",
+            f"One quadratic model at the dense weights holds up to "
+            f"{share(ladder.holds_up_to or 0.0, 1)}, and {share(reached, 1)} was removed"
+            + (f" in {count(steps)} steps, each with a model of its own" if steps > 1 else "")
+            + ". Predictions beyond are extrapolated; what was measured is not touched by that.",
+        )
+    failed = sum(c.group == "trust" and c.status != "pass" for c in report.checks)
+    if failed:
+        yield Doubt(
+            "Assumptions of the theory",
+            f"{several(failed, 'assumption')} of second-order pruning "
+            f"{'does' if failed == 1 else 'do'} not hold here; the checks say which, and what it "
+            "means.",
+        )
+
+
+def _comparison(report: Report) -> Iterator[Doubt]:
+    found = report.comparison
+    if found is None:
+        return
+    seeds = {run.seed for c in found.criteria for run in c.runs}
+    if len(seeds) < 5:
+        yield Doubt(
+            "The comparison of criteria",
+            f"It rests on {several(len(seeds), 'seed')}; the order of criteria may differ with "
+            "others. comparison.seeds: 5 would say more.",
+        )
+
+
+def _latency(report: Report) -> Iterator[Doubt]:
+    found = report.latency
+    if found is None:
+        return
+    for name, part in (("upload", found.dense), ("result", found.pruned)):
+        if part.median and part.q25 is not None and part.q75 is not None:
+            spread = (part.q75 - part.q25) / part.median
+            if spread > NOISY:
+                yield Doubt(
+                    "Noisy times",
+                    f"The middle half of the {name}'s runs spreads over {share(spread, 0)} of "
+                    "their median: the machine was doing other things too.",
+                )
+    if (
+        found.ratio_low is not None
+        and found.ratio_high is not None
+        and found.ratio_low < 1 < found.ratio_high
+    ):
+        yield Doubt(
+            "Faster or slower",
+            "The ratio of the times lies on both sides of one: no difference can be told.",
+        )

@@ -1,0 +1,118 @@
+"""A request of the kind `verify`: everything read again, measured, held to the gates, reported."""
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import torch
+
+from pruning import gates, latency, manifest
+from pruning.artifacts import describe, gzip_size
+from pruning.data.batches import ArrayData
+from pruning.inference import Engine
+from pruning.progress import Narrator
+from pruning.prune_files import appears_whole
+from pruning.report.html import report_html
+from pruning.report.schema import ArtifactEntry, Report, Sizes, report_json
+from pruning.report.study import Latency
+from pruning.request import OUT, RunRequest, RunResult
+from pruning.roles import evaluation
+from pruning.verification.contents import contents
+from pruning.verification.running import running
+from pruning.verification.written import Written, failed, open_written
+from pruning.verification.zeros import zeros
+
+
+def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunResult:
+    """Verifies what a `prune` wrote, and writes the reports; see `pruning.run.run_kind`.
+
+    Raises:
+        SecateurError: `verification_failed` with the first check that failed as `where`.
+    """
+    torch.set_num_threads(request.threads)
+    narrator.phase("verifying")
+    written, digests = open_written(request, folder)
+    report = written.report
+    report.environment.onnxruntime = onnxruntime.__version__
+    data = evaluation(written.uploaded, request, folder, report.seed)
+    dense = Engine(written.uploaded, request.threads)
+    pruned = Engine(written.again, request.threads)
+    checks = [digests, *zeros(written), *contents(written, narrator)]
+    checks += running(written, pruned, dense, data, narrator)
+    for check in checks:
+        if check.status == "fail":
+            raise failed(check.name, check.message)
+    report.sizes = _sizes(written)
+    held = gates.max_bytes(report.spec, report.sizes)
+    with narrator.part("latency"):
+        report.latency, unmeasured = _latency(written, dense, pruned, data)
+    timed = gates.latency(report.spec, report.latency, unmeasured)
+    if report.latency is not None:
+        report.latency.gate = timed
+    elif timed is not None:
+        held.append(timed)
+    ahead = [check for check in report.checks if check.group == "gate"]
+    trust = [check for check in report.checks if check.group != "gate"]
+    report.checks = [*ahead, *held, *trust, *checks]
+    with appears_whole(folder / OUT) as out:
+        reports = _write_reports(written, narrator, out)
+    narrator.phase(None)
+    return RunResult(artifacts=reports, summary=summary(report), rejected=gates.rejection(report))
+
+
+def _sizes(written: Written) -> Sizes:
+    source = written.uploaded.source
+    uploaded = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
+    sizes = {entry.format: entry.bytes for entry in written.report.artifacts}
+    return Sizes(
+        uploaded_bytes=sum(path.stat().st_size for path in uploaded),
+        pruned_bytes=sum(path.stat().st_size for path in written.native),
+        uploaded_gzip_bytes=sum(map(gzip_size, uploaded)),
+        pruned_gzip_bytes=sum(map(gzip_size, written.native)),
+        masks_bytes=sizes.get("masks"),
+        sparse_bytes=sizes.get("sparse"),
+    )
+
+
+def _latency(
+    written: Written, dense: Engine, pruned: Engine, data: ArrayData
+) -> tuple[Latency | None, str]:
+    """The measurement, or why there is none."""
+    try:
+        return latency.measure(dense, pruned, data, written.report.spec), ""
+    except Exception as error:  # onnxruntime has a dozen exception types without a common base
+        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        return None, f"{pruned.name} does not run the files ({reason})"
+
+
+def _write_reports(written: Written, narrator: Narrator, out: Path) -> list[ArtifactEntry]:
+    """The reports, and last the manifest, which has the digests of all others."""
+    report = written.report
+    narrator.phase("exporting")
+    for phase, seconds in narrator.timings.items():
+        report.timings[phase] = round(report.timings.get(phase, 0.0) + seconds, 6)
+    page, values, listed = out / "report.html", out / "report.json", out / manifest.NAME
+    values.write_bytes(report_json(report))
+    page.write_text(report_html(report), encoding="utf-8")
+    reports = [describe(values, "report.json"), describe(page, "report.html")]
+    made = manifest.make_manifest(
+        report, written.request, [*report.artifacts, *reports], written.folder
+    )
+    listed.write_bytes(manifest.manifest_json(made))
+    return [*reports, describe(listed, manifest.FORMAT)]
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """A few numbers for lists of jobs."""
+    stages = report.metrics.model_dump(mode="json", include={"dense", "pruned", "recovered"})
+    metrics = {
+        name: {stage: (found or {}).get(name, {}).get("value") for stage, found in stages.items()}
+        for name in report.metrics.dense
+    }
+    return {
+        "sparsity": report.sparsity.model_dump(mode="json"),
+        "metrics": metrics,
+        "loss": report.loss.model_dump(mode="json"),
+        "sizes": report.sizes.model_dump(mode="json") if report.sizes else None,
+        "warnings": len(report.warnings),
+    }

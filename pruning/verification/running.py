@@ -1,0 +1,151 @@
+"""What the written model puts out, and its metrics, measured from the file itself."""
+
+from collections.abc import Iterator
+from itertools import repeat
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pruning.curvature.losses import Loss, loss_of
+from pruning.data.batches import ArrayData
+from pruning.inference import BATCH, Engine
+from pruning.metrics import METRICS
+from pruning.progress import Narrator
+from pruning.report.schema import Check
+from pruning.verification.outcome import judged
+from pruning.verification.written import Written
+
+TOLERANCE = 1e-4
+"""Largest difference of outputs, relative to the largest output; of a mean cosine, as it is."""
+
+TOLERANCE_HALF = 1e-2
+"""The same for a file with float16 or bfloat16 weights, to which the result was rounded."""
+
+
+def running(
+    written: Written, pruned: Engine, dense: Engine, data: ArrayData, narrator: Narrator
+) -> list[Check]:
+    """Outputs against the network in memory, and every metric against the reported one.
+
+    Where onnxruntime can't run the upload either, that is a warning and not our failure.
+
+    Args:
+        written: The files.
+        pruned: The written model.
+        dense: The upload, whose outputs are the targets of an objective without labels.
+        data: The evaluation samples; all are run where there are metrics.
+        narrator: Told of progress.
+    """
+    objective = written.report.spec.objective
+    metrics = [m for m in objective.measured if m in written.report.metrics.final]
+    compared = len(written.reference.outputs)
+    some = data if metrics else data.select(slice(0, compared))
+    try:
+        first, values = _run(
+            pruned,
+            None if objective.needs_labels else dense,
+            some,
+            compared,
+            loss_of(objective),
+            metrics,
+            narrator,
+        )
+    except Exception as error:  # onnxruntime has a dozen exception types without a common base
+        return [_cannot_run(pruned, dense, some, error)]
+    allowed = TOLERANCE_HALF if written.half else TOLERANCE
+    return [
+        _difference(first, written.reference.outputs, allowed, pruned.name),
+        *(_metric(written, name, values[name], allowed, pruned.name) for name in metrics),
+    ]
+
+
+def _run(
+    pruned: Engine,
+    dense: Engine | None,
+    data: ArrayData,
+    compared: int,
+    loss: Loss,
+    metrics: list[str],
+    narrator: Narrator,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The first outputs [compared, ...], and each metric of every sample [N]."""
+    first: list[np.ndarray] = []
+    values: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    done = 0
+    targets: Iterator[np.ndarray | None]
+    targets = repeat(None) if dense is None or not metrics else dense.outputs(data)
+    for found, aim in zip(pruned.outputs(data), targets, strict=False):
+        if done < compared:
+            first.append(found[: compared - done].copy())
+        if metrics:
+            outputs = torch.from_numpy(found)
+            target = _target(data, aim, done, len(found))
+            for name, parts in values.items():
+                parts.append(METRICS[name](loss, outputs, target).double().numpy())
+        done += len(found)
+        narrator.progress(done, data.samples, "samples")
+    return np.concatenate(first), {name: np.concatenate(v) for name, v in values.items()}
+
+
+def _target(data: ArrayData, aim: np.ndarray | None, start: int, count: int) -> Tensor:
+    if aim is not None:
+        return torch.from_numpy(aim)
+    assert data.target is not None
+    return data.target[start : start + count]
+
+
+def _cannot_run(pruned: Engine, dense: Engine, data: ArrayData, error: Exception) -> Check:
+    how = pruned.name
+    reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    try:
+        next(dense.outputs(data.select(slice(0, BATCH))))
+    except Exception:
+        return Check(
+            name=f"{how}_outputs",
+            status="warn",
+            message=f"{how} runs neither the upload nor the pruned model: {reason}",
+        )
+    return Check(
+        name=f"{how}_outputs",
+        status="fail",
+        message=f"{how} runs the upload but not the pruned model: {reason}",
+    )
+
+
+def _difference(found: np.ndarray, memory: np.ndarray, allowed: float, how: str) -> Check:
+    distance = np.inf
+    if found.shape == memory.shape and memory.size:
+        expected = memory.astype(np.float64)
+        gap = np.abs(expected - found.astype(np.float64)).max()
+        distance = float(gap / max(np.abs(expected).max(), 1e-12))
+    return judged(
+        f"{how}_outputs",
+        distance <= allowed,
+        distance,
+        allowed,
+        f"The written file, run in {how}, and the pruned network put out the same on "
+        f"{len(memory)} samples, relative to the largest output.",
+        f"The written file, run in {how}, puts out numbers that differ from the pruned network's "
+        f"by {distance:.3g} of the largest output; {allowed:g} is allowed.",
+    )
+
+
+def _metric(written: Written, name: str, values: np.ndarray, tolerance: float, how: str) -> Check:
+    """One sample in a thousand may tip where two scores are equal but for rounding."""
+    reported = written.report.metrics.final[name].value
+    measured = float(values.mean())
+    share = name != "cosine"
+    allowed = max(1, len(values) // 1000) / len(values) if share else tolerance
+    gap = np.inf if reported is None else abs(measured - reported)
+    said = "unknown" if reported is None else f"{reported:.4f}"
+    title = name.capitalize()
+    return judged(
+        f"{how}_{name}",
+        gap <= allowed + 1e-12,
+        float(gap),
+        allowed,
+        f"{title} of the written file in {how} is {measured:.4f}, as reported "
+        f"({len(values):,} samples).",
+        f"{title} of the written file in {how} is {measured:.4f}; the report says {said}.",
+    )
