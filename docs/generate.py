@@ -1,9 +1,11 @@
 """Write the pages that are made from the code; a test holds them equal to it: `make docs`."""
 
+import json
 from pathlib import Path
 
 from pruning import catalogue
 from pruning.errors import CODES
+from pruning.report.schema import Report
 
 HERE = Path(__file__).parent
 NOTE = "<!-- Made by docs/generate.py from the code; edit the code instead. -->\n"
@@ -48,7 +50,24 @@ def criteria_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"errors.md": errors_page, "criteria.md": criteria_page}
+def report_schema() -> str:
+    """The JSON Schema of report.json, as it is written (every field is there)."""
+    schema = Report.model_json_schema(mode="serialization")
+    version = Report.model_fields["schema_version"].default
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:secateur:report:{version}",
+        "$comment": "Made by docs/generate.py from pruning/report/schema.py. A field that is added "
+        "raises the second number of the version, one that changes or goes the first.",
+    }
+    return json.dumps(head | schema, indent=2, ensure_ascii=False) + "\n"
+
+
+PAGES = {
+    "errors.md": errors_page,
+    "criteria.md": criteria_page,
+    "report.schema.json": report_schema,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -253,12 +253,17 @@ def _check_data(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) ->
                 where=f"data.{role}",
                 hint="Give more samples" + (", or evaluation data of their own." if split else "."),
             )
-    if not spec.objective.measured and spec.gates.max_drop:
+    unmeasured = [name for name in spec.gates.max_drop if name not in spec.objective.measured]
+    if unmeasured:
+        accuracy = unmeasured[0] == "accuracy"
         raise SecateurError(
             "spec_conflict",
-            f"A gate on accuracy needs class labels; the objective is {spec.objective.loss}.",
+            f"A gate on {unmeasured[0]} needs "
+            f"{'class labels' if accuracy else 'an objective without labels'}; the objective is "
+            f"{spec.objective.loss}.",
             where="spec.gates.max_drop",
-            hint="Leave the gate out, or set objective.loss to cross_entropy.",
+            hint="Leave the gate out, or set objective.loss to "
+            f"{'cross_entropy' if accuracy else 'match_dense'}.",
         )
 
 

@@ -8,13 +8,15 @@ from pruning.job import Job, State
 from pruning.probing import drop_of
 from pruning.report.study import Drop, Point
 from pruning.runs import Run
-from pruning.spec import Spec
+from pruning.spec import Rounds, Spec
 from pruning.study import Study
 
 
 def looks(spec: Spec) -> int:
-    """How often the same evaluation samples may be looked at before one run is taken."""
-    return 1 if spec.target.max_drop is None else spec.target.max_drop.probes
+    """How often the same evaluation samples may be looked at before one network is taken."""
+    schedule = spec.schedule
+    rounds = schedule.rounds if isinstance(schedule, Rounds) and schedule.stop else 1
+    return rounds * (1 if spec.target.max_drop is None else spec.target.max_drop.probes)
 
 
 def drops(state: State, metrics: tuple[str, ...], simultaneous: int) -> dict[str, Drop]:

@@ -3,7 +3,7 @@
 With x = -ln(kept share), the bracket reaches from the largest x accepted, 0 at first, to the
 smallest one refused, at first that of the most sparsity tried. A probe is where the drop is
 expected to be the one allowed: the logarithm of the drop is taken as linear in x between the ends
-(regula falsi), and the point is moved a little towards the bracket's middle, so that the other end
+(regula falsi), a drop below all that was tried as a power of x, and the point is moved a little towards the bracket's middle, so that the other end
 follows soon (as Oliveira and Takahashi 2020, ITP). Wherever halving alone would reach the
 resolution with the probes that are left, the point is held to where it still would, whatever the
 drops are. Drops need not rise with sparsity: every probe lies inside the bracket, so the answer is
@@ -36,8 +36,16 @@ BEYOND = 1.0
 OVERSHOOT = 0.45
 """By how much of the resolution a probe is moved towards the middle of the bracket."""
 
-ROUNDING = 1.25
-"""How much wider a bracket may be than halving can narrow down, and still be halved."""
+EDGE, ROUNDING = 0.94, 1.25
+"""What is left of the reach of halving since sparsities are rounded; and how much wider than it a
+bracket may be and still be halved."""
+
+MARGIN = 0.05
+"""The least distance of an end's drop from the allowed one, by their logarithms."""
+
+POWER, POWERS = 2.0, (0.7, 8.0)
+"""By which power of x a drop rises from the dense network: guessed, and the bounds of what two
+refused probes show."""
 
 INSIDE = 0.2
 """The least share of the bracket to either side of a probe where there are too few for halving."""
@@ -102,7 +110,7 @@ def following(asked: MaxDrop, probes: list[Probe], total: int, unit: int = 1) ->
     if not probes:
         wanted = _depth(FIRST)
     else:
-        wanted = _expected(asked, ends, a, b)
+        wanted = _expected(asked, probes, ends, b)
         middle, step = (a + b) / 2.0, OVERSHOOT * min(width, b - a)
         wanted = middle if abs(wanted - middle) <= step else (
             wanted + step if wanted < middle else wanted - step
@@ -114,22 +122,29 @@ def _depth(sparsity: float) -> float:
     return -log1p(-sparsity)
 
 
-def _expected(asked: MaxDrop, ends: Bracket, a: float, b: float) -> float:
-    """Where the drop is expected to be the allowed one."""
+def _expected(asked: MaxDrop, probes: list[Probe], ends: Bracket, b: float) -> float:
+    """Where the drop is expected to be the allowed one; `b` is the depth of the upper end."""
     allowed = max(asked.drop, FINEST)
 
     def height(drop: float) -> float:
-        return log(max(drop / allowed, SMALLEST))
+        return log(min(max(drop / allowed, SMALLEST), BEYOND / FINEST))
 
-    below = height(0.0 if ends.accepted is None else ends.accepted.drop)
-    above = height(BEYOND if ends.refused is None else min(ends.refused.drop, BEYOND))
-    below, above = min(below, -0.05), max(above, 0.05)
-    return a + (b - a) * below / (below - above)
+    above = max(height(BEYOND if ends.refused is None else ends.refused.drop), MARGIN)
+    if ends.accepted is not None:
+        below, a = min(height(ends.accepted.drop), -MARGIN), _depth(ends.accepted.sparsity)
+        return a + (b - a) * below / (below - above)
+    # Nothing but the dense network is known to be allowed, whose depth has no logarithm.
+    power, refused = POWER, sorted(probes, key=lambda p: p.sparsity)
+    if len(refused) > 1:
+        depths = [_depth(p.sparsity) for p in refused[:2]]
+        rise = height(refused[1].drop) - height(refused[0].drop)
+        power = min(max(rise / log(depths[1] / depths[0]), POWERS[0]), POWERS[1])
+    return b * exp(-above / power)
 
 
 def _held(wanted: float, a: float, b: float, width: float, after: int) -> float:
     """The point nearest to the one wanted from which halving reaches `width` in `after` probes."""
-    reach = width * 2.0**after
+    reach = EDGE * width * 2.0**after
     least, most = b - reach, a + reach
     if least > most:
         # Out of reach by the rounding of sparsities alone, or with the probes that were given.

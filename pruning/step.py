@@ -65,14 +65,24 @@ def start(job: Job, store: Checkpoints) -> State:
         state.begun = evaluate(job.module, job.data.calibration, job.loss).loss
     elif isinstance(schedule, Proximal):
         job.narrator.phase("recovering")
-        method("recovery", schedule.kind).soften(
-            job, state, schedule, store.training(0)
-        )
+        _soften(job, state, schedule, store)
         job.narrator.phase("evaluating")
         state.begun = evaluate(job.module, job.data.calibration, job.loss).loss
         job.narrator.metric("loss", "softened", state.begun)
         store.save(state)
     return state
+
+
+def _soften(job: Job, state: State, schedule: Proximal, store: Checkpoints) -> None:
+    """Soft pruning does not depend on the target, so several runs of a job share it."""
+
+    def softened() -> dict[str, Tensor]:
+        method("recovery", schedule.kind).soften(job, state, schedule, store.training(0))
+        return {k: v.detach().clone() for k, v in job.module.state_dict().items()}
+
+    parts = (schedule, job.spec.recovery, job.spec.scope)
+    key = (*(part.model_dump_json() for part in parts), job.spec.seed)
+    job.module.load_state_dict(job.shared("softened", key, softened))
 
 
 def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:

@@ -14,7 +14,7 @@ from pruning.registry import method
 if TYPE_CHECKING:
     from pruning.job import Job
 
-HEADER = 4096
+HEADER = 1024
 """Bytes of a sparse file beside its tensors and the upload's own, at most."""
 
 

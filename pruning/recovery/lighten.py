@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load_file
-
-from pruning.formats.streamed import write_tensors
+import numpy as np
+import torch
 
 if TYPE_CHECKING:
     from pruning.job import Job, State
@@ -42,9 +41,9 @@ def lightened(job: "Job", state: "State") -> Iterator[None]:
         state.saliency = aside.to(device)
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "saliency.safetensors"
-        with path.open("wb") as file:
-            write_tensors(file, {"saliency": saliency}, {})
+        path = Path(folder) / "saliency"
+        kind = saliency.numpy().dtype
+        saliency.numpy().tofile(path)
         del saliency
         yield
-        state.saliency = load_file(path)["saliency"].clone()
+        state.saliency = torch.from_numpy(np.fromfile(path, kind))

@@ -64,7 +64,8 @@ class Masking:
             for name, value in values.items():
                 if not isinstance(value, Tensor) or value.shape != kept.shape:
                     continue
-                wrong = int((value[~kept] != 0).sum())
+                # Indexing by a mask, or a sum of it, would make 8 bytes an entry and more.
+                wrong = int(value.ne(0).logical_and_(~kept).count_nonzero())
                 if wrong:
                     raise SecateurError(
                         "mask_not_kept",

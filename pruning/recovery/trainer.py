@@ -58,6 +58,7 @@ def train(setting: Setting, options: FineTune, objective: Objective) -> Trained:
         done = training.run()
     training.optimizer.zero_grad(set_to_none=True)
     setting.constraint.end(training.optimizer)
+    training.optimizer.state.clear()  # what else the job does shall not wait for it to be collected
     return done
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pruning.report.schema import DataRole, Report
-from pruning.report.words import count, limit, points, several, share, span
+from pruning.report.words import count, limit, points, several, share
 
 FEW_SAMPLES = 256
 """Calibration samples below which curvature is called thinly sampled."""
@@ -45,7 +45,7 @@ def _drops(report: Report) -> Iterator[Doubt]:
         yield Doubt(
             f"The drop of {name}",
             f"From {several(drop.samples, 'sample')} the drop is known to ±{points(name, half)} "
-            f"({span(name, drop)}). "
+            f"({points(name, drop.low, False)} to {points(name, drop.high, False)}). "
             + (
                 "Whether anything was lost at all can't be told from these. "
                 if holds_zero and half > 0

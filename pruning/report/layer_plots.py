@@ -134,7 +134,13 @@ def _histogram(layer: LayerReport) -> Markup:
     assert found is not None
     edges = found.edges
     x = logarithmic([edges[0], edges[-1]], most=4, margin=0.0)
-    y = linear([0.0, float(max(found.counts))], lambda v: f"{v:,.6g}", most=3, within=(0.0, 1e300))
+    y = linear(
+        [0.0, float(max(found.counts))],
+        lambda v: f"{v:,.6g}",
+        most=3,
+        within=(0.0, 1e300),
+        whole=True,
+    )
     plot = Plot(
         f"Saliencies of layer {clean(layer.name)}",
         x,

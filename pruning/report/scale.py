@@ -63,6 +63,7 @@ def linear(
     most: int = 5,
     within: tuple[float, float] = (-math.inf, math.inf),
     margin: float = 0.06,
+    whole: bool = False,
 ) -> Scale:
     """An axis around values, its ticks at multiples of 1, 2, 2.5 or 5 times a power of ten.
 
@@ -72,6 +73,7 @@ def linear(
         most: The most ticks.
         within: What the axis must not leave.
         margin: Room on both sides, as a share of the range.
+        whole: Whether ticks stand at whole numbers alone.
     """
     low, high = min(values), max(values)
     room = (high - low) * margin or abs(high) * 0.1 or 1.0
@@ -79,6 +81,8 @@ def linear(
     if not low < high:
         low, high = low - 0.5, high + 0.5
     step = _step((high - low) / most)
+    if whole and step % 1:
+        step = 1.0 if step < 1 else 2.0 * step
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return Scale(low, high, tuple((i * step, label(i * step)) for i in range(first, last + 1)))
 

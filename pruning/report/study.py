@@ -18,7 +18,7 @@ class Drop(Section):
     simultaneous: int = Field(
         default=1,
         description="Looks at the same samples for which the interval holds at once (Bonferroni): "
-        "the most probes of a search, else 1.",
+        "the most probes of a search, the rounds of a schedule that may stop early, else 1.",
     )
     samples: int = Field(description="Pairs.")
 

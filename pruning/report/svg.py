@@ -65,7 +65,6 @@ class Plot:
         self._left, self._right = left, width - right
         self._top = (20.0 if y_title else 8.0) if top is None else top
         self._bottom = height - (8.0 + (14.0 if x.ticks else 0.0) + (15.0 if x_title else 0.0))
-        self._below: list[str] = []
         self._marks: list[str] = []
         if x_title:
             half = LETTER * len(x_title) / 2
@@ -112,9 +111,9 @@ class Plot:
         self._line_of([(self.place_x(x), self.place_y(y)) for x, y in points], css, title)
 
     def area(self, points: Sequence[Point], css: str) -> None:
-        """A closed shape below everything else that is drawn."""
+        """A closed shape."""
         path = self._path([(self.place_x(x), self.place_y(y)) for x, y in points])
-        self._below.append(f'<path class="{css}" d="{path}Z"/>')
+        self._marks.append(f'<path class="{css}" d="{path}Z"/>')
 
     def whisker(
         self, at: float, low: float, high: float, css: str, *, across: bool = False
@@ -160,7 +159,7 @@ class Plot:
         width, height = (_number(v) for v in self._size)
         return Markup(
             f'<svg role="img" aria-label="{escape(self._label)}" viewBox="0 0 {width} {height}">\n'
-            + "\n".join([*self._below, *self._marks])
+            + "\n".join(self._marks)
             + "\n</svg>"
         )
 

@@ -36,11 +36,11 @@ def cost(report: Report) -> str:
     final = report.metrics.final
     for name, drop in report.metrics.drops.items():
         reached = final[name].value if name in final else None
-        text = words.fell(name, drop)
+        text = f"{name} {words.change(name, drop)}"
         if reached is not None:
             text += f"{' at' if drop.value == 0 else ' to'} {words.metric(name, reached)}"
         if drop.low is not None and drop.high is not None:
-            text += f" ({words.share(drop.level, 0)} interval of the drop {words.span(name, drop)})"
+            text += f" ({words.share(drop.level, 0)} interval {words.span(name, drop)})"
         told.append(text)
     if told:
         return " and ".join(told)
@@ -112,10 +112,10 @@ def facts(report: Report) -> list[Fact]:
         )
     ]
     for name, drop in report.metrics.drops.items():
-        value, note = words.metric(name, report.metrics.final[name].value), ""
+        reached = report.metrics.final.get(name)
+        value, note = words.metric(name, reached.value if reached else None), ""
         if drop.value is not None and drop.low is not None and drop.high is not None:
-            sign = "\u2212" if drop.value > 0 else "+" if drop.value < 0 else "±"
-            note = f"{sign}{words.points(name, abs(drop.value))} (drop {words.span(name, drop)})"
+            note = f"{words.change(name, drop)} ({words.span(name, drop)})"
         found.append(Fact(name, value, note))
     if not report.metrics.drops:
         loss = report.loss

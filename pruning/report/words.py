@@ -118,24 +118,20 @@ def interval(name: str, found: MetricValue) -> str:
 
 
 def span(name: str, drop: Drop) -> str:
-    """The interval of a drop, without its unit."""
-    return f"{points(name, drop.low, False)} to {points(name, drop.high, False)}"
+    """The interval of a drop, without its unit; of the rise where it rose."""
+    low, high = drop.low, drop.high
+    if drop.value is not None and drop.value < 0 and low is not None and high is not None:
+        low, high = -high, -low
+    return f"{points(name, low, False)} to {points(name, high, False)}"
 
 
-def fell(name: str, drop: Drop) -> str:
-    """What a metric did between the dense and the delivered network."""
+def change(name: str, drop: Drop) -> str:
+    """What became of a metric between the dense and the delivered network."""
     if drop.value is None:
-        return f"{name} could not be compared"
+        return "could not be compared"
     if drop.value == 0:
-        return f"{name} did not change"
-    way = "fell" if drop.value > 0 else "rose"
-    return f"{name} {way} by {points(name, abs(drop.value))}"
-
-
-def level(drop: Drop) -> str:
-    """95 %, and for how many looks at once it holds."""
-    looks = f", for {drop.simultaneous} looks at once" if drop.simultaneous > 1 else ""
-    return f"{share(drop.level, 0)} interval{looks}"
+        return "did not change"
+    return f"{'fell' if drop.value > 0 else 'rose'} by {points(name, abs(drop.value))}"
 
 
 def title(kind: str) -> str:

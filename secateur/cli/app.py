@@ -10,6 +10,7 @@ from secateur.cli.criteria import criteria
 from secateur.cli.export import export
 from secateur.cli.output import state
 from secateur.cli.prune import plan, prune
+from secateur.cli.reproduce import reproduce
 from secateur.cli.unpack import unpack
 from secateur.cli.up import up
 
@@ -58,3 +59,4 @@ app.add_typer(jobs.app, name="jobs")
 app.command()(export)
 app.command()(criteria)
 app.command()(unpack)
+app.command()(reproduce)

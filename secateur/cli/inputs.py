@@ -26,6 +26,54 @@ class Inputs:
     rewind_to: Path | None = None
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Options on the target other than a sparsity.
+
+    Args:
+        max_drop: The largest drop.
+        metric: Of what; else what the objective measures.
+        points: Further sparsities, between commas.
+    """
+
+    max_drop: float | None = None
+    metric: str | None = None
+    points: str | None = None
+
+    def into(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """The spec with these in the place of its own.
+
+        Raises:
+            typer.BadParameter: `--metric` alone, or points that are no numbers.
+        """
+        found = dict(spec)
+        if self.metric is not None and self.max_drop is None:
+            raise typer.BadParameter("--metric goes with --max-drop")
+        if self.max_drop is not None:
+            objective = dict(found.get("objective") or {})
+            unlabelled = objective.get("loss") == "match_dense"
+            listed = list(objective.get("metrics") or ([] if unlabelled else ["accuracy"]))
+            fitting = (m for m in listed if _fits(m, unlabelled))
+            metric = self.metric or next(fitting, "agreement" if unlabelled else "accuracy")
+            if metric not in listed:
+                found["objective"] = objective | {"metrics": [*listed, metric]}
+            found["target"] = {"max_drop": {"metric": metric, "drop": self.max_drop}}
+        if self.points is not None:
+            try:
+                points = sorted({float(part) for part in self.points.split(",") if part.strip()})
+            except ValueError:
+                raise typer.BadParameter(
+                    f"{self.points} is no list of sparsities, as in 0.5,0.7,0.9",
+                    param_hint="--points",
+                ) from None
+            found["curve"] = dict(found.get("curve") or {}) | {"points": points}
+        return found
+
+
+def _fits(metric: str, unlabelled: bool) -> bool:
+    return (metric != "accuracy") == unlabelled
+
+
 def inputs(
     model: Path,
     calibration: Path,
@@ -35,10 +83,12 @@ def inputs(
     sparsity: float | None,
     criterion: str | None,
     rewind_to: Path | None = None,
+    wanted: Wanted | None = None,
 ) -> Inputs:
     """Checked inputs.
 
     Raises:
+        typer.BadParameter: For options that exclude each other; exit code 2.
         SecateurError: What is wrong with the spec, or that it does not go with `rewind_to`.
     """
     given: dict[Role, Path | None] = {
@@ -56,10 +106,14 @@ def inputs(
             # Parameters and update belong to the criterion that was replaced.
             spec["criterion"] = {"kind": criterion}
             spec.pop("compensation", None)
+    wanted = wanted or Wanted()
     if sparsity is not None:
+        if wanted.max_drop is not None:
+            raise typer.BadParameter("--sparsity and --max-drop exclude each other")
         spec["target"] = {"sparsity": sparsity}
     if spec_file is None and criterion is None:
         spec = default_spec(labelled(calibration)) | spec
+    spec = wanted.into(spec)
     check_use(parse_spec(spec), rewind_to is not None)
     return Inputs(model, data, spec, rewind_to)
 
@@ -101,6 +155,7 @@ def check_target(inputs: Inputs, out: Path, force: bool) -> None:
         f"{inputs.model.stem}.sparse.safetensors",
         "report.json",
         "report.html",
+        "manifest.json",
     )
     check_names(inputs, out, names, force)
 

@@ -60,6 +60,18 @@ RewindTo = Annotated[
 ]
 SpecFile = Annotated[Path | None, _file("Spec in YAML or JSON; options override it.", "--spec")]
 Sparsity = Annotated[float | None, typer.Option(help="Share to remove (default 0.5).")]
+MaxDrop = Annotated[
+    float | None,
+    typer.Option("--max-drop", help="In place of a sparsity: the most there is within this drop."),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(help="Of --max-drop: accuracy (default), agreement or cosine without labels."),
+]
+Points = Annotated[
+    str | None,
+    typer.Option(help="Further sparsities of the trade-off curve, 0.5,0.7,0.9 say."),
+]
 Criterion = Annotated[str | None, typer.Option(help="See `secateur criteria` (default obs).")]
 
 
@@ -70,6 +82,9 @@ def prune(
     evaluation: Evaluation = None,
     spec: SpecFile = None,
     sparsity: Sparsity = None,
+    max_drop: MaxDrop = None,
+    metric: Metric = None,
+    points: Points = None,
     criterion: Criterion = None,
     rewind_to: RewindTo = None,
     out: Annotated[
@@ -86,7 +101,10 @@ def prune(
 
     Exit code: 0 done, 1 failed, 2 usage, 3 done but a gate of the spec was missed, 130 cancelled.
     """
-    given = inputs_.inputs(model, data, training, evaluation, spec, sparsity, criterion, rewind_to)
+    wanted = inputs_.Wanted(max_drop, metric, points)
+    given = inputs_.inputs(
+        model, data, training, evaluation, spec, sparsity, criterion, rewind_to, wanted
+    )
     target = out or Path(f"{model.resolve().name if model.is_dir() else model.stem}-pruned")
     inputs_.check_target(given, target, force)
     console = stderr()
@@ -146,12 +164,18 @@ def plan(
     evaluation: Evaluation = None,
     spec: SpecFile = None,
     sparsity: Sparsity = None,
+    max_drop: MaxDrop = None,
+    metric: Metric = None,
+    points: Points = None,
     criterion: Criterion = None,
     rewind_to: RewindTo = None,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
     """Say what `prune` would do and cost, or why it can't, without running it."""
-    given = inputs_.inputs(model, data, training, evaluation, spec, sparsity, criterion, rewind_to)
+    wanted = inputs_.Wanted(max_drop, metric, points)
+    given = inputs_.inputs(
+        model, data, training, evaluation, spec, sparsity, criterion, rewind_to, wanted
+    )
     with client() as service:
         uploaded, datasets, earlier = upload(service, given, stderr())
         found = service.plan(uploaded, datasets, given.spec, rewind_to=earlier)
@@ -162,7 +186,8 @@ def plan(
     print_fields(
         {
             "in scope": f"{found['weights_in_scope']:,} weights",
-            "removed": f"{found['remove']:,} weights",
+            "removed": _removed(found, given.spec),
+            "runs": found["runs"] if found.get("runs", 1) > 1 else None,
             "inverse": found.get("inverse"),
             "memory": size(cost.get("bytes")),
             "operations": operations(cost.get("flops")),
@@ -180,3 +205,9 @@ def plan(
             )
         text = Text.assemble(("warning ", "yellow"), message)
         console.print(text, soft_wrap=not console.is_terminal)
+
+
+def _removed(found: dict[str, Any], spec: dict[str, Any]) -> str:
+    about = {"max_drop": "at most ", "bytes": "about ", "flops": "about "}
+    words = next((about[kind] for kind in spec.get("target") or {} if kind in about), "")
+    return f"{words}{found['remove']:,} weights"

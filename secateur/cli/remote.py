@@ -118,7 +118,8 @@ def follow_or_cancel(service: Client, job: Job, console: Console) -> Job:
 
 def delivery_order(artifact: Artifact | ArtifactEntry) -> tuple[bool, str]:
     """The model and what belongs to it first, reports last."""
-    return artifact.format.startswith("report"), "" if is_model(artifact) else artifact.name
+    last = artifact.format.startswith(("report", "manifest"))
+    return last, "" if is_model(artifact) else artifact.name
 
 
 def is_model(artifact: Artifact | ArtifactEntry) -> bool:

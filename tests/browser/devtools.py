@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,6 +40,18 @@ def find_browser() -> str | None:
     return next((found for name in NAMES if (found := shutil.which(name))), None)
 
 
+START = """
+import fcntl, os, sys
+reads, writes, *command = sys.argv[1:]
+# Aside first: one of them may be 3 or 4 already.
+reads, writes = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in (reads, writes))
+os.dup2(reads, 3)
+os.dup2(writes, 4)
+os.execv(command[0], command)
+"""
+"""Moves the pipes to the numbers that the browser expects."""
+
+
 class Browser:
     """One browser process; commands are JSON, each ended by a zero byte (pipes 3 and 4)."""
 
@@ -49,8 +62,7 @@ class Browser:
         self.events: list[dict[str, Any]] = []
         self._log = (folder / "chromium.log").open("wb")
         self._process = subprocess.Popen(
-            # The shell alone can move the pipes to the numbers that the browser expects.
-            ["sh", "-c", f'exec "$0" "$@" 3<&{reads} 4>&{writes}', binary, *FLAGS,
+            [sys.executable, "-c", START, str(reads), str(writes), binary, *FLAGS,
              f"--user-data-dir={folder / 'profile'}", "about:blank"],
             pass_fds=(reads, writes),
             stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""report.html in a real browser: drawn, quiet, self-contained and readable on a phone, day and night."""
+"""report.html in a real browser: drawn, quiet, alone, and readable on a phone and at night."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,8 @@ Array.from(document.querySelectorAll('svg'), svg => {
   const box = svg.getBoundingClientRect();
   const shapes = Array.from(svg.querySelectorAll('path,rect,circle')).filter(shape => {
     const size = shape.getBBox(), style = getComputedStyle(shape);
-    return (size.width > 0 || size.height > 0) && (style.fill !== 'none' || style.stroke !== 'none');
+    const seen = style.fill !== 'none' || style.stroke !== 'none';
+    return seen && (size.width > 0 || size.height > 0);
   });
   return {label: svg.getAttribute('aria-label'), width: box.width, height: box.height,
           shapes: shapes.length};
@@ -66,7 +67,8 @@ CONTRAST = """
     }
     return 'rgb(255,255,255)';
   };
-  return Array.from(document.querySelectorAll('h1,h2,p,td,th,dt,dd,summary,svg text,.mark'), node => {
+  const words = document.querySelectorAll('h1,h2,h3,p,td,th,dt,dd,summary,svg text,.mark,.state');
+  return Array.from(words, node => {
     const style = getComputedStyle(node);
     const [a, b] = [light(node.closest('svg') ? style.fill : style.color), light(ground(node))];
     return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), node.textContent.slice(0, 40)];

@@ -39,7 +39,7 @@ def _zeros(path: Path) -> int:
 
 def test_prune_delivers_the_model_under_its_name_with_reports(pruned: Path) -> None:
     names = {path.name for path in pruned.iterdir()}
-    assert {"net.onnx", "report.json", "report.html", "net.bitmask.safetensors"} <= names
+    assert {"net.onnx", "report.json", "report.html", "net.sparse.safetensors"} <= names
     assert not [name for name in names if name.startswith(".")]
     assert _zeros(pruned / "net.onnx") == 88
 
@@ -74,7 +74,7 @@ def test_a_missed_gate_exits_with_3_and_local_writes_the_same_files(
         assert (done.stdout + done.stderr).count("a drop of") == 1
     written = {path.name for path in (tmp_path / "remote").iterdir()}
     assert {path.name for path in (tmp_path / "local").iterdir()} == written
-    for name in ("net.onnx", "net.masks.safetensors", "net.bitmask.safetensors"):
+    for name in ("net.onnx", "net.masks.safetensors", "net.sparse.safetensors"):
         assert (tmp_path / "local" / name).read_bytes() == (tmp_path / "remote" / name).read_bytes()
 
 
@@ -221,7 +221,7 @@ def test_what_was_deleted_is_said(service: Service, files: Path, tmp_path: Path)
 def test_unpack_restores_the_weights_of_the_pruned_file(
     service: Service, pruned: Path, tmp_path: Path
 ) -> None:
-    packed = pruned / "net.bitmask.safetensors"
+    packed = pruned / "net.sparse.safetensors"
     assert service.run("unpack", packed, tmp_path / "w.npz").returncode == 0
     restored = np.load(tmp_path / "w.npz")
     proto = ModelProto()

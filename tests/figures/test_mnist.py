@@ -35,7 +35,7 @@ def test_training_is_the_same_every_time_and_leaves_the_callers_random_state(loa
     first, again, other = (net[0].weight for net in nets)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert mnist.accuracy(nets[0], x, y) > 0.9
+    assert mnist.accuracy(nets[0], x, y) > 0.7
     assert not nets[0].training
 
 
@@ -85,5 +85,5 @@ def rows(spec, dense, final, left):
 )
 def test_a_figure_that_is_missed_is_seen(dense, obs, recovered, left, held):
     shot = rows("obs", dense, obs, 26620) + rows("magnitude", dense, [0.895] * 5, 26620)
-    found = lenet_mnist.figures(shot, rows(lenet_mnist.RECOVERED, dense, recovered, left))
+    found = lenet_mnist.figures(shot + rows(lenet_mnist.RECOVERED, dense, recovered, left))
     assert list(found["held"].values()) == held

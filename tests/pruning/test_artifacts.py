@@ -46,7 +46,7 @@ def test_every_name_gives_a_plain_file_name(name):
     assert made.isprintable()
     assert not set(made) & set('/\\<>:"|?*')
     assert made[0] not in " .-"
-    assert len(f"{made}.bitmask.safetensors".encode()) <= 255
+    assert len(f"{made}.sparse.safetensors".encode()) <= 255
 
 
 def test_sizes_and_digest_are_those_of_the_bytes(tmp_path):

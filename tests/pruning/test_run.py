@@ -1,6 +1,7 @@
 """A run from files to artifacts, on a real network trained on real digits."""
 
 import json
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import pytest
 from onnx import numpy_helper
 
 from pruning.errors import SecateurError
-from pruning.events import CheckpointEvent, MetricEvent, PhaseEvent
-from pruning.formats import bitmask
+from pruning.events import CheckpointEvent, MetricEvent, PhaseEvent, ProgressEvent
+from pruning.formats import sparse
 from pruning.formats.masks import read_masks
 from pruning.report.schema import Report, results_json
 from pruning.request import FileRef, RunRequest
-from pruning.run import run
+from pruning.run import hand_over
+from pruning.run import run as run_cleanly
 
 OBS = {
     "criterion": {"kind": "obs", "damping": 0.01},
@@ -29,6 +31,14 @@ ROUNDS = {
     "schedule": {"kind": "rounds", "rounds": 2},
     "recovery": {"kind": "fine_tune", "epochs": 1},
 }
+QUICK = {
+    "criterion": {"kind": "magnitude"},
+    "trust": {"checks": False, "ladder": False, "bootstrap": 0},
+}
+
+
+# A process for each of these runs would cost more than the runs.
+run = partial(run_cleanly, clean=False)
 
 
 @pytest.fixture
@@ -61,7 +71,7 @@ def test_artifacts_agree_with_each_other_and_with_the_report(inputs, tmp_path, s
     assert {a.name for a in report.artifacts} == {
         "My digits.onnx",
         "My digits.masks.safetensors",
-        "My digits.bitmask.safetensors",
+        "My digits.sparse.safetensors",
     }
 
     model = onnx.load(out / "My digits.onnx")
@@ -77,10 +87,12 @@ def test_artifacts_agree_with_each_other_and_with_the_report(inputs, tmp_path, s
         int((arrays["fc1.weight"] == 0).sum()),
         int((arrays["head.weight"] == 0).sum()),
     ]
-    decoded = bitmask.decode(out / "My digits.bitmask.safetensors")
-    assert {n: a.tobytes() for n, a in decoded.items()} == {
+    packed = out / "My digits.sparse.safetensors"
+    assert {n: a.tobytes() for n, a in sparse.read(packed).items()} == {
         n: a.tobytes() for n, a in arrays.items()
     }
+    (restored,) = sparse.unpack(packed, tmp_path / "restored")
+    assert restored.read_bytes() == (out / "My digits.onnx").read_bytes()
 
     with np.load(inputs / "evaluation.npz") as data:
         session = ort.InferenceSession(str(out / "My digits.onnx"))
@@ -91,7 +103,7 @@ def test_artifacts_agree_with_each_other_and_with_the_report(inputs, tmp_path, s
 
     assert {c.status for c in report.checks if c.group != "trust"} == {"pass"}
     assert {c.name for c in report.checks} >= {
-        "exact_zeros", "zeros_by_layer", "graph_kept", "masks_file", "bitmask_file",
+        "digests", "exact_zeros", "zeros_by_layer", "graph_kept", "masks_file", "sparse_file",
         "onnxruntime_outputs", "onnxruntime_accuracy",
     }  # fmt: skip
     assert report.sizes is not None
@@ -120,6 +132,7 @@ def test_a_missed_gate_rejects_and_keeps_the_artifacts(inputs, tmp_path):
         "spec.gates.max_drop.accuracy",
     )
     assert (tmp_path / "out" / "My digits.onnx").exists()
+    assert {a.name for a in result.artifacts} == {p.name for p in (tmp_path / "out").iterdir()}
     assert "rejected by a gate" in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -147,7 +160,7 @@ def test_a_resumed_run_gives_the_bytes_of_an_undisturbed_one(inputs, tmp_path):
     assert not (tmp_path / "cut" / "out").exists()
     events: list[Any] = []
     run(request(inputs, ROUNDS), tmp_path / "cut", events.append)
-    [saved] = [e for e in events if isinstance(e, CheckpointEvent)]
+    saved = next(e for e in events if isinstance(e, CheckpointEvent))
     assert saved.model_dump().keys() == {"type", "name", "bytes"}
     assert str(tmp_path) not in saved.model_dump_json()
     assert results_json(report_of(tmp_path / "cut")) == results_json(report_of(tmp_path / "whole"))
@@ -156,21 +169,81 @@ def test_a_resumed_run_gives_the_bytes_of_an_undisturbed_one(inputs, tmp_path):
 def test_outputs_not_asked_for_are_not_written(inputs, tmp_path):
     spec = {"criterion": {"kind": "magnitude"}, "outputs": ["native"]}
     result = run(request(inputs, spec), tmp_path)
-    assert {a.format for a in result.artifacts} == {"onnx", "report.json", "report.html"}
+    assert {a.format for a in result.artifacts} == {
+        "onnx",
+        "report.json",
+        "report.html",
+        "manifest",
+    }
     report = report_of(tmp_path)
     assert report.sizes is not None
-    assert report.sizes.bitmask_bytes is None
+    assert report.sizes.sparse_bytes is None
 
 
-def test_a_failure_while_exporting_leaves_no_out_folder(inputs, tmp_path):
+@pytest.mark.parametrize("phase", ["exporting", "verifying"])
+def test_a_failure_on_the_way_leaves_no_out_folder(inputs, tmp_path, phase):
     def die(event: Any) -> None:
-        if event == PhaseEvent(phase="verifying"):
-            assert any(path.name.startswith(".out") for path in tmp_path.iterdir())
+        if event == PhaseEvent(phase=phase):
             raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="full"):
-        run(request(inputs, {"criterion": {"kind": "magnitude"}}), tmp_path, die)
+        run(request(inputs, QUICK), tmp_path, die)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_a_clean_process_gives_the_same_bytes_and_tells_the_same(inputs, tmp_path):
+    said: dict[str, list[Any]] = {"clean": [], "here": []}
+    spec = QUICK | {"curve": {"points": [0.3]}, "gates": {"max_bytes": {"native": 1}}}
+    results = {
+        name: run_cleanly(
+            request(inputs, spec), tmp_path / name, events.append, clean=name == "clean"
+        )
+        for name, events in said.items()
+    }
+    clean, here = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "out").iterdir()}
+        for name in said
+    )
+    assert clean.keys() == here.keys() == {a.name for a in results["clean"].artifacts}
+    assert {n for n in clean if clean[n] != here[n]} <= {
+        "report.json", "report.html", "manifest.json",
+    }  # fmt: skip
+    assert results_json(report_of(tmp_path / "clean")) == results_json(report_of(tmp_path / "here"))
+    assert results["clean"].rejected == results["here"].rejected
+    assert results["clean"].rejected is not None
+    clean_told, here_told = (
+        [event for event in events if not isinstance(event, ProgressEvent)]
+        for events in said.values()
+    )
+    assert clean_told == here_told
+
+
+def test_what_the_clean_process_finds_is_raised_here(inputs, tmp_path, monkeypatch):
+    def spoilt(*args: Any) -> RunRequest:
+        second = hand_over(*args)
+        second.outputs["My digits.onnx"].sha256 = "0" * 64
+        return second
+
+    monkeypatch.setattr("pruning.run.hand_over", spoilt)
+    with pytest.raises(SecateurError) as failed:
+        run_cleanly(request(inputs, QUICK), tmp_path)
+    assert (failed.value.code, failed.value.where) == ("verification_failed", "digests")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
+
+
+def test_every_point_of_the_curve_is_delivered_as_a_job_of_its_own_would(inputs, tmp_path):
+    run(request(inputs, QUICK | {"curve": {"points": [0.3, 0.8]}}), tmp_path / "curve")
+    points = {p.source: p for p in report_of(tmp_path / "curve").curve}
+    artifacts = {p.artifact for p in report_of(tmp_path / "curve").curve}
+    assert artifacts == {"My digits.onnx", "My digits.at-0.2995.onnx", "My digits.at-0.7995.onnx"}
+    assert points["target"].artifact == "My digits.onnx"
+    run(request(inputs, QUICK | {"target": {"sparsity": 0.8}}), tmp_path / "alone")
+    alone = (tmp_path / "alone" / "out" / "My digits.onnx").read_bytes()
+    assert (tmp_path / "curve" / "out" / "My digits.at-0.7995.onnx").read_bytes() == alone
+    kept = {"points": [0.3], "keep": False}
+    result = run(request(inputs, QUICK | {"curve": kept}), tmp_path / "told")
+    assert "point" not in {a.format for a in result.artifacts}
+    assert len(report_of(tmp_path / "told").curve) == 2
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,17 @@ def test_a_submission_is_repeated_with_one_and_the_same_idempotency_key(
     assert json.loads(script.requests[0][3])["data"] == {"calibration": "ds_1"}
 
 
+def test_an_earlier_checkpoint_goes_along_and_is_left_out_where_there_is_none(
+    script: Script, client: Client
+) -> None:
+    script.answers = [reply(202, job()), reply(200, {}), reply(202, job())]
+    client.submit("mdl_1", "ds_1", rewind_to="mdl_0")
+    client.plan("mdl_1", "ds_1", rewind_to="mdl_0")
+    client.submit("mdl_1", "ds_1")
+    bodies = [json.loads(body) for *_, body in script.requests]
+    assert [body.get("rewind_to", "absent") for body in bodies] == ["mdl_0", "mdl_0", "absent"]
+
+
 def test_what_is_not_safe_to_repeat_is_sent_once(script: Script, client: Client) -> None:
     script.answers = [hang_up]
     with pytest.raises(SecateurError) as caught:

@@ -5,10 +5,12 @@ import json
 import math
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,18 +20,29 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pruning.errors import SecateurError
 from pruning.events import FailedEvent, MetricEvent, PhaseEvent, ProgressEvent
+from pruning.report.schema import VOLATILE
+from pruning.request import FileRef, RunRequest
+from pruning.run import run
+from store import leases
+from store.claims import Outcome
+from store.clock import utcnow
 from store.queries import datasets, models
 from store.tables import Artifact, Dataset, Model
 from worker.answer import answer
 from worker.child import Voice, failure, told
 from worker.levels import choose, means
+from worker.process import Child
 from worker.workplace import PROGRAM
 
 SPEC = {"criterion": {"kind": "magnitude"}, "compensation": {"kind": "none"}}
+QUICK = SPEC | {
+    "schedule": {"kind": "rounds", "rounds": 2},
+    "trust": {"checks": False, "ladder": False, "bootstrap": 0},
+}
 
 
-def network() -> bytes:
-    rng = np.random.default_rng(0)
+def network(seed: int = 0) -> bytes:
+    rng = np.random.default_rng(seed)
     weights = [
         numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
         for name, shape in (("fc1.weight", (8, 6)), ("fc2.weight", (3, 8)))
@@ -88,6 +101,55 @@ def test_uploads_are_checked_and_a_model_is_pruned(bench: Bench, bubblewrap: boo
     assert zeros == report["sparsity"]["removed"] == 36
     for entry in report["artifacts"]:
         assert artifacts[entry["name"]].sha256 == entry["sha256"]
+
+
+def test_a_kill_of_the_verifying_child_resumes_to_the_bytes_of_a_local_run(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place = bench.place(program=PROGRAM)
+    bench.model = bench.upload(models, "small.onnx", network())
+    bench.dataset = bench.upload(datasets, "small.npz", samples())
+    for _ in range(2):  # checked by nobody; the job's own child reads them
+        claim = bench.claim("check")
+        with bench.db.write() as session:
+            passed = Outcome("succeeded", summary={"facts": {"format": "onnx"}})
+            assert leases.finish(session, claim, passed, utcnow())
+    for name, content in (("small.onnx", network()), ("small.npz", samples())):
+        (tmp_path / name).write_bytes(content)
+    job = bench.submit_spec(QUICK)
+    real, started = place.child, []
+
+    def child() -> Child:
+        started.append(real())
+        if len(started) == 2:
+            os.kill(started[1].pid, signal.SIGKILL)
+        return started[-1]
+
+    monkeypatch.setattr(place, "child", child)
+    assert answer(place, "cpu") == 2
+    assert bench.attempts(job) == ["lost", "succeeded"]
+    saved = [e["name"] for e in bench.events(job) if e["type"] == "checkpoint"]
+    assert len(saved) == len(set(saved)) > 0
+
+    request = RunRequest(
+        model=FileRef(path="small.onnx", name="small.onnx"),
+        data={"calibration": FileRef(path="small.npz", name="small.npz")},
+        spec=QUICK,
+    )
+    run(request, tmp_path, clean=False)
+    stored = {a.name: a for a in bench.rows(Artifact, job_id=job)}
+    local = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert stored.keys() == local.keys()
+    for name in ("small.onnx", "small.masks.safetensors", "small.sparse.safetensors"):
+        assert bench.blobs.open(stored[name].sha256).read() == local[name]
+    service = json.loads(bench.blobs.open(stored["report.json"].sha256).read())
+    here = json.loads(local["report.json"])
+    for report in (service, here):
+        for volatile in VOLATILE:
+            del report[volatile]
+        for named in (report["model"], *report["data"].values()):
+            named["sha256"] = None
+    assert service == here
 
 
 @pytest.mark.parametrize(

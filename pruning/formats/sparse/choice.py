@@ -42,6 +42,8 @@ def stored_bytes(
 ) -> int:
     """The most bytes that a tensor takes in a sparse file, its part of the header included.
 
+    Files may hold a weight transposed, so the bound is for either order of the shape.
+
     Args:
         kept: Non-zero entries, at most.
         shape: The tensor's shape.
@@ -50,7 +52,8 @@ def stored_bytes(
         name_bytes: Bytes of the tensor's name as it stands in the header, at most.
     """
     found = [entries(shape) * itemsize + _MEMBER]
-    found += [coding.bytes for coding in _anywhere(kept, shape, itemsize)]
+    orders = (_anywhere(kept, order, itemsize) for order in (shape, shape[::-1]))
+    found += [max(one.bytes, other.bytes) for one, other in zip(*orders, strict=True)]
     if pattern is not None:
         n, m = pattern
         # Whichever axis it is along; ones of the kernel are not meant.

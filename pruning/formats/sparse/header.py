@@ -17,7 +17,7 @@ from pruning.formats.sparse.types import ITEMSIZE, Member, refuse
 _LONGEST_HEADER = 100_000_000
 """What the safetensors library takes."""
 
-_MOST_VALUES = 1 << 30
+_MOST_VALUES = 1 << 29
 """Bytes of Python objects that the header may become."""
 
 
@@ -140,6 +140,8 @@ def _members(listed: dict[str, Any], start: int, end: int) -> dict[str, Stored]:
         if type(count) is not int or count < 0 or entry["dtype"] not in ITEMSIZE:
             raise refuse(f"member {name!r} is not valid")
         found[name] = Stored(Member(entry["dtype"], count), start + first)
+        if type(first) is not int or type(last) is not int:
+            raise refuse(f"member {name!r} is not valid")
         if (first, last) != (following, following + found[name].member.bytes):
             raise refuse(f"member {name!r} does not begin where the one before it ends")
         following = last

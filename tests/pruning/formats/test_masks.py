@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pruning.errors import SecateurError
-from pruning.formats import bitmask, containers
+from pruning.formats import containers, sparse
 from pruning.formats.masks import read_masks, write_masks
 
 masks = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9))
@@ -40,7 +40,7 @@ def test_masks_must_be_boolean(tmp_path):
 
 
 def test_other_files_are_refused(tmp_path):
-    bitmask.encode({"x": np.ones(3)}, tmp_path / "bitmask")
+    sparse.pack([], {"x": np.ones(3)}, tmp_path / "sparse")
     bits = np.zeros(1, np.uint8)
     form = {"format": "masks", "version": 1}
     containers.write(tmp_path / "names", {"x": bits}, {**form, "shapes": {"y": [3]}})

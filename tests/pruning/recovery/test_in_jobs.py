@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from pruning.curvature.losses import LOSSES
 from pruning.errors import SecateurError
 from pruning.job import prepare
 from pruning.loop import prune
 from pruning.progress import Narrator
 from pruning.recovery import lighten
+from pruning.recovery.proximal import soften
 from pruning.recovery.teacher import teacher_of
 from pruning.report.schema import results_json
 from pruning.runs import Runs
@@ -44,12 +44,8 @@ def spec(recovery, **more):
     }
 
 
-def job_of(asked, module=None):
-    narrator = Narrator()
-    return prepare(
-        network() if module is None else module, pair(), asked,
-        facts=None, narrator=narrator, copy=True,
-    )  # fmt: skip
+def job_of(asked):
+    return prepare(network(), pair(), asked, facts=None, narrator=Narrator(), copy=True)
 
 
 TUNE = {"kind": "fine_tune", "epochs": 2, "batch_size": 16}
@@ -145,17 +141,10 @@ def test_saliencies_put_aside_while_training_come_back_as_they_were(monkeypatch)
 
 @pytest.mark.parametrize("method", ["proximal", "l1"])
 def test_soft_pruning_draws_the_weights_in_scope_towards_zero(method):
-    from pruning.recovery.proximal import soften
-
-    job = job_of(spec(TUNE, scope={"exclude": ["3"]}), network())
+    tune = {**TUNE, "optimizer": {"kind": "sgd", "lr": 0.05}}
+    job = job_of(spec(tune, scope={"exclude": ["3"]}))
     before = job.module[0].weight.detach().abs().sum().item()
     state = start(job, None)
-    soften(job, state, Proximal(method=method, penalty=0.2, epochs=10))
+    soften(job, state, Proximal(method=method, penalty=0.05, epochs=10))
     assert job.module[0].weight.detach().abs().sum().item() < 0.9 * before
     assert not job.module.training
-
-
-def test_losses_of_recovery_are_those_of_the_objective():
-    assert set(LOSSES) >= {"cross_entropy", "mse", "bce", "causal_lm", "match_dense"}
-    report = prune(network(), pair(), spec({**TUNE, "distill": True})).report
-    assert report.loss.recovered is not None

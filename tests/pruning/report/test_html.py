@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pruning import prune
-from pruning.report import plots
+from pruning.report import layer_plots
 from pruning.report.html import report_html
 from pruning.report.schema import Report
 from pruning.report.words import number
@@ -107,25 +107,43 @@ def test_the_page_is_the_same_every_time(hostile, html):
 def test_a_missed_gate_stands_at_the_top(hostile, html):
     text = Page(html).text
     missed = any(c.status == "fail" for c in hostile.checks)
-    assert ("rejected by a gate" in text.partition("Before, after")[0]) == missed
+    head = text[: text.index("Dense, pruned, recovered")]
+    assert ("rejected by a gate" in head) == ("Gate missed." in head) == missed
 
 
 def test_plots_take_their_colours_from_the_page(hostile, html):
-    svg = plots.sparsity_by_layer(hostile)
-    assert "var(--removed)" in svg
-    assert "#0" not in re.sub(r"url\(#[^)]*\)|href=\"#[^\"]*\"", "", svg)
-    assert "mathdefault" not in html
+    svg = layer_plots.sparsity(hostile)
+    assert 'class="f-removed"' in svg
+    assert not re.search(r"(fill|stroke|style)=", html[html.index("<svg") :])
+    assert "svg .f-removed { fill: var(--removed); }" in html
 
 
-def test_many_layers_are_capped_with_a_note(hostile):
+def test_every_class_of_a_plot_has_its_style(html):
+    style, _, page = html.partition("</style>")
+    plots = re.findall("<svg.*?</svg>", page, re.DOTALL)
+    used = {
+        name
+        for plot in plots
+        for found in re.findall(r'class="([^"]*)"', plot)
+        for name in found.split()
+    }
+    assert used - {"t", "b"} <= set(
+        re.findall(r"svg (?:\w+)?\.([\w-]+)", style) + re.findall(r"svg text\.(\w+)", style)
+    )
+
+
+def test_many_layers_stand_side_by_side_and_their_tables_fold(hostile):
     report = hostile.model_copy(deep=True)
     first = report.layers[0]
     report.layers = [first.model_copy(update={"name": f"layer{i}"}) for i in range(43)]
-    assert len(plots.saliency_panels(report)) == plots.MAX_PANELS
-    text = Page(report_html(report)).text
-    assert "The first 12 of 43 layers" in text
-    assert "the first 40 of 43" in text
+    assert len(layer_plots.histograms(report)) == layer_plots.MAX_PANELS
+    sparsity = layer_plots.sparsity(report)
+    assert sparsity.count('class="f-removed"') == 43
+    page = report_html(report)
+    text = Page(page).text
+    assert "the first 12 of 43 layers" in text
     assert "layer42" in text
+    assert "<details><summary>43 layers, in module order" in page
 
 
 def test_a_report_without_numbers_still_makes_a_page(hostile):
@@ -156,12 +174,16 @@ def test_histograms_of_any_range_can_be_drawn(hostile, low, high):
     assert histogram is not None
     bins = len(histogram.counts)
     histogram.edges = np.geomspace(low, high * 1.0001, bins + 1).tolist()
-    assert plots.saliency_panels(report)[0].startswith("<svg")
+    svg = layer_plots.histograms(report)[0]
+    assert svg.startswith("<svg")
+    assert "nan" not in svg
+    assert len(re.findall("<text", svg)) >= 4
 
 
 def test_the_section_on_trust_names_layers_as_text_and_says_how_far_it_reaches(hostile, html):
     text = Page(html).text
-    assert "How far the numbers can be trusted" in text
+    assert "How far that hangs on the samples" in text
+    assert "What is uncertain" in text
     assert "gradient term included" in text
     assert "is a coin toss" in text
     assert hostile.trust.ladder.layers[0].name == SCRIPT
@@ -173,7 +195,9 @@ def test_the_section_on_trust_names_layers_as_text_and_says_how_far_it_reaches(h
 def test_a_report_without_trust_still_makes_a_page(hostile):
     report = hostile.model_copy(deep=True)
     report.trust, report.checks = None, []
-    assert "How far the numbers" not in Page(report_html(report)).text
+    text = Page(report_html(report)).text
+    assert "How far that hangs" not in text
+    assert "What was checked" not in text
     report = hostile.model_copy(deep=True)
     for rung in report.trust.ladder.rungs:
         rung.predicted = rung.measured = rung.own = None
@@ -198,20 +222,21 @@ def test_layers_that_were_solved_one_by_one_are_listed_with_their_errors(rounds:
     report = prune(module, torch.randn(80, 6), spec).report
     page = report_html(report)
     text = Page(page).text
-    section = text[text.index("Layer by layer") : text.index("Saliencies")]
+    section = text[text.index("Layer by layer") : text.index("Loss, predicted against measured")]
     assert section.count(SCRIPT) == section.count("wide") == rounds
     assert ("Step" in section) == (rounds > 1)
     assert "64 × 6" in section
     for found in report.layer_outputs:
         assert number(found.relative_error) in section
     assert "! " not in section
-    layers = text[text.index("Output error") :]
+    layers = text[text.index("Output error") : text.index("Layer by layer")]
     for layer in report.layers:
         assert number(layer.output_error) in layers
 
     report.layer_outputs[0].columns = 5
     text = Page(report_html(report)).text
     assert "! 5 × 6" in text
+    assert "fitted to these samples and may do worse on others" in text
     report.layer_outputs = []
     text = Page(report_html(report)).text
     assert "Layer by layer" not in text

@@ -1,5 +1,7 @@
 """Every schedule, killed and taken up again at any point, gives the bytes of an undisturbed run."""
 
+from functools import cache
+
 import pytest
 
 from pruning import checkpoint, progress, prune
@@ -47,6 +49,7 @@ def given(name):
     return {"rewind_to": earlier(module)} if name in BACK else {}
 
 
+@cache
 def undisturbed(name):
     module, data = network()
     return bits(prune(module, data, SCHEDULES[name], **given(name)))

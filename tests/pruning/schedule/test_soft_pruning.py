@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pruning import prune
+from pruning import progress, prune
 from pruning.metrics import evaluate
 from tests.oracle import cases
 from tests.pruning.schedule.jobs import TRAINED, network, spec
@@ -66,3 +66,19 @@ def test_a_penalty_brings_weights_nearer_to_zero_than_none():
         asked = soft(penalty=penalty, epochs=20, recovery=TRAINED)
         left.append(prune(module, data, asked).report.rounds[0].measured_increase)
     assert abs(left[1]) < abs(left[0])
+
+
+def test_the_runs_of_a_curve_share_the_softening(monkeypatch):
+    """A point is what a job with that target gives, and the penalty's training runs once."""
+    monkeypatch.setattr(progress, "INTERVAL", -1.0)
+    module, data = network()
+    asked = soft(epochs=3, recovery=TRAINED | {"epochs": 1})
+    events = []
+    curve = prune(module, data, asked | {"curve": {"points": [0.5]}}, emit=events.append)
+    trained = [e for e in events if e.type == "progress" and e.message == "soft pruning"]
+    assert len(trained) == 3 * 3  # epochs of 40 samples in batches of 16
+    ((_, run),) = curve.study.points
+    curve.study.runs.show(run)
+    alone = prune(module, data, asked | {"target": {"sparsity": 0.5}})
+    for name, tensor in alone.module.state_dict().items():
+        assert torch.equal(curve.module.state_dict()[name], tensor)

@@ -118,6 +118,12 @@ def test_rounds_that_never_drop_are_all_delivered():
     assert held.report.stopped is None
 
 
+def test_the_interval_holds_for_as_many_looks_as_there_may_be_rounds():
+    module, data = network()
+    report = prune(module, data, spec(0.6, schedule=rounds(1.0, count=3))).report
+    assert report.metrics.drops["accuracy"].simultaneous == 3
+
+
 def test_a_metric_without_meaning_for_the_objective_is_refused():
     module, data = network()
     asked = spec(0.6, schedule=rounds(0.1), objective={"loss": "match_dense"})

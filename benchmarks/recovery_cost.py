@@ -1,0 +1,212 @@
+"""What the mask costs a training: time of a step and peak memory, beside a plain torch loop.
+
+The figures: with Adam and 90 % of the weights removed, a step of recovery takes at most 1.05 times
+as long as that of the same training without pruning, and recovery's peak memory is at most 1.1
+times that training's. The plain loop is written out below, with the optimizer that recovery uses
+(`fused`, in one pass over the weights) and with torch's default. Recovery is the whole of it:
+loading, checks of the loss, masks, progress. Trainings take turns, epoch by epoch; a ratio is the
+median of the ratios to the plain loop of the same round.
+
+Memory is that of processes of their own, from the first forward pass on: how far the resident set
+grows above what it was before the network was made. The job's recovery is that of a job by
+magnitude, with all that the job holds meanwhile.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.common import save, table
+from pruning.checkpoint import Checkpoints
+from pruning.curvature.losses import LOSSES, required
+from pruning.data.batches import ArrayData, Data
+from pruning.job import prepare
+from pruning.layers import FlatWeights, find_prunable
+from pruning.progress import Narrator
+from pruning.recovery.fine_tune import recover
+from pruning.recovery.masking import Masking
+from pruning.recovery.setting import Setting
+from pruning.spec import Adam, FineTune, Scope
+from pruning.step import recover as recover_job
+from pruning.step import remove, start
+
+BATCH, SAMPLES, ROUNDS = 64, 4096, 15
+SPARSITY = 0.9
+TIME, MEMORY = 1.05, 1.1
+WIDTH, STEPS = 4500, 6
+"""Of the network whose memory is measured: 24 million weights, a few steps."""
+
+
+def lenet_300_100() -> nn.Module:
+    """LeNet-300-100 with ReLU."""
+    return nn.Sequential(
+        *(nn.Flatten(), nn.Linear(784, 300), nn.ReLU()),
+        *(nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)),
+    )
+
+
+def cnn() -> nn.Module:
+    """Three convolutions with BatchNorm and a head; 0.1 million weights."""
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Flatten()),
+        nn.Linear(64 * 49, 32), nn.ReLU(), nn.Linear(32, 10),
+    )  # fmt: skip
+
+
+def wide() -> nn.Module:
+    """A network of which the weights are almost all."""
+    return nn.Sequential(
+        *(nn.Flatten(), nn.Linear(784, WIDTH), nn.ReLU()),
+        *(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10)),
+    )
+
+
+def images(count: int) -> ArrayData:
+    """Random images of 28 x 28 with labels."""
+    return ArrayData({"x": torch.randn(count, 1, 28, 28)}, torch.randint(10, (count,)))
+
+
+def plain(module: nn.Module, data: ArrayData, *, fused: bool) -> Callable[[], None]:
+    """An epoch of a training as one writes it."""
+    optimizer = torch.optim.Adam(module.parameters(), 1e-3, fused=fused)
+    target = required(data.target, LOSSES["cross_entropy"])
+
+    def epoch() -> None:
+        module.train()
+        for index in torch.randperm(data.samples).split(BATCH):
+            optimizer.zero_grad()
+            functional.cross_entropy(module(data.inputs["x"][index]), target[index]).backward()
+            optimizer.step()
+
+    return epoch
+
+
+def recovered(module: nn.Module, data: ArrayData) -> Callable[[], None]:
+    """An epoch of recovery under the mask."""
+    weights = FlatWeights(find_prunable(module, Scope(), None))
+    kept = torch.rand(len(weights)) >= SPARSITY
+    options = FineTune(epochs=1, batch_size=BATCH, optimizer=Adam())
+
+    def epoch() -> None:
+        masking = Masking((p.weight, part) for p, part in weights.by_layer(kept))
+        recover(Setting(module, data, LOSSES["cross_entropy"], masking, 0), options)
+
+    return epoch
+
+
+def times(make: Callable[[], nn.Module]) -> dict[str, float]:
+    """Milliseconds of a step, and the ratios of recovery to both plain loops."""
+    data = images(SAMPLES)
+    runs = {
+        "plain": plain(make(), data, fused=True),
+        "plain, torch's default": plain(make(), data, fused=False),
+        "recovery": recovered(make(), data),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(ROUNDS + 1):
+        order = list(runs) if number % 2 else list(reversed(runs))
+        for name in order:
+            begin = time.perf_counter()
+            runs[name]()
+            if number:  # the first round warms up
+                seconds[name].append(time.perf_counter() - begin)
+    steps = SAMPLES / BATCH
+    found = {name: 1000 * statistics.median(values) / steps for name, values in seconds.items()}
+    for name in ("plain", "plain, torch's default"):
+        pairs = zip(seconds["recovery"], seconds[name], strict=True)
+        found[f"ratio to {name}"] = statistics.median(a / b for a, b in pairs)
+    return found
+
+
+def resident(field: str) -> int:
+    """`VmRSS` or `VmHWM` of this process in bytes (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return 1024 * int(line.split()[1])
+    raise ValueError(field)
+
+
+def peak(module: nn.Module, run: Callable[[], None]) -> int:
+    """The resident set's highest point from the first forward pass to the end, in bytes."""
+
+    def forget(*_: object) -> None:
+        Path("/proc/self/clear_refs").write_text("5")
+        hook.remove()
+
+    hook = module.register_forward_pre_hook(forget)
+    run()
+    return resident("VmHWM")
+
+
+def measured(way: str) -> int:
+    """Bytes by which a process grows: network, data, gradients, moments, and the way's own."""
+    for run in (plain(lenet_300_100(), images(BATCH), fused=True),
+                recovered(lenet_300_100(), images(BATCH))):  # fmt: skip
+        run()  # what is loaded at first use belongs to neither
+    before = resident("VmRSS")
+    data, module = images(BATCH * STEPS), wide()
+    if way == "plain":
+        return peak(module, plain(module, data, fused=True)) - before
+    if way == "recovery":
+        return peak(module, recovered(module, data)) - before
+    spec = {
+        "criterion": {"kind": "magnitude"},
+        "target": {"sparsity": SPARSITY},
+        "schedule": {"kind": "one_shot", "recomputations": 1},
+        "recovery": {"kind": "fine_tune", "epochs": 1, "optimizer": {"kind": "adam"}},
+        "trust": {"checks": False, "bootstrap": 0, "ladder": False},
+    }
+    roles = Data(data, data, data)
+    job = prepare(module, roles, spec, facts=None, narrator=Narrator(), copy=False)
+    store = Checkpoints(None, job)
+    state = start(job, store)
+    remove(job, state, job.steps[-1], store)
+    return peak(job.module, lambda: recover_job(job, state)) - before
+
+
+def memory() -> dict[str, float]:
+    """MiB by way, each in a process of its own, and the ratios to the plain loop."""
+    found: dict[str, float] = {}
+    for way in ("plain", "recovery", "job"):
+        command = [sys.executable, "-m", "benchmarks.recovery_cost", way]
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        found[way] = json.loads(text) / 2**20
+    for way in ("recovery", "job"):
+        found[f"ratio of {way}"] = found[way] / found["plain"]
+    return found
+
+
+def run() -> bool:
+    torch.manual_seed(0)
+    results = {"LeNet-300-100": times(lenet_300_100), "CNN": times(cnn)}
+    for name, found in results.items():
+        table([[k, v] for k, v in found.items()], [name, "ms, ratio"])
+    grown = memory()
+    table([[k, v] for k, v in grown.items()], ["memory", "MiB, ratio"])
+    slowest = max(found["ratio to plain"] for found in results.values())
+    most = max(grown["ratio of recovery"], grown["ratio of job"])
+    figures = {
+        "time of a step": {"value": slowest, "limit": TIME},
+        "peak memory": {"value": most, "limit": MEMORY},
+    }
+    save(
+        "recovery_cost",
+        {"threads": torch.get_num_threads(), "milliseconds": results, "MiB": grown,
+         "figures": figures},
+    )  # fmt: skip
+    return slowest <= TIME and most <= MEMORY
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    print(measured(sys.argv[1]))

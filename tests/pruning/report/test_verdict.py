@@ -1,0 +1,177 @@
+"""The first sentence, the figures beside it, and what the page admits not to know."""
+
+import shlex
+
+import pytest
+
+from benchmarks.report_example import example
+from pruning.report import study_words, verdict, words
+from pruning.report.doubts import doubts
+from pruning.report.html import report_html
+from pruning.report.provenance import reproduce
+from pruning.report.schema import Check, Report, Round
+from pruning.report.study import Drop, Stopped
+
+
+@pytest.fixture
+def report() -> Report:
+    return example(4)
+
+
+def about(report: Report) -> set[str]:
+    return {doubt.about for doubt in doubts(report)}
+
+
+def test_the_verdict_is_one_sentence_with_cost_interval_gain_and_gates(report):
+    text = verdict.verdict(report)
+    assert text.count(".\u0020") == 0
+    assert text.endswith(".")
+    share = words.share(report.sparsity.achieved, 1)
+    assert text.startswith(f"Optimal Brain Surgeon removed {share} of the weights; ")
+    assert "accuracy fell by 0.60 points to 93.60\u00a0% (95\u00a0% interval 0.00 to 1.20)" in text
+    smaller = report.sizes.uploaded_bytes / report.sizes.sparse_bytes
+    assert f"the sparse file is {smaller:.2g} times smaller" in text
+    assert "a run is no faster" in text
+    assert text.endswith("and its gate holds.")
+
+
+def test_a_rise_is_told_with_the_interval_of_the_rise(report):
+    report.metrics.drops = {"accuracy": Drop(value=-0.01, low=-0.03, high=0.01, samples=100)}
+    assert "accuracy rose by 1.00 points" in verdict.verdict(report)
+    assert "interval \u22121.00 to 3.00" in verdict.verdict(report)
+
+
+def test_a_metric_that_is_no_share_is_not_told_in_points(report):
+    report.metrics.drops = {"cosine": Drop(value=0.012, low=0.01, high=0.014, samples=100)}
+    assert "cosine fell by 0.012 (95\u00a0% interval 0.01 to 0.014)" in verdict.verdict(report)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "said"), [(0.7, "0.70 times as long"), (1.0, "no faster"), (1.4, "1.40 times")]
+)
+def test_time_is_only_called_won_where_it_was(report, ratio, said):
+    report.latency.ratio = ratio
+    assert said in verdict.verdict(report)
+
+
+def test_a_missed_gate_on_the_latency_counts_although_it_is_not_among_the_checks(report):
+    report.latency.gate = Check(
+        name="latency.ratio", group="gate", status="fail", value=0.99, threshold=0.8,
+        message="The delivered file takes too long.",
+    )  # fmt: skip
+    assert "1 of 2 gates is missed" in verdict.verdict(report)
+    page = report_html(report)
+    assert "rejected by a gate" in page
+    assert "The delivered file takes too long." in page.partition("<section")[0]
+
+
+def test_without_metrics_the_verdict_is_about_the_loss(report):
+    report.metrics.dense = report.metrics.pruned = report.metrics.drops = {}
+    report.metrics.recovered = None
+    assert "the calibration loss went from 0.1873 to 0.2032" in verdict.verdict(report)
+    assert "No metric" in about(report)
+
+
+def test_four_times_the_samples_halve_the_interval(report):
+    text = next(d.text for d in doubts(report) if d.about == "The drop of accuracy")
+    assert "About 8,000 samples would halve the interval." in text
+
+
+def test_a_gate_inside_the_interval_is_doubtful_and_one_outside_is_not(report):
+    assert "The gate on accuracy" in about(report)
+    report.metrics.drops["accuracy"].high = 0.008
+    assert "The gate on accuracy" not in about(report)
+
+
+@pytest.mark.parametrize("role", ["calibration", "training"])
+def test_evaluation_data_that_were_seen_are_named(report, role):
+    assert "Evaluation data seen before" not in about(report)
+    getattr(report.data, role).sha256 = report.data.evaluation.sha256
+    text = next(d.text for d in doubts(report) if d.about == "Evaluation data seen before")
+    assert role in text
+
+
+def test_a_curve_is_only_called_not_monotone_beyond_its_intervals(report):
+    assert "A curve that is not monotone" not in about(report)
+    lesser = report.curve[1].drops["accuracy"]
+    lesser.value, lesser.low, lesser.high = 0.2, 0.19, 0.21
+    assert "A curve that is not monotone" in about(report)
+
+
+def test_what_is_not_known_goes_with_its_section(report):
+    before = about(report)
+    assert {"The search's end", "Which weights went", "Predictions beyond their reach"} <= before
+    assert {"Few calibration samples", "Layers fitted to few inputs"} <= before
+    report.search = report.trust = report.latency = report.comparison = None
+    report.layer_outputs, report.curvature.samples = [], 10_000
+    gone = before - about(report)
+    assert gone == {
+        "The search's end", "The target", "Which weights went", "Predictions beyond their reach",
+        "Few calibration samples", "Layers fitted to few inputs", "Faster or slower",
+    }  # fmt: skip
+
+
+def test_a_loss_without_prediction_is_said_once(report):
+    report.rounds = [Round.model_validate(r.model_dump()) for r in report.rounds]
+    report.rounds[0].not_predicted = "No derivative."
+    assert "Nothing predicted" in about(report)
+    assert "Predictions beyond their reach" not in about(report)
+
+
+def test_noisy_times_and_few_seeds_are_admitted(report):
+    assert not {"Noisy times", "The comparison of criteria"} & about(report)
+    report.latency.pruned.q75 = 0.003
+    for compared in report.comparison.criteria:
+        compared.runs = compared.runs[:1]
+    assert {"Noisy times", "The comparison of criteria"} <= about(report)
+
+
+def test_the_page_says_when_magnitude_was_as_good(report):
+    text = study_words.magnitude(report)
+    assert "Without recovery Optimal Brain Surgeon was better than magnitude" in text
+    assert "with recovery magnitude was as good" in text
+    assert "cheaper choice" in text
+    report.comparison.differences = [
+        d for d in report.comparison.differences if d.verdict == "better"
+    ]
+    assert "cheaper choice" not in study_words.magnitude(report)
+    report.comparison.differences = []
+    assert study_words.magnitude(report) == ""
+
+
+def test_why_rounds_ended_early_is_told_with_both_drops(report):
+    report.stopped = Stopped(round=3, rounds=8, metric="accuracy", drop=0.0234, allowed=0.02)
+    text = study_words.stopped(report)
+    assert "3 of 8 were kept" in text
+    assert "2.34 points" in text
+    assert "the 2 points allowed" in text
+    assert text in report_html(report)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1.5e-7, "150\u00a0ns"), (3.21e-4, "321\u00a0µs"), (0.0012, "1.20\u00a0ms"),
+     (12.0, "12.0\u00a0s"), (188.2, "3\u00a0min 8\u00a0s")],
+)  # fmt: skip
+def test_durations_are_read_in_their_own_unit(value, shown):
+    if value < 1e-6:
+        shown = "0.150\u00a0µs"
+    assert words.seconds(value) == shown
+
+
+def test_numbers_far_from_one_are_powers_of_ten():
+    assert words.number(-1.4825e-7) == "\u22121.48·10⁻⁷"
+    assert words.number(1e-5) == "10⁻⁵"
+    assert words.number(0.12345) == "0.1235"
+    assert words.points("accuracy", -1e-9) == "0.00 points"
+
+
+def test_the_command_that_runs_it_again_survives_any_name(report):
+    report.model.name = "it's; rm -rf $HOME.onnx"
+    report.data.training.source = "calibration"
+    assert shlex.split(reproduce(report)) == [
+        "secateur", "reproduce", "--local", "manifest.json", "--model", "it's; rm -rf $HOME.onnx",
+        "--data", "calibration.npz", "--evaluation", "evaluation.npz",
+    ]  # fmt: skip
+    report.model.format = "module"
+    assert "secateur" not in reproduce(report)
