@@ -123,7 +123,7 @@ class _Comparing:
         spec = self._spec(recovered=recovered)
         label = f"{self.label}-{'recovered' if recovered else 'plain'}"
         job = replace(self.job, spec=spec)
-        if not recovered and not self.criterion.about.needs and len(job.steps) == 1:
+        if not recovered and not self.criterion.about.needs:
             return self._at_once(job)
         kept = _Kept(Checkpoints(self.runs.folder, job, label))
         result = kept.read()
@@ -161,7 +161,7 @@ class _Comparing:
         return Target(sparsity=min(self.answer.removed, total - 0.25) / total)
 
     def _at_once(self, job: Job) -> Finding:
-        """One look at the weights and one at the data cost less than a file to remember it by."""
+        """Looks at the weights and at the data cost less than files to remember the run by."""
 
         def state() -> State:
             job.module.load_state_dict(job.dense.tensors)

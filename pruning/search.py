@@ -3,11 +3,12 @@
 With x = -ln(kept share), the bracket reaches from the largest x accepted, 0 at first, to the
 smallest one refused, at first that of the most sparsity tried. A probe is where the drop is
 expected to be the one allowed: the logarithm of the drop is taken as linear in x between the ends
-(regula falsi), a drop below all that was tried as a power of x, and the point is moved a little towards the bracket's middle, so that the other end
-follows soon (as Oliveira and Takahashi 2020, ITP). Wherever halving alone would reach the
-resolution with the probes that are left, the point is held to where it still would, whatever the
-drops are. Drops need not rise with sparsity: every probe lies inside the bracket, so the answer is
-the largest sparsity accepted, and none above it that was tried was accepted. Torch-free.
+(regula falsi), below all that was tried as a power of x, and the point is moved a little towards
+the bracket's middle, so that the other end follows soon (as Oliveira and Takahashi 2020, ITP).
+Wherever halving alone would reach the resolution with the probes that are left, the point is held
+to where it still would, whatever the drops are. Drops need not rise with sparsity: every probe lies
+inside the bracket, so the answer is the largest sparsity accepted, and none above it that was tried
+was accepted. Torch-free.
 """
 
 from dataclasses import dataclass

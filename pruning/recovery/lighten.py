@@ -1,5 +1,7 @@
 """What a job need not hold while its network trains, put aside."""
 
+import ctypes
+import gc
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,17 +23,21 @@ def lightened(job: "Job", state: "State") -> Iterator[None]:
     """The saliencies, 8 bytes a weight, are out of the device's memory meanwhile.
 
     From a GPU they go to the CPU, from the CPU to a temporary file. The layer numbers of the flat
-    weights, as large, are made again where they are needed.
+    weights, as large, are made again where they are needed; what the step before left behind is
+    given back.
 
     Args:
         job: Its module trains.
         state: `state.saliency` has no entries meanwhile.
     """
-    job.weights.__dict__.pop("group", None)
     saliency = state.saliency
     if saliency.nbytes < LARGE:
         yield
         return
+    job.weights.__dict__.pop("group", None)
+    # Derivatives leave tensors behind that only each other refer to.
+    gc.collect()
+    _return_memory()
     state.saliency = saliency.new_empty(0)
     if saliency.device.type != "cpu":
         aside = saliency.cpu()
@@ -47,3 +53,11 @@ def lightened(job: "Job", state: "State") -> Iterator[None]:
         del saliency
         yield
         state.saliency = torch.from_numpy(np.fromfile(path, kind))
+
+
+def _return_memory() -> None:
+    """Freed memory that the C library holds on to goes back to the system, where it can."""
+    # Named by None: what this process has loaded; only glibc has it.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

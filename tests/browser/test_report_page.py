@@ -176,9 +176,16 @@ def test_a_page_follows_the_colours_of_the_device(browser: Browser, page: Path, 
         assert (sum(int(v) for v in re.findall(r"\d+", colour)[:3]) < 384) == dark
 
 
-def test_a_report_can_be_printed(browser: Browser, page: Path) -> None:
+def test_a_report_is_printed_dark_on_white_also_from_a_dark_device(
+    browser: Browser, page: Path
+) -> None:
     path = SHOTS / f"report-{page.stem}.pdf"
-    with tab(browser, 1180, dark=False) as found:
+    with tab(browser, 794, dark=True) as found:
         found.open(page.as_uri())
         found.print_pages(path)
+        dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+        browser.call("Emulation.setEmulatedMedia", found.session, media="print", features=dark)
+        paper = found.run("getComputedStyle(document.body).backgroundColor")
+        assert paper == "rgb(255, 255, 255)"
+        assert found.run(CONTRAST) == []
     assert path.read_bytes().startswith(b"%PDF")
