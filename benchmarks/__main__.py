@@ -20,6 +20,7 @@ BENCHMARKS = {
     "loading": "training over shuffled batches against one over a resident batch",
     "minilm_http": "a sentence encoder over HTTP, folder up and folder back, end to end",
     "import_cost": "reading ONNX files, in units of onnx.load and its checker",
+    "report_render": "report.html of 100 layers: seconds and bytes",
     "service_overhead": "the same job through the service and in one process",
 }
 

@@ -38,7 +38,7 @@ from pruning.spec import Adam, FineTune, Scope
 from pruning.step import recover as recover_job
 from pruning.step import remove, start
 
-BATCH, SAMPLES, ROUNDS = 64, 4096, 15
+BATCH, SAMPLES, ROUNDS = 64, 2048, 15
 SPARSITY = 0.9
 TIME, MEMORY = 1.05, 1.1
 WIDTH, STEPS = 4500, 6
@@ -148,17 +148,8 @@ def peak(module: nn.Module, run: Callable[[], None]) -> int:
     return resident("VmHWM")
 
 
-def measured(way: str) -> int:
-    """Bytes by which a process grows: network, data, gradients, moments, and the way's own."""
-    for run in (plain(lenet_300_100(), images(BATCH), fused=True),
-                recovered(lenet_300_100(), images(BATCH))):  # fmt: skip
-        run()  # what is loaded at first use belongs to neither
-    before = resident("VmRSS")
-    data, module = images(BATCH * STEPS), wide()
-    if way == "plain":
-        return peak(module, plain(module, data, fused=True)) - before
-    if way == "recovery":
-        return peak(module, recovered(module, data)) - before
+def of_job(module: nn.Module, data: ArrayData) -> Callable[[], None]:
+    """The recovery of a job whose weights have been removed."""
     spec = {
         "criterion": {"kind": "magnitude"},
         "target": {"sparsity": SPARSITY},
@@ -171,13 +162,29 @@ def measured(way: str) -> int:
     store = Checkpoints(None, job)
     state = start(job, store)
     remove(job, state, job.steps[-1], store)
-    return peak(job.module, lambda: recover_job(job, state)) - before
+    return lambda: recover_job(job, state)
+
+
+WAYS: dict[str, Callable[[nn.Module, ArrayData], Callable[[], None]]] = {
+    "plain": lambda module, data: plain(module, data, fused=True),
+    "recovery": recovered,
+    "job": of_job,
+}
+
+
+def measured(way: str) -> int:
+    """Bytes by which a process grows: network, data, gradients, moments, and the way's own."""
+    for make in WAYS.values():
+        make(lenet_300_100(), images(BATCH))()  # code that is loaded at first use belongs to none
+    before = resident("VmRSS")
+    data, module = images(BATCH * STEPS), wide()
+    return peak(module, WAYS[way](module, data)) - before
 
 
 def memory() -> dict[str, float]:
     """MiB by way, each in a process of its own, and the ratios to the plain loop."""
     found: dict[str, float] = {}
-    for way in ("plain", "recovery", "job"):
+    for way in WAYS:
         command = [sys.executable, "-m", "benchmarks.recovery_cost", way]
         text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         found[way] = json.loads(text) / 2**20

@@ -128,7 +128,10 @@ class _Comparing:
         kept = _Kept(Checkpoints(self.runs.folder, job, label))
         result = kept.read()
         if result is None:
-            result = self._run(label, spec, recovered=recovered)
+            seeds = spec.comparison.seeds
+            message = f"comparison: {self.criterion.kind}, seed {self.seed + 1} of {seeds}"
+            with self.runs.job.narrator.about(message, self.seed, seeds):
+                result = self._run(label, spec, recovered=recovered)
             kept.write(result)
         kept.clear()
         if self.runs.memory is not None:

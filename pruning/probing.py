@@ -9,7 +9,7 @@ from pruning.errors import SecateurError
 from pruning.job import State
 from pruning.report.study import Drop, Search
 from pruning.runs import Run, Runs
-from pruning.search import Bracket, Probe, allows, bracket, check_drop, following
+from pruning.search import Bracket, Probe, allows, bracket, check_drop, following, resolved
 from pruning.spec import MaxDrop
 
 UNMEASURED = "loss_non_finite"
@@ -85,7 +85,7 @@ def find(runs: Runs) -> Found:
         probes=len(probes),
         low=answer.sparsity,
         high=refused[0].sparsity if refused else _sparsity(ends.refused),
-        ended=_ended(asked, probes, ends),
+        ended=_ended(asked, ends, more=len(probes) < asked.probes),
     )
     return Found(answer, [run for _, run in made], accepted, search)
 
@@ -101,11 +101,12 @@ def _sparsity(probe: Probe | None) -> float | None:
 
 
 def _ended(
-    asked: MaxDrop, probes: list[Probe], ends: Bracket
+    asked: MaxDrop, ends: Bracket, *, more: bool
 ) -> Literal["resolution", "probes", "all_allowed"]:
     if ends.refused is None:
         return "all_allowed"
-    return "probes" if len(probes) == asked.probes else "resolution"
+    # With probes left it ended where the weights are too few to be divided any further.
+    return "resolution" if more or resolved(asked, ends) else "probes"
 
 
 def _nothing_allowed(

@@ -32,7 +32,7 @@ class Narrator:
         self._phase: Phase | None = None
         self._since = time.monotonic()
         self._sent = -INTERVAL
-        self._about = ""
+        self._about = self._run = ""
         self.timings: dict[str, float] = {}
 
     def phase(self, phase: Phase | None) -> None:
@@ -62,14 +62,14 @@ class Narrator:
     @contextmanager
     def about(self, message: str, done: float, total: float) -> Iterator[None]:
         """Several runs: says which one begins, and puts it in front of what is said of it."""
-        self._about = f"{message}; "
+        self._about, self._run = f"{message}; ", f"{message.partition(' of ')[0]} "
         if self._phase is not None:
             self._sent = time.monotonic()
             self._emit(ProgressEvent(phase=self._phase, done=done, total=total, message=message))
         try:
             yield
         finally:
-            self._about = ""
+            self._about = self._run = ""
 
     def progress(self, done: float, total: float, message: str = "") -> None:
         """`done` of `total` units of the running phase; dropped if the last one was just sent."""
@@ -81,7 +81,8 @@ class Narrator:
         self._emit(ProgressEvent(phase=self._phase, done=done, total=total, message=message))
 
     def metric(self, name: str, stage: str, value: float) -> None:
-        """A measured number."""
+        """A measured number; of several runs the stage says which one, but for the dense network."""
+        stage = stage if stage == "dense" else f"{self._run}{stage}"
         self._emit(MetricEvent(name=name, stage=stage, value=value))
 
     def warning(self, code: str, message: str, where: str | None = None) -> None:

@@ -145,7 +145,7 @@ def _layers(job: Job, state: State) -> list[LayerReport]:
 
 
 def _notes(state: State) -> list[ReportWarning]:
-    """What the walk from layer to layer had to do otherwise than planned, and how recovery ended."""
+    """What the walk from layer to layer did otherwise than planned, and how recovery ended."""
     return [
         ReportWarning(
             code="recovery_note" if note.startswith("Recovery") else "layerwise_note", message=note

@@ -89,6 +89,12 @@ def bracket(asked: MaxDrop, probes: list[Probe]) -> Bracket:
     )
 
 
+def resolved(asked: MaxDrop, ends: Bracket) -> bool:
+    """Whether the weights kept at both ends differ by the resolution or less."""
+    a, b = _ends(ends)
+    return b - a <= _width(asked)
+
+
 def following(asked: MaxDrop, probes: list[Probe], total: int, unit: int = 1) -> float | None:
     """The next sparsity to try; None where the search is over.
 
@@ -104,9 +110,8 @@ def following(asked: MaxDrop, probes: list[Probe], total: int, unit: int = 1) ->
     ends = bracket(asked, probes)
     low = 0.0 if ends.accepted is None else ends.accepted.sparsity
     high = MOST if ends.refused is None else ends.refused.sparsity
-    a, b = _depth(low), _depth(high)
-    width = inf if asked.resolution >= 1.0 else -log1p(-asked.resolution)
-    if probes and b - a <= width:
+    (a, b), width = _ends(ends), _width(asked)
+    if probes and resolved(asked, ends):
         return None
     if not probes:
         wanted = _depth(FIRST)
@@ -117,6 +122,17 @@ def following(asked: MaxDrop, probes: list[Probe], total: int, unit: int = 1) ->
             wanted + step if wanted < middle else wanted - step
         )  # fmt: skip
     return _on_grid(_held(wanted, a, b, width, left - 1), low, high, total, unit)
+
+
+def _ends(ends: Bracket) -> tuple[float, float]:
+    """Depths of the bracket's ends."""
+    low = 0.0 if ends.accepted is None else ends.accepted.sparsity
+    high = MOST if ends.refused is None else ends.refused.sparsity
+    return _depth(low), _depth(high)
+
+
+def _width(asked: MaxDrop) -> float:
+    return inf if asked.resolution >= 1.0 else -log1p(-asked.resolution)
 
 
 def _depth(sparsity: float) -> float:

@@ -38,8 +38,7 @@ _AHEAD = (
     *_CHECKS_AHEAD,
     "torch.func",
     "onnxruntime",
-    "matplotlib.figure",
-    "matplotlib.backends.backend_svg",
+    "pruning.report.html",
     "pruning.prune_files",
     "pruning.verification.run",
     # torch.func asks it something at the first derivative. Last, since verifying needs none.

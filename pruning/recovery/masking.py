@@ -64,8 +64,7 @@ class Masking:
             for name, value in values.items():
                 if not isinstance(value, Tensor) or value.shape != kept.shape:
                     continue
-                # Indexing by a mask, or a sum of it, would make 8 bytes an entry and more.
-                wrong = int(value.ne(0).logical_and_(~kept).count_nonzero())
+                wrong = _wrong(value, kept)
                 if wrong:
                     raise SecateurError(
                         "mask_not_kept",
@@ -86,3 +85,11 @@ def _clear(tensor: Tensor, kept: Tensor) -> None:
     flags = kept.view(torch.int8).view(-1)
     for part, flag in zip(bits.view(-1).split(CHUNK), flags.split(CHUNK), strict=True):
         part.mul_(flag)
+
+
+def _wrong(value: Tensor, kept: Tensor) -> int:
+    """Entries that are not kept and not zero, counted piece by piece."""
+    if not (value.is_contiguous() and kept.is_contiguous()):
+        return int(value.ne(0).logical_and_(~kept).count_nonzero())
+    pieces = zip(value.view(-1).split(8 * CHUNK), kept.view(-1).split(8 * CHUNK), strict=True)
+    return sum(int(v.ne(0).logical_and_(~k).count_nonzero()) for v, k in pieces)

@@ -105,12 +105,13 @@ def magnitude(report: Report) -> str:
     if found is None or not against:
         return ""
     own = title(found.criteria[0].criterion)
-    told = []
+    told: dict[str, list[str]] = {}
     for recovered in (False, True):
         here = [d for d in against if d.recovered == recovered]
         if here:
-            told.append(f"{'with' if recovered else 'without'} recovery {_against(here, own)}")
-    text = "; ".join(told)
+            how = "with recovery" if recovered else "without recovery"
+            told.setdefault(_against(here, own), []).append(how)
+    text = "; ".join(f"{' and '.join(how)} {said}" for said, how in told.items())
     cheap = (
         " Magnitude needs no data and no curvature: where it is as good, it is the cheaper choice."
         if any(d.verdict in ("as_good", "worse") for d in against)

@@ -63,7 +63,7 @@ class Plot:
         self._label, self._x, self._y = label, x, y
         self._size = (width, height)
         self._left, self._right = left, width - right
-        self._top = (20.0 if y_title else 8.0) if top is None else top
+        self._top = (25.0 if y_title else 8.0) if top is None else top
         self._bottom = height - (8.0 + (14.0 if x.ticks else 0.0) + (15.0 if x_title else 0.0))
         self._marks: list[str] = []
         if x_title:

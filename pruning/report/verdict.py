@@ -90,7 +90,9 @@ def _gates(report: Report) -> str:
     if not gates:
         return "no gate was set"
     if not missed:
-        return "its gate holds" if len(gates) == 1 else f"all {len(gates)} gates hold"
+        return {1: "its gate holds", 2: "both gates hold"}.get(
+            len(gates), f"all {len(gates)} gates hold"
+        )
     if len(gates) == 1:
         return "its gate is missed"
     return f"{len(missed)} of {len(gates)} gates {'is' if len(missed) == 1 else 'are'} missed"

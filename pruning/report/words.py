@@ -130,7 +130,7 @@ def change(name: str, drop: Drop) -> str:
     if drop.value is None:
         return "could not be compared"
     if drop.value == 0:
-        return "did not change"
+        return "stayed"
     return f"{'fell' if drop.value > 0 else 'rose'} by {points(name, abs(drop.value))}"
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from secateur import __version__
-from secateur.cli import jobs, uploads
+from secateur.cli import jobs, report, uploads
 from secateur.cli.criteria import criteria
 from secateur.cli.export import export
 from secateur.cli.output import state
@@ -56,6 +56,7 @@ app.command()(plan)
 app.add_typer(uploads.models, name="models")
 app.add_typer(uploads.datasets, name="datasets")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(report.app, name="report")
 app.command()(export)
 app.command()(criteria)
 app.command()(unpack)

@@ -24,7 +24,7 @@ def run_local(
     Returns:
         The files, and the gate that was missed, if one was.
     """
-    require("pruning", "torch", "numpy", "onnx", "onnxruntime", "safetensors", "matplotlib")
+    require("pruning", "torch", "numpy", "onnx", "onnxruntime", "safetensors", "jinja2")
     with JobDisplay(console, inputs.spec) as display:
         display.say("Starting")
         from pruning.request import FileRef, RunRequest

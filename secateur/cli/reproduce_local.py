@@ -74,7 +74,7 @@ def again(
         out: Where the files go; None for nowhere.
         console: For progress.
     """
-    require("pruning", "torch", "numpy", "onnx", "onnxruntime", "safetensors", "matplotlib")
+    require("pruning", "torch", "numpy", "onnx", "onnxruntime", "safetensors", "jinja2")
     with JobDisplay(console, manifest.spec) as display:
         display.say("Starting")
         from pruning.request import FileRef, RunRequest

@@ -12,6 +12,13 @@ from rich.text import Text
 from pruning.report.words import SHARES, is_gate
 from secateur.cli.output import print_pairs, size, stdout
 
+_ENDED = {
+    "resolution": "the bracket is as narrow as asked for",
+    "probes": "all are used up",
+    "all_allowed": "all were allowed",
+    "none_allowed": "none was allowed",
+}
+
 TRUST_WIDTH = 64
 """Of 80 columns, what labels leave."""
 
@@ -114,9 +121,10 @@ def _search(search: dict[str, Any] | None) -> str:
     limit = f"{100 * allowed:g} pt" if metric in SHARES else f"{allowed:g}"
     refused = f", {search['high']:.2%} refused" if search.get("high") is not None else ""
     probes = search["probes"]
+    ended = _ENDED.get(search["ended"], search["ended"])
     return (
         f"{search['low']:.2%} accepted{refused}, for at most {limit} of {metric}\n"
-        f"{probes} probe{'' if probes == 1 else 's'}; ended by {search['ended'].replace('_', ' ')}"
+        f"{probes} probe{'' if probes == 1 else 's'}; {ended}"
     )
 
 

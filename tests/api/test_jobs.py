@@ -67,7 +67,6 @@ def test_a_job_shows_phase_and_progress_and_at_last_its_end(caller: Caller) -> N
         ({"target": {"sparsity": 1.0}}, "spec_invalid", "spec.target.sparsity"),
         ({"target": {"sparsity": "much"}}, "spec_invalid", "spec.target.sparsity"),
         ({"criterion": {"kind": "voodoo"}}, "spec_invalid", "spec.criterion"),
-        ({"recovery": {"kind": "batch_norm"}}, "not_available", "spec.recovery"),
         (
             {"criterion": {"kind": "magnitude"}, "compensation": {"kind": "obs"}},
             "spec_conflict",

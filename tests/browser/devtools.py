@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,6 @@ class Tab:
     session: str
     opened: str = ""
     width: int = 0
-    seen: list[dict[str, Any]] = field(default_factory=list)
 
     def open(self, url: str) -> None:
         """Loads the page and waits until it is complete."""

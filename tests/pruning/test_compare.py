@@ -179,7 +179,7 @@ def test_killed_anywhere_in_the_comparison_and_resumed_it_is_the_same(case, tmp_
     saved = [e.name for e in names if e.type == "checkpoint"]
     inside = [i for i, name in enumerate(saved) if name.startswith("compare-")]
     assert any("recovered-round-1" in saved[i] for i in inside)
-    for stop in inside[:: max(1, len(inside) // 6)]:
+    for stop in inside[:: max(1, len(inside) // 3)]:
         folder, seen = tmp_path / f"killed-{stop}", []
 
         def kill(event, seen=seen, stop=stop):
@@ -267,3 +267,15 @@ def test_rounds_that_were_stopped_are_as_many_for_the_others():
     schedule = trained(spec, magnitude, 4).schedule
     assert (schedule.rounds, schedule.stop) == (4, None)
     assert trained(spec, magnitude, None).schedule.rounds == 6
+
+
+def test_after_a_search_the_comparison_is_at_the_sparsity_that_was_found(case):
+    target = {"target": {"max_drop": {"drop": 0.1, "probes": 4}}}
+    report = run(case, criterion={"kind": "obd"}, **target).report
+    found = report.comparison
+    assert found.sparsity == report.sparsity.achieved
+    own, magnitude = (compared.runs[0] for compared in found.criteria)
+    assert own.metrics == final(report)
+    at = {"target": {"sparsity": found.sparsity}}
+    direct = run(case, criterion={"kind": "magnitude"}, **at, **ALONE).report
+    assert (magnitude.loss, magnitude.metrics) == (direct.loss.pruned, final(direct))

@@ -16,7 +16,7 @@ kind, path = sys.argv[1:]
 ref = FileRef(path=path, name="upload")
 files = {"model": ref} if kind == "check_model" else {"data": {"calibration": ref}}
 assert run(RunRequest(kind=kind, **files), Path()).facts
-heavy = {"torch", "onnx", "onnxruntime", "matplotlib", "pruning.prune_files"}
+heavy = {"torch", "onnx", "onnxruntime", "pruning.prune_files"}
 print(*sorted(heavy & set(sys.modules)))
 """
 

@@ -346,8 +346,6 @@ import importlib.util, os
 from worker import seccomp
 seccomp.forbid_programs()
 import numpy, onnx, onnxruntime, torch, torch.export, torch.func
-import matplotlib.backends.backend_svg
-from matplotlib.figure import Figure
 from onnx import TensorProto, helper
 torch.nn.Conv2d(3, 8, 3)(torch.randn(1, 3, 8, 8)).sum().backward()
 torch.linalg.svd(torch.randn(64, 64))
@@ -356,9 +354,6 @@ graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", value[:
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 session = onnxruntime.InferenceSession(model.SerializeToString())
 assert session.run(None, {"x": numpy.array([-1, 1], "float32")})[0].tolist() == [0, 1]
-figure = Figure()
-figure.subplots().plot([1, 2])
-figure.savefig("tmp/figure.svg")
 program = torch.export.export(torch.nn.Linear(4, 3), (torch.randn(2, 4),))
 torch.export.save(program, "tmp/program.pt2")
 if importlib.util.find_spec("pyarrow"):

@@ -207,7 +207,7 @@ AHEAD = """
 import sys
 from worker import child
 child.import_ahead(child._CHECKS_AHEAD if sys.argv[1:] else child._AHEAD)
-heavy = {"torch", "onnxruntime", "matplotlib.figure", "pruning.prune_files"}
+heavy = {"torch", "onnxruntime", "pruning.prune_files"}
 print(*sorted(heavy & set(sys.modules)))
 """
 
@@ -215,7 +215,7 @@ print(*sorted(heavy & set(sys.modules)))
 @pytest.mark.parametrize(
     ("arguments", "job", "imported"),
     [
-        ([], False, "matplotlib.figure onnxruntime pruning.prune_files torch"),
+        ([], False, "onnxruntime pruning.prune_files torch"),
         (["checks"], False, "torch"),
         ([], True, ""),
     ],

@@ -130,6 +130,11 @@ def test_the_page_says_when_magnitude_was_as_good(report):
     text = study_words.magnitude(report)
     assert "Without recovery Optimal Brain Surgeon was better than magnitude" in text
     assert "with recovery magnitude was as good" in text
+    for found in report.comparison.differences:
+        found.verdict = "as_good"
+    assert study_words.magnitude(report).startswith(
+        "Without recovery and with recovery magnitude was as good: "
+    )
     assert "cheaper choice" in text
     report.comparison.differences = [
         d for d in report.comparison.differences if d.verdict == "better"

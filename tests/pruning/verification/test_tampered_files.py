@@ -1,5 +1,6 @@
 """Each way in which a written file can be wrong is caught, with the place."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import nn
 
 from pruning.errors import SecateurError
 from pruning.formats import sparse
+from pruning.formats.architecture.exporting import export
 from pruning.formats.masks import read_masks, write_masks
 from pruning.formats.onnx import read_onnx
 from tests.pruning.verification.conftest import Half, Prunes
@@ -227,3 +231,21 @@ def test_a_declared_batch_is_kept_to_in_onnxruntime(
     tampered = prunes(HALF, uploaded)
     tamper(tampered, bias_moved)
     assert place(tampered) == "onnxruntime_outputs"
+
+
+def test_a_model_of_several_files_is_verified_and_its_points_are_tars(
+    prunes: Prunes, tmp_path: Path
+):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)).eval()
+    export(module, (torch.randn(2, 64),), tmp_path / "model", ["pixels"])
+    half = prunes(HALF | {"curve": {"points": [0.3]}}, tmp_path / "model")
+    assert {p.artifact for p in half.draft.curve} == {"digits.at-0.2995.tar", None}
+    half.verify()
+    checks = {c["name"]: c["status"] for c in half.report()["checks"]}
+    assert {"curve_files", "sparse_file", "torch_outputs"} <= checks.keys()
+    assert set(checks.values()) == {"pass"}
+    (half.path("digits.at-0.2995.tar")).write_bytes(b"no tar")
+    half.sign()
+    shutil.rmtree(half.folder / "out")
+    assert place(half) == "curve_files"
