@@ -24,7 +24,7 @@ from benchmarks.mnist import dense, digits
 from pruning.data.batches import ArrayData, Data
 
 SEEDS = range(10)
-TRAIN, EVALUATION = 1_300, 1_900
+TRAIN, EVALUATION = 1_300, 2_200
 """Digits to train and calibrate on, and to search on; no one sees the rest."""
 
 EPOCHS = 10

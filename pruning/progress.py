@@ -81,7 +81,7 @@ class Narrator:
         self._emit(ProgressEvent(phase=self._phase, done=done, total=total, message=message))
 
     def metric(self, name: str, stage: str, value: float) -> None:
-        """A measured number; of several runs the stage says which one, but for the dense network."""
+        """A measured number; of several runs, the stage says which one."""
         stage = stage if stage == "dense" else f"{self._run}{stage}"
         self._emit(MetricEvent(name=name, stage=stage, value=value))
 

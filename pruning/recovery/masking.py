@@ -12,6 +12,9 @@ from pruning.recovery.setting import At
 CHUNK = 131_072
 """Entries at a time: torch widens a mask before it multiplies, which shall stay in the cache."""
 
+WIDE = 4 << 20
+"""Entries in all up to which masks are widened once instead, to 16 or 32 MiB at most."""
+
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -24,7 +27,8 @@ class Masking:
     also makes sure of all that.
 
     Gradients are multiplied as integers, so that NaN and infinity become +0.0 as well. The masks
-    are looked at, not copied: nothing of the size of the weights is added to the training.
+    are looked at, not copied, beyond `WIDE` entries: nothing of the size of the weights is added to
+    the training of a large network.
 
     Args:
         masks: (parameter, keep mask of its shape: True = kept), each parameter once.
@@ -32,6 +36,11 @@ class Masking:
 
     def __init__(self, masks: Iterable[tuple[nn.Parameter, Tensor]]) -> None:
         self._kept = [(parameter, kept.to(parameter.device)) for parameter, kept in masks]
+        wide = sum(kept.numel() for _, kept in self._kept) <= WIDE
+        self._factors = [
+            kept.to(_BITS[parameter.element_size()]) if wide else kept.view(torch.int8)
+            for parameter, kept in self._kept
+        ]
 
     def begin(self) -> None:
         """Set removed weights to +0.0."""
@@ -39,14 +48,14 @@ class Masking:
 
     def weights(self) -> None:
         """Set removed weights to +0.0."""
-        for parameter, kept in self._kept:
-            _clear(parameter.detach(), kept)
+        for (parameter, _), factors in zip(self._kept, self._factors, strict=True):
+            _clear(parameter.detach(), factors)
 
     def gradients(self, at: At) -> None:
         """Set the gradients of removed weights to +0.0."""
-        for parameter, kept in self._kept:
+        for (parameter, _), factors in zip(self._kept, self._factors, strict=True):
             if parameter.grad is not None:
-                _clear(parameter.grad, kept)
+                _clear(parameter.grad, factors)
 
     def stepped(self, at: At) -> None:
         """Nothing is left to do."""
@@ -76,15 +85,16 @@ class Masking:
         self.weights()
 
 
-def _clear(tensor: Tensor, kept: Tensor) -> None:
-    """Set entries that are not kept to +0.0, in place."""
+def _clear(tensor: Tensor, factors: Tensor) -> None:
+    """Set entries whose factor is 0, and not 1, to +0.0, in place."""
     bits = tensor.view(_BITS[tensor.element_size()])
-    if bits.is_cuda or not (bits.is_contiguous() and kept.is_contiguous()):
-        bits.mul_(kept)
+    same = bits.dtype == factors.dtype
+    if same or bits.is_cuda or not (bits.is_contiguous() and factors.is_contiguous()):
+        bits.mul_(factors)
         return
-    flags = kept.view(torch.int8).view(-1)
-    for part, flag in zip(bits.view(-1).split(CHUNK), flags.split(CHUNK), strict=True):
-        part.mul_(flag)
+    pieces = zip(bits.view(-1).split(CHUNK), factors.view(-1).split(CHUNK), strict=True)
+    for part, factor in pieces:
+        part.mul_(factor)
 
 
 def _wrong(value: Tensor, kept: Tensor) -> int:

@@ -37,12 +37,18 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
     data = evaluation(written.uploaded, request, folder, report.seed)
     dense = Engine(written.uploaded, request.threads)
     pruned = Engine(written.again, request.threads)
-    checks = [digests, *zeros(written), *contents(written, narrator)]
+    checks = [digests, *zeros(written)]
+    # Each may take minutes with a large model; who listens shall hear that it goes on.
+    narrator.progress(1, 4, "files")
+    checks += contents(written, narrator)
+    narrator.progress(2, 4, "files")
     checks += running(written, pruned, dense, data, narrator)
+    narrator.progress(3, 4, "files")
     for check in checks:
         if check.status == "fail":
             raise failed(check.name, check.message)
     report.sizes = _sizes(written)
+    narrator.progress(4, 4, "files")
     held = gates.max_bytes(report.spec, report.sizes)
     with narrator.part("latency"):
         report.latency, unmeasured = _latency(written, dense, pruned, data)

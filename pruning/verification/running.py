@@ -51,6 +51,8 @@ def running(
             metrics,
             narrator,
         )
+    except MemoryError:
+        raise
     except Exception as error:  # onnxruntime has a dozen exception types without a common base
         return [_cannot_run(pruned, dense, some, error)]
     allowed = TOLERANCE_HALF if written.half else TOLERANCE
