@@ -19,7 +19,7 @@ from pruning.checkpoint import Checkpoints
 from pruning.combinations import check_combination, check_sizes
 from pruning.errors import SecateurError
 from pruning.events import Phase
-from pruning.job import Dense, Job, State
+from pruning.job import Job, State
 from pruning.progress import Narrator
 from pruning.report.study import Compared, ComparedRun, Comparison
 from pruning.rivals import modes, names, plain, rivals, trained
@@ -167,7 +167,7 @@ class _Comparing:
         """Looks at the weights and at the data cost less than files to remember the run by."""
 
         def state() -> State:
-            job.module.load_state_dict(job.dense.tensors)
+            job.module.load_state_dict(job.dense.load())
             return follow(job, Checkpoints(None, job))
 
         return _attempt(state, recovered=False)
@@ -251,7 +251,7 @@ def _of_seed(job: Job, seed: int) -> Job:
     digest = hashlib.sha256(f"comparison:{(job.spec.seed + seed) % SEEDS}".encode()).digest()
     draw = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     index = torch.randint(data.samples, (data.samples,), generator=draw)
-    dense = Dense(job.dense.tensors, job.dense.rewind_to)
+    dense = replace(job.dense, measured=None, known={})
     drawn = replace(job.data, calibration=data.select(index))
     return replace(aside, data=drawn, dense=dense, digest=job.digest and f"{job.digest}+{seed}")
 

@@ -16,6 +16,7 @@ from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.curvature.losses import Loss, loss_of
 from pruning.curvature.network import Network, first_output
 from pruning.data.batches import ArrayData, Data, as_arrays
+from pruning.dense import Dense
 from pruning.dense_targets import with_dense_targets
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
@@ -39,31 +40,6 @@ from pruning.solvers.damping import HELD_OUT
 from pruning.spec import Spec, Unstructured, parse_spec
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The loss on the calibration data, and the metrics on the evaluation data."""
-
-    loss: Evaluation
-    metrics: Evaluation | None
-
-
-@dataclass
-class Dense:
-    """The network before anything was removed, for those who go back to it or look at it.
-
-    Args:
-        tensors: Its state_dict, copied to the CPU; empty where nothing needs it.
-        rewind_to: The state_dict of the earlier checkpoint that the job names.
-        measured: Loss and metrics, once they are known.
-        known: What several runs from these weights can share, by what it depends on.
-    """
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    rewind_to: dict[str, Tensor] | None = None
-    measured: Evaluated | None = None
-    known: dict[Any, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -151,7 +127,7 @@ class Job:
             key: What else it depends on.
             make: Makes it.
         """
-        if not self.dense.tensors:
+        if not self.dense.shares:
             return make()
         key = (digest(self.module), key)
         return known(self.dense.known, what, self.data.calibration, key, make)
@@ -164,12 +140,6 @@ class Job:
     def masks(self, kept: Tensor) -> dict[str, Tensor]:
         """A flat keep mask as one mask a weight, by parameter name, on the CPU."""
         return {p.name: part.cpu().clone() for p, part in self.weights.by_layer(kept)}
-
-    def keep_dense(self) -> None:
-        """Remember the module's present weights as the dense ones, if that was not done before."""
-        if not self.dense.tensors:
-            state = self.module.state_dict()
-            self.dense.tensors = {k: v.detach().cpu().clone() for k, v in state.items()}
 
     def masking(self, kept: Tensor) -> Masking:
         """The removed weights, to be kept at zero."""

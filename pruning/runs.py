@@ -55,7 +55,7 @@ class Runs:
         self.job, self.folder, self.several = job, folder, several
         self.memory: dict[str, Any] | None = {} if several else None
         if several or taught(job):
-            job.keep_dense()
+            job.dense.keep(job.module, folder)
         if folder is not None and not job.digest:
             job.digest = digest_of(job)
 
@@ -130,7 +130,7 @@ class Runs:
         return Run(label, job, follow(job, store))
 
     def _to_dense(self) -> None:
-        self.job.module.load_state_dict(self.job.dense.tensors)
+        self.job.module.load_state_dict(self.job.dense.load())
 
 
 def _by_layers(spec: Spec) -> bool:

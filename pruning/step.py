@@ -16,8 +16,9 @@ from pruning.criteria import Problem
 from pruning.curvature.derivatives import lacks_derivative
 from pruning.curvature.quadratic import Prediction, predict
 from pruning.cut import Cut, apply, cut_by_way
+from pruning.dense import Evaluated
 from pruning.errors import SecateurError
-from pruning.job import Evaluated, Job, State
+from pruning.job import Job, State
 from pruning.layerwise import step as layerwise
 from pruning.metrics import Evaluation, evaluate
 from pruning.recovery.fine_tune import round_seed

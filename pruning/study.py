@@ -47,6 +47,8 @@ def study(job: Job, folder: Path | None) -> Study:
     spec = job.spec
     searched = spec.target.max_drop is not None
     several = searched or bool(spec.curve.points or rivals(spec))
+    # What a comparison alone could share is not worth the memory through the job's recovery.
+    job.dense.shares = searched or bool(spec.curve.points)
     runs = Runs(job, folder, several=several)
     found = find(runs) if searched else None
     answer = runs.main() if found is None else found.answer

@@ -27,14 +27,14 @@ def taught(job: "Job") -> bool:
 
 
 def teacher_of(job: "Job") -> nn.Module | None:
-    """The network with `job.dense.tensors`, frozen and in evaluation mode; None where not taught.
+    """The network with the dense weights, frozen and in evaluation mode; None where not taught.
 
     It costs the memory of the weights once more.
     """
     if not taught(job):
         return None
     teacher = deepcopy(job.module)
-    teacher.load_state_dict(job.dense.tensors)
+    teacher.load_state_dict(job.dense.load())
     return teacher.requires_grad_(False).eval()
 
 

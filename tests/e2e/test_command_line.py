@@ -114,7 +114,8 @@ def test_unlabelled_data_alone_prune_half_of_the_weights_layer_by_layer(
     assert [o["layer"] for o in report["layer_outputs"]] == ["fc1.weight", "fc2.weight"]
     errors = [layer["output_error"] for layer in report["layers"]]
     assert all(0 < error < 1 for error in errors)
-    assert report["metrics"]["dense"] == {}
+    assert report["metrics"]["dense"]["cosine"]["value"] == pytest.approx(1.0)
+    assert 0.5 < report["metrics"]["pruned"]["cosine"]["value"] < 1.0
     assert "Layer by layer" in (tmp_path / "remote" / "report.html").read_text()
     for folder in ("remote", "local"):
         assert _zeros(tmp_path / folder / "net.onnx") == 88

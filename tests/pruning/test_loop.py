@@ -252,7 +252,11 @@ def test_tuple_holds_out_a_fifth_for_evaluation():
 def test_phases_and_metrics_are_told_in_order():
     case = cases.make("mlp-cross_entropy", samples=20)
     events = []
-    asked = spec(schedule={"kind": "rounds", "rounds": 2}, recovery={"kind": "fine_tune"})
+    asked = spec(
+        schedule={"kind": "rounds", "rounds": 2},
+        recovery={"kind": "fine_tune"},
+        comparison={"criteria": []},
+    )
     prune(case.module, one_for_all(case), asked, emit=events.append)
     phases = [e.phase for e in events if e.type == "phase"]
     step = ["scoring", "pruning", "evaluating", "recovering", "evaluating"]
@@ -273,6 +277,7 @@ RESUMED = {
         schedule={"kind": "rounds", "rounds": 3},
         allocation={"kind": "uniform"},
         recovery={"kind": "fine_tune", "epochs": 2, "batch_size": 16},
+        comparison={"criteria": []},
     ),
     "one_shot": spec(recovery={"kind": "fine_tune", "epochs": 1}),
 }

@@ -50,7 +50,7 @@ def check(name: str, count: int, folder: Path) -> float:
         data={"calibration": ref},
         spec=spec,
     )
-    run(request, folder)
+    run(request, folder, clean=False)
 
     report = json.loads((folder / "out" / "report.json").read_text())
     statuses = {check["name"]: check["status"] for check in report["checks"]}
