@@ -11,7 +11,7 @@ from pruning.formats.streamed import write_tensors
 from pruning.metrics import Evaluation
 
 NAME = "dense.safetensors"
-"""The file in the folder of checkpoints; no checkpoint itself, since every attempt has the upload."""
+"""Its file in the folder of checkpoints; none of these itself: every attempt has the upload."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ class ModelFacts(_Facts):
     """What is known of an uploaded model.
 
     `batch` is the fixed batch size, or None when free. `text`: the upload brings its tokenizer, so
-    texts can be given as data.
+    texts can be given as data. `bytes` of its files.
     """
 
     format: str
@@ -62,6 +62,7 @@ class ModelFacts(_Facts):
     activation_bytes: int | None = None
     batch: int | None = None
     text: bool = False
+    bytes: int | None = None
     operators: dict[str, int] = {}
 
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from pruning.chance import LEVEL, quantile
 from pruning.report.study import Drop
+from pruning.study.chance import LEVEL, quantile
 
 
 def of_mean(values: Tensor) -> tuple[float, float]:

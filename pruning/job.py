@@ -20,7 +20,6 @@ from pruning.dense import Dense
 from pruning.dense_targets import with_dense_targets
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
-from pruning.known import digest, known
 from pruning.layers import FlatWeights, Prunable, find_prunable, prunable_layers
 from pruning.layerwise.usable import usable
 from pruning.layerwise.walk import Options
@@ -38,6 +37,7 @@ from pruning.schedule.earlier import check_use
 from pruning.schedule.step import Step, planned_steps, removal_target, scorings
 from pruning.solvers.damping import HELD_OUT
 from pruning.spec import Spec, Unstructured, parse_spec
+from pruning.study.known import digest, known
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from pruning.report.schema import Report
 from pruning.results import make_report
 from pruning.samples import by_samples
 from pruning.spec import Spec
-from pruning.study import Study, study
+from pruning.study.study import Study, study
 
 __all__ = ["Outcome", "prune"]
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from pruning import chance
 from pruning.budget.planned import planned_budget
 from pruning.catalogue.about import Size
 from pruning.catalogue.compensation.layerwise import Layerwise
@@ -22,8 +21,9 @@ from pruning.match import match, match_classes
 from pruning.report.schema import ReportWarning, Substitution
 from pruning.schedule.earlier import check_facts, check_use
 from pruning.schedule.step import planned_steps, removal_target, scorings
-from pruning.search import check_drop
 from pruning.spec import FineTune, Scope, Spec, Unstructured
+from pruning.study import chance
+from pruning.study.search import check_drop
 
 ROLES = ("calibration", "training", "evaluation")
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from pruning.artifacts import describe, stem
-from pruning.curve_files import write_points
 from pruning.data.batches import Data
 from pruning.data.kinds import check_dataset
 from pruning.errors import SecateurError
@@ -37,6 +36,7 @@ from pruning.request import (
 )
 from pruning.roles import placed, roles
 from pruning.spec import Spec, parse_spec
+from pruning.study.curve_files import write_points
 from pruning.verification import reference
 
 Emit = Callable[[Event], None]

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pruning import gates, intervals
+from pruning import intervals
 from pruning.data.batches import ArrayData
 from pruning.job import Job, State
-from pruning.points import curve, drops, looks
 from pruning.registry import method
 from pruning.report.saliency import summarise
 from pruning.report.schema import (
@@ -31,7 +30,9 @@ from pruning.report.schema import (
     Substitution,
 )
 from pruning.stopping import CODE, WHERE, words
-from pruning.study import Study
+from pruning.study.points import curve, drops, looks
+from pruning.study.study import Study
+from pruning.verification import gates
 
 # The report's name of each curvature module.
 KINDS = {"full": "ggn_full", "hessian": "hessian_full", "fisher": "empirical_fisher_full"}

@@ -12,11 +12,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from pruning.clean_process import CleanProcess
 from pruning.events import Event
 from pruning.formats.intake import check_dataset, check_model
 from pruning.progress import Narrator
 from pruning.request import DRAFT, OUT, FileRef, RunRequest, RunResult, output_path
+from pruning.verification.clean_process import CleanProcess
 
 Emit = Callable[[Event], None]
 

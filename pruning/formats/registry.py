@@ -31,4 +31,6 @@ def read_model(source: Path, limits: Limits) -> "Imported":
     if kind not in READERS:
         raise unsupported(kind, ACCEPTED_MODELS, EXPORT)
     imported: Imported = import_module(READERS[kind]).read(source, limits)
+    files = [p for p in source.rglob("*") if p.is_file()] if source.is_dir() else [source]
+    imported.facts.bytes = sum(path.stat().st_size for path in files)
     return imported

@@ -6,10 +6,9 @@ from typing import Any
 import onnxruntime
 import torch
 
-from pruning import gates, latency, manifest
+from pruning import manifest
 from pruning.artifacts import describe, gzip_size
 from pruning.data.batches import ArrayData
-from pruning.inference import Engine
 from pruning.progress import Narrator
 from pruning.prune_files import appears_whole
 from pruning.report.html import report_html
@@ -17,7 +16,9 @@ from pruning.report.schema import ArtifactEntry, Report, Sizes, report_json
 from pruning.report.study import Latency
 from pruning.request import OUT, RunRequest, RunResult
 from pruning.roles import evaluation
+from pruning.verification import gates, latency
 from pruning.verification.contents import contents
+from pruning.verification.inference import Engine
 from pruning.verification.running import running
 from pruning.verification.written import Written, failed, open_written
 from pruning.verification.zeros import zeros

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from pruning.curvature.losses import Loss, loss_of
 from pruning.data.batches import ArrayData
-from pruning.inference import BATCH, Engine
 from pruning.metrics import METRICS
 from pruning.progress import Narrator
 from pruning.report.schema import Check
+from pruning.verification.inference import BATCH, Engine
 from pruning.verification.outcome import judged
 from pruning.verification.written import Written
 

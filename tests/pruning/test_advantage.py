@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pruning import intervals
-from pruning.advantage import Finding, differences, student
+from pruning.study.advantage import Finding, differences, student
 
 
 def finding(each, loss=1.0):

@@ -9,8 +9,8 @@ from pruning import prune
 from pruning.data.batches import Data
 from pruning.errors import SecateurError
 from pruning.report.schema import results_json
-from pruning.rivals import plain, rivals, trained
 from pruning.spec import OneShot, parse_spec
+from pruning.study.rivals import plain, rivals, trained
 from tests.oracle import cases
 
 torch.set_num_threads(1)

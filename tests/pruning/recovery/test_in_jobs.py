@@ -12,10 +12,10 @@ from pruning.recovery import lighten
 from pruning.recovery.proximal import soften
 from pruning.recovery.teacher import teacher_of
 from pruning.report.schema import results_json
-from pruning.runs import Runs
 from pruning.schedule.step import Step
 from pruning.spec.schedule import Proximal
 from pruning.step import remove, start
+from pruning.study.runs import Runs
 
 torch.set_num_threads(1)
 

@@ -6,7 +6,8 @@ from statistics import NormalDist
 import pytest
 import torch
 
-from pruning import chance, intervals
+from pruning import intervals
+from pruning.study import chance
 
 
 def zeros_and_ones(ones: int, n: int) -> torch.Tensor:

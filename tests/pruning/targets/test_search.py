@@ -8,8 +8,8 @@ import pytest
 
 from pruning.errors import SecateurError
 from pruning.schedule.step import removal_count
-from pruning.search import Bracket, Probe, bracket, check_drop, following
 from pruning.spec import MaxDrop
+from pruning.study.search import Bracket, Probe, bracket, check_drop, following
 
 
 def searched(

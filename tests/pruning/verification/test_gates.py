@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import pruning
-from pruning import gates
 from pruning.errors import SecateurError
 from pruning.report.schema import LayerReport, Sizes
 from pruning.report.study import Latency, Times
 from pruning.spec import Spec, parse_spec
+from pruning.verification import gates
 from tests.pruning.verification.conftest import Prunes
 
 QUIET = {"checks": False, "ladder": False, "bootstrap": 0}

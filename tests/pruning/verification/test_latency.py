@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from pruning import latency
 from pruning.report.study import Latency
 from pruning.spec import parse_spec
+from pruning.verification import latency
 from tests.pruning.verification.conftest import Prunes
 
 SPEC = parse_spec({"criterion": {"kind": "magnitude"}})

@@ -23,7 +23,7 @@ _WAIT = 10.0
 
 
 class CleanProcess:
-    """`python -m pruning.verify_process`, started at once so that its imports cost no time later.
+    """`python -m pruning.verification`, started at once so that its imports cost no time later.
 
     Leaving the `with` block ends it, whatever it does.
     """
@@ -31,7 +31,7 @@ class CleanProcess:
     def __init__(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pruning.verify_process"],
+            [sys.executable, "-m", "pruning.verification"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

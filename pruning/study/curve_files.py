@@ -11,7 +11,7 @@ from pruning.progress import Narrator
 from pruning.report.schema import ArtifactEntry
 from pruning.report.study import Point
 from pruning.request import BESIDE
-from pruning.runs import Run
+from pruning.study.runs import Run
 from pruning.verification.contents import zeros_in
 
 DIGITS = 4

@@ -14,10 +14,10 @@ was accepted. Torch-free.
 from dataclasses import dataclass
 from math import exp, inf, log, log1p
 
-from pruning import chance
 from pruning.errors import SecateurError
 from pruning.schedule.step import MOST, removal_count
 from pruning.spec import MaxDrop
+from pruning.study import chance
 
 DIGITS = 4
 """Sparsities are tried to so many decimals, so that they can be asked for again."""

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pruning.compare import compare
 from pruning.job import Job
-from pruning.probing import find
 from pruning.report.study import Comparison, Search
-from pruning.rivals import rivals
-from pruning.runs import Run, Runs
 from pruning.schedule.step import removal_count
+from pruning.study.compare import compare
+from pruning.study.probing import find
+from pruning.study.rivals import rivals
+from pruning.study.runs import Run, Runs
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from pruning.data.batches import ArrayData
-from pruning.inference import Engine
 from pruning.report.study import Latency, Times
 from pruning.spec import NM, Spec
+from pruning.verification.inference import Engine
 
 SECONDS = 2.0
 """All runs together, about."""

@@ -5,11 +5,11 @@ from typing import Literal, cast
 from pruning.budget import Budget
 from pruning.budget.of_job import counting, multiply_adds_known
 from pruning.job import Job, State
-from pruning.probing import drop_of
 from pruning.report.study import Drop, Point
-from pruning.runs import Run
 from pruning.spec import Rounds, Spec
-from pruning.study import Study
+from pruning.study.probing import drop_of
+from pruning.study.runs import Run
+from pruning.study.study import Study
 
 
 def looks(spec: Spec) -> int:

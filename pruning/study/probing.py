@@ -8,9 +8,9 @@ from pruning import intervals
 from pruning.errors import SecateurError
 from pruning.job import State
 from pruning.report.study import Drop, Search
-from pruning.runs import Run, Runs
-from pruning.search import Bracket, Probe, allows, bracket, check_drop, following, resolved
 from pruning.spec import MaxDrop
+from pruning.study.runs import Run, Runs
+from pruning.study.search import Bracket, Probe, allows, bracket, check_drop, following, resolved
 
 UNMEASURED = "loss_non_finite"
 """The error of a network so sparse that it can't be measured: that sparsity is refused."""

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from pruning.advantage import Finding, differences
 from pruning.catalogue import Declaration
 from pruning.checkpoint import Checkpoints
 from pruning.combinations import check_combination, check_sizes
@@ -22,8 +21,6 @@ from pruning.events import Phase
 from pruning.job import Job, State
 from pruning.progress import Narrator
 from pruning.report.study import Compared, ComparedRun, Comparison
-from pruning.rivals import modes, names, plain, rivals, trained
-from pruning.runs import QUIET, Run, Runs, follow
 from pruning.schedule.step import scorings
 from pruning.spec import (
     OneShot,
@@ -32,6 +29,9 @@ from pruning.spec import (
     Target,
 )
 from pruning.spec.agreement import check_agreement
+from pruning.study.advantage import Finding, differences
+from pruning.study.rivals import modes, names, plain, rivals, trained
+from pruning.study.runs import QUIET, Run, Runs, follow
 
 PASSED_ON = frozenset({"cancelled", "wall_limit", "stalled", "child_crashed"})
 """Codes that end the job, whichever run they meet."""
