@@ -63,6 +63,11 @@ class Dense:
         aside.replace(path)
         self.file = path
 
+    def forget(self) -> None:
+        """No run begins any more: curvature and the like are given back, small counts are not."""
+        for what in self.known.keys() - {"uses"}:
+            del self.known[what]
+
     def load(self) -> dict[str, Tensor]:
         """The state_dict, on the CPU."""
         if self.file is None:

@@ -1,5 +1,7 @@
 """Confidence intervals of means over samples, and of differences by pairs."""
 
+from math import inf
+
 from torch import Tensor
 
 from pruning.report.study import Drop
@@ -25,7 +27,8 @@ def drop(dense: Tensor, final: Tensor, simultaneous: int = 1) -> Drop:
     """How far a metric fell, with its interval over the pairs.
 
     For zeros and ones half a pair is added to each cell of the 2 x 2 table (Agresti and Min 2005),
-    which keeps the interval honest where hardly any sample changed sides.
+    which keeps the interval honest where hardly any sample changed sides. Of other values it is the
+    normal one, without ends for a single sample.
 
     Args:
         dense: Of each sample before, shape [N], float64.
@@ -36,7 +39,9 @@ def drop(dense: Tensor, final: Tensor, simultaneous: int = 1) -> Drop:
     n, total, squares = len(gap), float(gap.sum()), float(gap.square().sum())
     if _binary(dense) and _binary(final):
         n, squares = n + 2, squares + 1.0
-    variance = max(0.0, squares / n - (total / n) ** 2)
+        variance = max(0.0, squares / n - (total / n) ** 2)
+    else:
+        variance = float(gap.var(correction=1)) if n > 1 else inf
     half, value = quantile(simultaneous) * (variance / n) ** 0.5, float(gap.mean())
     return Drop(
         value=value,

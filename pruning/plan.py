@@ -219,8 +219,14 @@ def plan(
         evaluation_samples=data["evaluation"].samples if given else held,
     )
     if spec.target.max_drop is not None:
-        check_drop(spec.target.max_drop, spec.objective.measured, planned.evaluation_samples)
+        check_drop(
+            spec.target.max_drop,
+            spec.objective.measured,
+            planned.evaluation_samples,
+            whole=_whole(spec, model),
+        )
     _annotate(planned, spec)
+    _annotate_drop(planned, spec, model)
     return planned
 
 
@@ -306,10 +312,20 @@ def _runs(spec: Spec) -> int:
     return (1 if asked is None else asked.probes) + len(spec.curve.points)
 
 
-def _annotate_drop(planned: Plan, spec: Spec) -> None:
+def _whole(spec: Spec, model: ModelFacts) -> bool:
+    """Whether a sample is one answer, right or wrong, by what the metric makes of it."""
+    asked = spec.target.max_drop
+    if asked is None or asked.metric == "cosine":
+        return False
+    if asked.metric == "accuracy":
+        return spec.objective.loss == "cross_entropy"
+    return bool(model.outputs) and len(model.outputs[0].shape) == 2
+
+
+def _annotate_drop(planned: Plan, spec: Spec, model: ModelFacts) -> None:
     """Warns where the evaluation data are too few to tell the allowed drop from chance."""
     asked, samples = spec.target.max_drop, planned.evaluation_samples
-    if asked is None or asked.metric == "cosine" or not asked.drop:
+    if asked is None or not _whole(spec, model) or not asked.drop:
         return
     changed = max(CHANGED * asked.drop, LEAST_CHANGED)
     half = chance.half_width(samples, changed, asked.probes)
@@ -345,7 +361,6 @@ def _annotate(planned: Plan, spec: Spec) -> None:
             f"calibration data: one sample is {1 / planned.evaluation_samples:.1%}.",
             "data.evaluation",
         )
-    _annotate_drop(planned, spec)
     criterion: Any = spec.criterion
     if isinstance(criterion, OBS) and criterion.inverse == "auto" and planned.inverse:
         planned.substitutions.append(

@@ -26,6 +26,7 @@ from pruning.plan import Plan, plan
 from pruning.progress import Narrator
 from pruning.report.schema import ArtifactEntry, Report, ReportWarning, report_json
 from pruning.request import (
+    BESIDE,
     CHECKPOINTS,
     DRAFT,
     DRAFT_REPORT,
@@ -52,6 +53,7 @@ def prune_files(
     device = _device(request.device)
     narrator.phase("loading")
     imported = read_model(folder / request.model.path, request.limits)
+    _check_names(imported, spec, stem(request.model.name))
     earlier = _earlier(request, folder)
     # The plan comes before the arrays, so that what can't run is refused early.
     planned = _plan(spec, imported, earlier, request, folder)
@@ -91,6 +93,26 @@ def prune_files(
             report.timings[phase] = round(report.timings.get(phase, 0.0) + seconds, 6)
         (draft / DRAFT_REPORT).write_bytes(report_json(report))
     return RunResult(artifacts=report.artifacts)
+
+
+def _check_names(imported: Imported, spec: Spec, name: str) -> None:
+    """Refuses a model of several files, which keep their names, where the job needs one of these.
+
+    Raises:
+        SecateurError: `unsupported_format`.
+    """
+    if not imported.source.is_dir():
+        return
+    own = {"report.json", "report.html", "manifest.json"}
+    own |= {f"{name}.{kind}.safetensors" for kind in BESIDE if kind in spec.outputs}
+    for path in sorted(imported.source.iterdir()):
+        if path.name in own or path.name.startswith(f"{name}.at-"):
+            raise SecateurError(
+                "unsupported_format",
+                f"The model has a file called {path.name}, and the job delivers one of that name.",
+                where="model",
+                hint="Rename or leave out that file, or pack the folder as a .tar or .zip.",
+            )
 
 
 def _device(asked: str) -> torch.device:

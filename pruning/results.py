@@ -29,6 +29,7 @@ from pruning.report.schema import (
     Sparsity,
     Substitution,
 )
+from pruning.report.study import Budget
 from pruning.stopping import CODE, WHERE, words
 from pruning.study.points import curve, drops, looks
 from pruning.study.study import Study
@@ -61,6 +62,7 @@ def make_report(job: Job, done: Study) -> Report:
         rounds=state.rounds,
         stopped=state.stopped,
         curve=curve(job, done),
+        budget=_budget(job, state),
         search=done.search,
         comparison=done.comparison,
         layer_outputs=state.layer_outputs,
@@ -177,6 +179,15 @@ def _loss(job: Job, state: State) -> Loss:
 def _sum(values: list[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return math.fsum(known) if len(known) == len(values) else None
+
+
+def _budget(job: Job, state: State) -> Budget | None:
+    """What the target's limit came to, and how much of it the weights that stay take."""
+    if job.budget is None:
+        return None
+    kept = [int(part.sum()) for part in job.weights.split(state.kept)]
+    values = {"limit": int(job.budget.limit), "remaining": round(job.budget.of(kept))}
+    return Budget.model_validate({"kind": job.budget.kind, **values})
 
 
 def _metrics(job: Job, state: State) -> Metrics:

@@ -21,7 +21,7 @@ from pruning.errors import SecateurError
 from pruning.job import Job, State
 from pruning.layerwise import step as layerwise
 from pruning.metrics import Evaluation, evaluate
-from pruning.recovery.fine_tune import round_seed
+from pruning.recovery.fine_tune import round_seed, split_seed
 from pruning.recovery.lighten import lightened
 from pruning.recovery.setting import Setting
 from pruning.recovery.teacher import check, features_of, teacher_of
@@ -165,6 +165,7 @@ def recover(job: Job, state: State, store: Checkpoints | None = None) -> None:
         teacher=teacher_of(job),
         features=features_of(job),
         first=start_epoch(job.spec),
+        split_seed=split_seed(job.spec.seed),
         saved=None if store is None else store.training(number),
         progress=lambda done, total: job.narrator.progress(done, total, f"round {number}"),
     )

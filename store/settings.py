@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     ring_again_seconds: float = Field(default=15.0, gt=0)
     leader_seconds: float = Field(default=15.0, gt=0)
     sweep_seconds: float = Field(default=600.0, gt=0)
-    blob_grace_seconds: float = Field(default=3600.0, ge=0)
+    blob_grace_seconds: float = Field(default=0.0, ge=0)  # 0: well over the longest attempt
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -71,6 +71,16 @@ class Settings(BaseSettings):
                 self.database_url = "postgresql+psycopg://" + self.database_url[len(plain) :]
         if self.heartbeat_seconds * 2 > self.lease_seconds:
             raise ValueError("heartbeat_seconds must be at most half of lease_seconds")
+        # What a job has written lies among the blobs without a row until it is verified and the
+        # job has ended, and the last write may take as long as the lease.
+        longest = self.wall_seconds + self.lease_seconds
+        if not self.blob_grace_seconds:
+            self.blob_grace_seconds = 2 * longest
+        if self.blob_grace_seconds < longest:
+            raise ValueError(
+                f"blob_grace_seconds must be at least wall_seconds and lease_seconds together, "
+                f"{longest:g}: files of a running job would be swept"
+            )
         return self
 
 

@@ -22,6 +22,8 @@ from worker.slots import Slot
 
 Device = Literal["cpu", "cuda"]
 _CHUNK = 1 << 20
+_REPORT_BYTES = 64 << 20
+_OUTPUTS_BYTES = 1 << 30
 
 
 def device_of(klass: str) -> Device:
@@ -76,15 +78,18 @@ def to_verify(
     slot.job.write_text(request.model_dump_json())
 
 
-def hand_on_draft(source: Slot, sink: Slot, limit: int, tick: Tick) -> None:
+def hand_on_draft(source: Slot, sink: Slot, settings: Settings, tick: Tick) -> None:
     """Copy the first child's draft to the slot of the second.
 
     Raises:
-        UnsafeFileError: A file is not one to read, or is larger than `limit` bytes.
+        UnsafeFileError: A file is not one to read, or is larger than it can be.
     """
+    # Of the reference: masks take a bit a weight, the outputs of samples `reference.BYTES`, but
+    # one sample is there however large its outputs are.
+    limits = {DRAFT_REPORT: _REPORT_BYTES, REFERENCE: settings.model_bytes_limit + _OUTPUTS_BYTES}
     folder = sink.folder / DRAFT
     folder.mkdir(mode=0o700)
-    for name in (DRAFT_REPORT, REFERENCE):
+    for name, limit in limits.items():
         with open_output(source.folder / DRAFT, name) as file, open(folder / name, "xb") as copy:
             while chunk := file.read(_CHUNK):
                 if copy.tell() + len(chunk) > limit:

@@ -11,6 +11,7 @@ fencing token. Whatever happens, the child and its group are gone before the out
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -37,6 +38,7 @@ _POLL_SECONDS = 0.5
 _FLUSH_SECONDS = 0.5
 _EXIT_SECONDS = 5.0  # how long a child that is done may take to exit
 _LOG_SHOWN = 4000
+_FORMAT = re.compile(r"[a-z0-9_.]{1,32}")
 
 
 class Attempt:
@@ -93,14 +95,14 @@ class Attempt:
             lambda: to_verify(claim, written, second.slot, place.blobs, self._settings, self._tick)
         )
         try:
-            hand_on_draft(first.slot, second.slot, place.output_bytes, self._tick)
+            hand_on_draft(first.slot, second.slot, self._settings, self._tick)
         except UnsafeFileError as error:
             raise Lost(self._crash(first, f"The job's process left {error}.")) from error
         self._let_go(first)
         verified = self._serve(second)
         reports = self._artifacts(second, verified)
         if {a.name for a in written} & {a.name for a in reports}:
-            raise Lost(self._crash(second, "The job's process sent unusable artifact names."))
+            raise Lost(self._crash(second, "The job's process wrote two files of one name."))
         self._let_go(second)
         if verified.rejected is None:
             return Outcome("succeeded", summary=verified.summary, artifacts=written + reports)
@@ -221,6 +223,8 @@ class Attempt:
         names = [artifact.name for artifact in result.artifacts]
         if len(set(names)) != len(names) or not all(plain(name) for name in names):
             raise Lost(self._crash(child, "The job's process sent unusable artifact names."))
+        if not all(_FORMAT.fullmatch(artifact.format) for artifact in result.artifacts):
+            raise Lost(self._crash(child, "The job's process sent a file of no known kind."))
         return tuple(
             NewArtifact(a.name, a.format, self._keep(child, OUT, a.name)) for a in result.artifacts
         )

@@ -16,6 +16,7 @@ from pruning.curvature.losses import (
 )
 from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
+from pruning.errors import SecateurError
 from pruning.recovery.objective import Autocast, Objective
 from pruning.recovery.precision import full
 from pruning.spec import Distill
@@ -115,6 +116,15 @@ class Distilled(Objective):
                     float(t.double().square().sum()) for t in calls
                 )
                 counts[name] = counts.get(name, 0) + sum(t.numel() for t in calls)
+        missing = [name for name in self.features if name not in sums]
+        if missing:
+            raise SecateurError(
+                "spec_conflict",
+                f"The network takes the weights of {', '.join(missing)} without calling the layer, "
+                "which has no outputs of its own to compare.",
+                where="spec.recovery.distill.features",
+                hint="Name the layer around it or one after it.",
+            )
         # A layer that is zero on all of them is compared by the plain square.
         self._scale = {k: (sums[k] / counts[k]) or 1.0 for k in sums}
         self._clear()

@@ -32,11 +32,19 @@ def recover(setting: Setting, options: FineTune) -> list[str]:
         done = train(setting, options, objective)
     if options.early_stop is None:
         return []
-    asked = f"{done.epochs} of {options.epochs} epochs were trained"
+    asked = f"{done.epochs} of {options.epochs - setting.first} epochs were trained"
     return [f"{asked}; the loss on the samples held out from training was least after {done.best}."]
 
 
 def round_seed(seed: int, number: int) -> int:
     """A seed for one round, unrelated to those of other rounds and seeds."""
-    digest = hashlib.sha256(f"recovery:{seed}:{number}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return _seed(f"recovery:{seed}:{number}")
+
+
+def split_seed(seed: int) -> int:
+    """A seed for what is held out from every training of a job, where it may end early."""
+    return _seed(f"held out:{seed}")
+
+
+def _seed(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

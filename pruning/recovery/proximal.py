@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from pruning.recovery.fine_tune import recover, round_seed
+from pruning.recovery.early_stop import split
+from pruning.recovery.fine_tune import recover, round_seed, split_seed
 from pruning.recovery.setting import At, Saved, Setting
 from pruning.recovery.teacher import features_of, teacher_of
 from pruning.spec import FineTune
@@ -62,8 +63,8 @@ class Shrinking:
 def soften(job: "Job", state: "State", schedule: Proximal, saved: Saved | None = None) -> None:
     """Train all weights under the penalty, as the spec's recovery says but for its epochs.
 
-    Every epoch counts, so it does not end early. No weight is masked; those in scope that reach
-    zero may leave it again.
+    Every epoch counts, so it does not end early; what recovery holds out to end early by is left
+    out here too. No weight is masked; those in scope that reach zero may leave it again.
 
     Args:
         job: At the dense weights.
@@ -76,13 +77,16 @@ def soften(job: "Job", state: "State", schedule: Proximal, saved: Saved | None =
     """
     options = job.spec.recovery
     assert isinstance(options, FineTune)
+    data, seed = job.data.training, job.spec.seed
+    if options.early_stop is not None:
+        data = data.select(split(data, options.early_stop.share, split_seed(seed))[0])
     options = options.model_copy(update={"epochs": schedule.epochs, "early_stop": None})
     setting = Setting(
         job.module,
-        job.data.training,
+        data,
         job.loss,
         Shrinking([p.weight for p in job.weights.layers], schedule),
-        round_seed(job.spec.seed, len(state.rounds)),
+        round_seed(seed, len(state.rounds)),
         teacher=teacher_of(job),
         features=features_of(job),
         saved=saved,

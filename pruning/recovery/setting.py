@@ -62,6 +62,8 @@ class Setting:
         teacher: The dense network in evaluation mode, where one is needed.
         features: Layers whose outputs are drawn towards the teacher's, by their names.
         first: Epoch of the options at which training begins.
+        split_seed: Of what an early stop holds out, the same in all rounds of a job, so that no
+            round is judged by what another trained on; `seed` without it.
         saved: Where long trainings are kept between epochs.
         progress: Called with (steps done, steps in all).
     """
@@ -74,5 +76,6 @@ class Setting:
     teacher: nn.Module | None = None
     features: tuple[str, ...] = ()
     first: int = 0
+    split_seed: int | None = None
     saved: Saved | None = None
     progress: Callable[[int, int], None] | None = None

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from pruning.errors import SecateurError
 from pruning.plan import check_patterns
 from pruning.recovery.batch_norm import normalised
 from pruning.recovery.distillation import needs_teacher
 from pruning.recovery.precision import resolve
+from pruning.recovery.trainer import least_part
 from pruning.spec import BatchNorm, FineTune
 
 if TYPE_CHECKING:
@@ -56,14 +58,32 @@ def check(job: "Job") -> None:
 
     Raises:
         SecateurError: `spec_invalid` for a pattern of `features` that matches no layer,
-            `spec_conflict` for a precision that the device lacks, or a model without BatchNorm.
+            `spec_conflict` for a precision that the device lacks, a model without BatchNorm, or one
+            that takes samples one by one where BatchNorm has to see several.
     """
     options = job.spec.recovery
     if isinstance(options, BatchNorm):
         normalised(job.module)
+        _check_batch(job)
     if not isinstance(options, FineTune):
         return
+    if least_part(job.module, options) > 1:
+        _check_batch(job)
     resolve(options.precision, job.device)
     if options.distill is not None:
         names = [name for p in job.layers for name in (p.layer, *p.aliases)]
         check_patterns(options.distill.features, names, "spec.recovery.distill.features")
+
+
+def _check_batch(job: "Job") -> None:
+    """Refuses statistics of batches where the model was exported for one sample at a time."""
+    if job.facts is None or job.facts.batch != 1:
+        return
+    raise SecateurError(
+        "spec_conflict",
+        "The model takes one sample at a time, and BatchNorm normalises by what the samples of a "
+        "batch have in common.",
+        where="spec.recovery",
+        hint="Export the model with a free batch size, or use recovery {kind: fine_tune, "
+        "batch_norm: freeze}.",
+    )

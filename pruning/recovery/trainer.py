@@ -79,8 +79,10 @@ class _Training:
         self.index: Tensor | None = None
         self.best: Best | None = None
         if options.early_stop is not None:
-            share, seed = options.early_stop.share, setting.seed
-            self.index, self.held = split(setting.data, share, seed)
+            share, seed = options.early_stop.share, setting.split_seed
+            self.index, self.held = split(
+                setting.data, share, setting.seed if seed is None else seed
+            )
             self.best = Best(options.early_stop)
         self.samples = setting.data.samples if self.index is None else len(self.index)
         self.least = least_part(setting.module, options)
@@ -119,7 +121,8 @@ class _Training:
         if self.best is not None:
             self.best.restore(setting.module)
         self._check_weights()
-        return Trained(epoch, epoch if self.best is None else self.best.epoch)
+        best = epoch if self.best is None else self.best.epoch
+        return Trained(epoch - setting.first, best - setting.first)
 
     def _epoch(self, epoch: int, order: torch.Generator) -> None:
         setting, size = self.setting, self.options.batch_size

@@ -37,6 +37,8 @@ def doubts(report: Report) -> list[Doubt]:
 
 
 def _drops(report: Report) -> Iterator[Doubt]:
+    if report.stopped is not None and report.stopped.round == 0:
+        return  # What is delivered is the dense network itself.
     for name, drop in report.metrics.drops.items():
         if drop.low is None or drop.high is None:
             continue

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from pruning.report.section import Number
 from pruning.report.section import Section as _Section
-from pruning.report.study import Comparison, Drop, Latency, Point, Search, Stopped
+from pruning.report.study import Budget, Comparison, Drop, Latency, Point, Search, Stopped
 from pruning.report.trust import Check, Trust
 from pruning.spec import Spec
 
@@ -338,6 +338,9 @@ class Report(_Section):
     )
     curve: list[Point] = Field(
         default=[], description="Every sparsity the job went to, ascending; the result among them."
+    )
+    budget: Budget | None = Field(
+        default=None, description="A target in bytes or flops; null for any other."
     )
     search: Search | None = Field(
         default=None, description="How a target max_drop was reached; null without one."

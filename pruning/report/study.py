@@ -50,6 +50,23 @@ class Point(Section):
     )
 
 
+class Budget(Section):
+    """A target in bytes or multiply-adds, in numbers."""
+
+    kind: Literal["bytes", "flops"] = Field(
+        description="bytes of the sparse file; flops: multiply-adds a sample of the layers in "
+        "scope, zeros left out."
+    )
+    limit: int = Field(
+        description="The most that may remain: as asked for, or the share asked for of the bytes "
+        "of all weights, or of the multiply-adds without zeros."
+    )
+    remaining: int = Field(
+        description="What remains, as counted from the weights that stay; of bytes an upper bound, "
+        "the size of the file itself is `sizes.sparse_bytes`."
+    )
+
+
 class Search(Section):
     """How `target: max_drop` found its answer."""
 

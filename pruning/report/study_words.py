@@ -151,7 +151,7 @@ def compared_runs(report: Report) -> str:
     both = any(run.recovered for c in found.criteria for run in c.runs)
     text = (
         f"All at {share(found.sparsity, 1)}, on the same data, {several(len(seeds), 'seed')} each"
-        f"{', without recovery and with it' if both else ', in one step without recovery'}."
+        f"{', without recovery and with it' if both else ', in one shot without recovery'}."
     )
     return text + (f" {several(failed, 'run')} failed." if failed else "")
 

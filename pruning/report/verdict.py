@@ -40,7 +40,8 @@ def cost(report: Report) -> str:
         if reached is not None:
             text += f"{' at' if drop.value == 0 else ' to'} {words.metric(name, reached)}"
         if drop.low is not None and drop.high is not None:
-            text += f" ({words.share(drop.level, 0)} interval {words.span(name, drop)})"
+            of = " of the drop" if drop.value == 0 else ""
+            text += f" ({words.share(drop.level, 0)} interval{of} {words.span(name, drop)})"
         told.append(text)
     if told:
         return " and ".join(told)

@@ -17,7 +17,7 @@ SHARES = ("accuracy", "agreement")
 
 _UNITS = ((1.0, "s"), (1e3, "ms"), (1e6, "µs"))
 
-_GATES = ("max_drop.", "max_bytes.", "latency", "layer_sparsity.")
+_GATES = ("max_drop.", "max_bytes.", "latency", "layer_sparsity.", "target.")
 
 
 def visible(text: str) -> str:

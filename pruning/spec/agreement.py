@@ -95,6 +95,10 @@ def _check_layerwise(spec: "Spec") -> None:
             raise ValueError("allocation search needs compensation layerwise, whose ladders it is "
                              "made over")  # fmt: skip
         return
+    if isinstance(spec.allocation, SearchAllocation) and not compensation.chooses:
+        raise ValueError("allocation search is made over the ladders of solvers that choose the "
+                         "mask, and least_squares takes it from the criterion; set "
+                         "solver to auto, or allocation to {kind: uniform}")  # fmt: skip
     if isinstance(spec.schedule, OneByOne):
         raise ValueError("compensation layerwise can't be combined with schedule one_by_one; "
                          "its solver greedy goes one by one within each layer")  # fmt: skip

@@ -72,10 +72,12 @@ def _of_metric(
     """
     gaps = [intervals.drop(a.each[name], b.each[name]) for a, b in pairs]
     values = [g.value or 0.0 for g in gaps]
-    centre = fmean(((g.low or 0.0) + (g.high or 0.0)) / 2 for g in gaps)
-    half = fmean(((g.high or 0.0) - (g.low or 0.0)) / 2 for g in gaps)
-    half = hypot(half, _seeds(values))
     value = median(values)
+    bounds = [(g.low, g.high) for g in gaps if g.low is not None and g.high is not None]
+    if len(bounds) < len(gaps):  # of one sample
+        return _described(own, other, name, value, None, len(pairs), recovered=recovered)
+    centre = fmean((low + high) / 2 for low, high in bounds)
+    half = hypot(fmean((high - low) / 2 for low, high in bounds), _seeds(values))
     ends = (min(value, centre - half), max(value, centre + half))
     return _described(own, other, name, value, ends, len(pairs), recovered=recovered)
 

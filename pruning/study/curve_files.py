@@ -1,6 +1,7 @@
 """The models of a trade-off curve as files, one a point."""
 
 import tempfile
+from itertools import chain, count
 from pathlib import Path
 
 from pruning.artifacts import describe
@@ -11,11 +12,14 @@ from pruning.progress import Narrator
 from pruning.report.schema import ArtifactEntry
 from pruning.report.study import Point
 from pruning.request import BESIDE
-from pruning.study.runs import Run
+from pruning.study.points import in_order
 from pruning.verification.contents import zeros_in
 
 DIGITS = 4
 """Decimals of the sparsity in a file's name; more where two points would have the same."""
+
+MOST_DIGITS = 12
+"""Runs that end at one sparsity, as rounds do that stopped there, are numbered beyond these."""
 
 
 def write_points(
@@ -38,40 +42,32 @@ def write_points(
     study, report = outcome.study, outcome.report
     entries: list[ArtifactEntry] = []
     zeros: dict[str, int] = {}
-    names: dict[int, str] = {}
     models = [entry.name for entry in report.artifacts if entry.format not in BESIDE]
     for point in report.curve:
         if point.delivered and len(models) == 1:
             point.artifact = models[0]
     if not report.spec.curve.keep or len(report.curve) < 2:
         return entries, zeros
-    # Points that remove equally many weights are one run, and have one file.
-    known: dict[int, Run] = {run.removed: run for _, run in study.points}
-    for done, point in enumerate(report.curve):
+    for done, (point, (_, run)) in enumerate(zip(report.curve, in_order(study), strict=True)):
         narrator.progress(done, len(report.curve), "files of the curve")
         if point.delivered:
             continue
-        if point.removed == study.answer.removed:
-            point.artifact = models[0] if len(models) == 1 else None
-            continue
-        if point.removed not in names:
-            study.runs.show(known[point.removed])
-            path = _write(imported, out, _unique(stem, point, set(names.values())))
-            names[point.removed] = path.name
-            entries.append(describe(path, "point"))
-            zeros[path.name] = zeros_in(outcome.module, list(outcome.masks))
-        point.artifact = names[point.removed]
+        study.runs.show(run)
+        path = _write(imported, out, _unique(stem, point, {entry.name for entry in entries}))
+        entries.append(describe(path, "point"))
+        zeros[path.name] = zeros_in(outcome.module, list(outcome.masks))
+        point.artifact = path.name
     study.runs.show(study.answer)
     return entries, zeros
 
 
 def _unique(stem: str, point: Point, taken: set[str]) -> str:
-    digits = DIGITS
-    while True:
-        name = f"{stem}.at-{point.sparsity:.{digits}f}"
+    digits = (f"{point.sparsity:.{places}f}" for places in range(DIGITS, MOST_DIGITS + 1))
+    numbered = (f"{point.sparsity:.{DIGITS}f}-{number}" for number in count(2))
+    for name in (f"{stem}.at-{text}" for text in chain(digits, numbered)):
         if not any(other.startswith(f"{name}.") for other in taken):
             return name
-        digits += 1
+    raise AssertionError("numbers do not end")
 
 
 def _write(imported: Imported, out: Path, name: str) -> Path:

@@ -26,11 +26,16 @@ def drops(state: State, metrics: tuple[str, ...], simultaneous: int) -> dict[str
 
 def curve(job: Job, done: Study) -> list[Point]:
     """Every run, by sparsity; the delivered one among them."""
-    others = [run for run in done.points if run[1].label != done.answer.label]
-    count = _Counting(job, many=bool(others))
-    found = [_point(job, done, "target", done.answer, count)]
-    found += [_point(job, done, source, run, count) for source, run in others]
-    return sorted(found, key=lambda point: (point.sparsity, not point.delivered))
+    runs = in_order(done)
+    count = _Counting(job, many=len(runs) > 1)
+    return [_point(job, done, source, run, count) for source, run in runs]
+
+
+def in_order(done: Study) -> list[tuple[str, Run]]:
+    """The runs of the curve's points, each with where it comes from."""
+    answer = done.answer
+    found = [("target", answer), *(one for one in done.points if one[1].label != answer.label)]
+    return sorted(found, key=lambda one: (one[1].sparsity, one[1] is not answer))
 
 
 class _Counting:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pruning import intervals
 from pruning.errors import SecateurError
-from pruning.job import State
+from pruning.job import Job, State
 from pruning.report.study import Drop, Search
 from pruning.spec import MaxDrop
 from pruning.study.runs import Run, Runs
@@ -53,7 +53,7 @@ def find(runs: Runs) -> Found:
     job = runs.job
     asked = job.spec.target.max_drop
     assert asked is not None
-    check_drop(asked, job.metrics, job.data.evaluation.samples)
+    check_drop(asked, job.metrics, job.data.evaluation.samples, whole=_whole(job))
     total, unit = len(job.weights), job.spec.pattern.unit
     probes: list[Probe] = []
     made: list[tuple[Probe, Run]] = []
@@ -90,6 +90,15 @@ def find(runs: Runs) -> Found:
     return Found(answer, [run for _, run in made], accepted, search)
 
 
+def _whole(job: Job) -> bool:
+    """Whether the metric of each evaluation sample is 0 or 1, and no share of several answers."""
+    asked, target = job.spec.target.max_drop, job.data.evaluation.target
+    assert asked is not None
+    if asked.metric == "accuracy":
+        return job.spec.objective.loss == "cross_entropy"
+    return asked.metric == "agreement" and target is not None and target.ndim == 2
+
+
 def _judged(asked: MaxDrop, state: State) -> float:
     found = drop_of(state, asked.metric, asked.probes)
     value = found.value if asked.judged_by == "estimate" else found.high
@@ -123,9 +132,9 @@ def _nothing_allowed(
         found = f"the network can't be measured ({failure.message})"
     else:
         drop = drop_of(run.state, asked.metric, asked.probes)
-        found = (
-            f"{asked.metric} drops by {drop.value:.4f} (between {drop.low:.4f} and {drop.high:.4f})"
-        )
+        found = f"{asked.metric} drops by {drop.value:.4f}"
+        if drop.low is not None and drop.high is not None:
+            found += f" (between {drop.low:.4f} and {drop.high:.4f})"
     held = "at the upper end of its interval" if asked.judged_by == "upper_bound" else "at most"
     return SecateurError(
         "target_unreachable",

@@ -185,13 +185,16 @@ def _on_grid(x: float, low: float, high: float, total: int, unit: int) -> float 
     return None
 
 
-def check_drop(asked: MaxDrop, metrics: tuple[str, ...], samples: int) -> None:
+def check_drop(
+    asked: MaxDrop, metrics: tuple[str, ...], samples: int, *, whole: bool = True
+) -> None:
     """Refuses what no result could keep.
 
     Args:
         asked: The target.
         metrics: Those that have a meaning for the objective.
         samples: Of the evaluation data.
+        whole: Whether a sample is one answer, right or wrong; of others no width is foretold.
 
     Raises:
         SecateurError: `spec_conflict` for a metric that has none, `target_unreachable` where the
@@ -205,7 +208,7 @@ def check_drop(asked: MaxDrop, metrics: tuple[str, ...], samples: int) -> None:
             hint="accuracy is of class labels, agreement and cosine of objective match_dense.",
         )
     least = chance.half_width(samples, 0.0, asked.probes)
-    if asked.judged_by == "estimate" or asked.metric == "cosine" or least <= asked.drop:
+    if asked.judged_by == "estimate" or not whole or least <= asked.drop:
         return
     more = ""
     if asked.drop:

@@ -59,6 +59,7 @@ def study(job: Job, folder: Path | None) -> Study:
     comparison = compare(runs, answer)
     if runs.several:
         runs.show(answer)
+    job.dense.forget()
     if found is None:
         return Study(runs, answer, points, comparison=comparison)
     return Study(runs, answer, points, found.accepted, found.search, comparison)
@@ -67,12 +68,15 @@ def study(job: Job, folder: Path | None) -> Study:
 def _curve(runs: Runs, done: list[Run]) -> list[Run]:
     """The further sparsities that are asked for, without those where the job has been."""
     spec, total = runs.job.spec, len(runs.job.weights)
-    planned = {run.job.target for run in done if run.state.stopped is None}
+    # Rounds that stopped, and budgets that a count was not enough for, end at other networks.
+    planned = {
+        run.job.target for run in done if run.state.stopped is None and run.job.budget is None
+    }
     wanted = [s for s in spec.curve.points
               if removal_count(s, total, spec.pattern.unit) not in planned]  # fmt: skip
     made = []
     for number, sparsity in enumerate(wanted):
         message = f"point {number + 1} of {len(wanted)}: {100 * sparsity:.4g} %"
         with runs.job.narrator.about(message, number, len(wanted)):
-            made.append(runs.at(f"at-{sparsity:g}", sparsity))
+            made.append(runs.at(f"at-{sparsity!r}", sparsity))
     return made

@@ -17,7 +17,7 @@ from pruning.errors import SecateurError
 from pruning.events import EVENT, DoneEvent, Event, FailedEvent
 from pruning.request import RunRequest, RunResult
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 _LOG_SHOWN = 2000
 _WAIT = 10.0
 
@@ -31,7 +31,7 @@ class CleanProcess:
     def __init__(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pruning.verification"],
+            [sys.executable, "-P", "-m", "pruning.verification"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

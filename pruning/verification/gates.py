@@ -109,6 +109,21 @@ def max_bytes(spec: Spec, sizes: Sizes) -> list[Check]:
     return checks
 
 
+def target_bytes(report: Report, sizes: Sizes) -> list[Check]:
+    """`target.bytes`: the sparse file as delivered, held to what it was planned to."""
+    asked, budget = report.spec.target.bytes, report.budget
+    if asked is None:
+        return []
+    limit = int(asked) if asked >= 1 else None if budget is None else budget.limit
+    size = sizes.sparse_bytes
+    if size is None or limit is None:
+        message = "There is no sparse file to hold to the target, or no limit is known."
+        return [_check("target.bytes", False, size, limit, message)]
+    share = "" if asked >= 1 else f", {asked:g} of the bytes of all weights"
+    message = f"The sparse file has {size:,} bytes; {limit:,} were asked for at most{share}."
+    return [_check("target.bytes", size <= limit, size, limit, message)]
+
+
 def latency(spec: Spec, measured: Latency | None, why_not: str = "") -> Check | None:
     """The gate `latency`; None where the spec has none.
 
@@ -152,9 +167,10 @@ def rejection(report: Report) -> Rejection | None:
     if not missed:
         return None
     text = " ".join(check.message for check in missed)
+    first = missed[0].name
     return Rejection(
         message=text if len(missed) == 1 else f"{len(missed)} gates were missed. {text}",
-        where=f"spec.gates.{missed[0].name}",
+        where=f"spec.{first}" if first.startswith("target.") else f"spec.gates.{first}",
         hint=f"{' '.join(dict.fromkeys(map(_advice, missed)))} The artifacts are kept.",
     )
 
@@ -167,6 +183,8 @@ def _advice(missed: Check) -> str:
         "and the gzipped one smaller, the native one never.",
         "latency": "Unstructured zeros bring no speed in most runtimes; see the report's latency.",
         "layer_sparsity": "Change allocation or scope, or widen the bounds.",
+        "target": "The sparse file came out larger than was planned: ask for fewer bytes by what "
+        "it has too many.",
     }[kind]
 
 

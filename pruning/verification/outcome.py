@@ -1,5 +1,6 @@
 """What a check found."""
 
+from pruning.errors import SecateurError
 from pruning.report.schema import Check
 
 
@@ -20,4 +21,14 @@ def judged(name: str, passed: bool, value: float, threshold: float, good: str, b
         value=value,
         threshold=threshold,
         message=good if passed else bad,
+    )
+
+
+def failed(where: str, message: str) -> SecateurError:
+    """The error of a check that failed."""
+    return SecateurError(
+        "verification_failed",
+        message,
+        where=where,
+        hint="This is an error on our side; no files were delivered.",
     )

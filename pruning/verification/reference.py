@@ -84,6 +84,11 @@ def read(path: Path) -> Reference:
     return Reference(masks, members[_OUTPUTS], dict(metadata["points"]))
 
 
+def compared(samples: int, one: int) -> int:
+    """How many samples are compared, of so many with outputs of `one` bytes each."""
+    return min(SAMPLES, samples, max(1, BYTES // max(1, one)))
+
+
 @torch.no_grad()
 def outputs_of(module: nn.Module, data: ArrayData, batch: int | None) -> np.ndarray:
     """First outputs on the first samples, as many as `SAMPLES` and `BYTES` allow.

@@ -1,5 +1,6 @@
 """A request of the kind `verify`: everything read again, measured, held to the gates, reported."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ from pruning.data.batches import ArrayData
 from pruning.progress import Narrator
 from pruning.prune_files import appears_whole
 from pruning.report.html import report_html
-from pruning.report.schema import ArtifactEntry, Report, Sizes, report_json
+from pruning.report.schema import ArtifactEntry, Check, Report, Sizes, report_json
 from pruning.report.study import Latency
 from pruning.request import OUT, RunRequest, RunResult
 from pruning.roles import evaluation
 from pruning.verification import gates, latency
 from pruning.verification.contents import contents
 from pruning.verification.inference import Engine
+from pruning.verification.outcome import failed
 from pruning.verification.running import running
-from pruning.verification.written import Written, failed, open_written
+from pruning.verification.written import Written, open_written
 from pruning.verification.zeros import zeros
 
 
@@ -40,17 +42,17 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
     pruned = Engine(written.again, request.threads)
     checks = [digests, *zeros(written)]
     # Each may take minutes with a large model; who listens shall hear that it goes on.
-    narrator.progress(1, 4, "files")
+    narrator.progress(1, 4, "steps")
     checks += contents(written, narrator)
-    narrator.progress(2, 4, "files")
+    narrator.progress(2, 4, "steps")
     checks += running(written, pruned, dense, data, narrator)
-    narrator.progress(3, 4, "files")
+    narrator.progress(3, 4, "steps")
     for check in checks:
         if check.status == "fail":
             raise failed(check.name, check.message)
     report.sizes = _sizes(written)
-    narrator.progress(4, 4, "files")
-    held = gates.max_bytes(report.spec, report.sizes)
+    narrator.progress(4, 4, "steps")
+    held = _gates(report, report.sizes)
     with narrator.part("latency"):
         report.latency, unmeasured = _latency(written, dense, pruned, data)
     timed = gates.latency(report.spec, report.latency, unmeasured)
@@ -58,13 +60,28 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
         report.latency.gate = timed
     elif timed is not None:
         held.append(timed)
-    ahead = [check for check in report.checks if check.group == "gate"]
-    trust = [check for check in report.checks if check.group != "gate"]
-    report.checks = [*ahead, *held, *trust, *checks]
+    trust = [check for check in report.checks if check.group == "trust"]
+    report.checks = [*held, *trust, *checks]
     with appears_whole(folder / OUT) as out:
         reports = _write_reports(written, narrator, out)
     narrator.phase(None)
     return RunResult(artifacts=reports, summary=summary(report), rejected=gates.rejection(report))
+
+
+def _gates(report: Report, sizes: Sizes) -> list[Check]:
+    """All but the latency, judged here by numbers that were just verified."""
+    dense, final = (
+        {name: math.nan if m.value is None else m.value for name, m in stage.items()}
+        for stage in (report.metrics.dense, report.metrics.final)
+    )
+    for layer in report.layers:
+        layer.sparsity = layer.zeros / layer.parameters
+    return [
+        *gates.drops(report.spec, dense, final),
+        *gates.layer_sparsity(report.spec, report.layers),
+        *gates.max_bytes(report.spec, sizes),
+        *gates.target_bytes(report, sizes),
+    ]
 
 
 def _sizes(written: Written) -> Sizes:

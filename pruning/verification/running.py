@@ -1,7 +1,8 @@
 """What the written model puts out, and its metrics, measured from the file itself."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import repeat
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from pruning.curvature.losses import Loss, loss_of
 from pruning.data.batches import ArrayData
 from pruning.metrics import METRICS
 from pruning.progress import Narrator
-from pruning.report.schema import Check
+from pruning.report.schema import Check, MetricValue
+from pruning.verification import reference
 from pruning.verification.inference import BATCH, Engine
 from pruning.verification.outcome import judged
 from pruning.verification.written import Written
@@ -38,8 +40,9 @@ def running(
         narrator: Told of progress.
     """
     objective = written.report.spec.objective
-    metrics = [m for m in objective.measured if m in written.report.metrics.final]
-    compared = len(written.reference.outputs)
+    metrics: list[str] = list(objective.measured)
+    memory = written.reference.outputs
+    compared = reference.compared(data.samples, memory[:1].nbytes)
     some = data if metrics else data.select(slice(0, compared))
     try:
         first, values = _run(
@@ -56,9 +59,29 @@ def running(
     except Exception as error:  # onnxruntime has a dozen exception types without a common base
         return [_cannot_run(pruned, dense, some, error)]
     allowed = TOLERANCE_HALF if written.half else TOLERANCE
+    final = written.report.metrics.final
     return [
-        _difference(first, written.reference.outputs, allowed, pruned.name),
-        *(_metric(written, name, values[name], allowed, pruned.name) for name in metrics),
+        _difference(first, memory, allowed, pruned.name),
+        *(_metric(name, final[name], values[name], allowed, pruned.name) for name in metrics),
+        *_of_the_upload(written, dense, data, allowed, narrator),
+    ]
+
+
+def _of_the_upload(
+    written: Written, dense: Engine, data: ArrayData, allowed: float, narrator: Narrator
+) -> list[Check]:
+    """What a drop is measured from, where a gate holds one to a limit."""
+    spec, before = written.report.spec, written.report.metrics.dense
+    held: Container[str] = spec.gates.max_drop
+    metrics = [m for m in spec.objective.measured if m in held]
+    if not metrics:
+        return []
+    # Without labels, the upload's outputs are its own targets.
+    aims = None if spec.objective.needs_labels else dense
+    _, values = _run(dense, aims, data, 0, loss_of(spec.objective), metrics, narrator)
+    return [
+        _metric(name, before[name], values[name], allowed, dense.name, of="upload")
+        for name in metrics
     ]
 
 
@@ -87,7 +110,8 @@ def _run(
                 parts.append(METRICS[name](loss, outputs, target).double().numpy())
         done += len(found)
         narrator.progress(done, data.samples, "samples")
-    return np.concatenate(first), {name: np.concatenate(v) for name, v in values.items()}
+    beginning = np.concatenate(first) if first else np.empty(0)
+    return beginning, {name: np.concatenate(v) for name, v in values.items()}
 
 
 def _target(data: ArrayData, aim: np.ndarray | None, start: int, count: int) -> Tensor:
@@ -133,21 +157,27 @@ def _difference(found: np.ndarray, memory: np.ndarray, allowed: float, how: str)
     )
 
 
-def _metric(written: Written, name: str, values: np.ndarray, tolerance: float, how: str) -> Check:
+def _metric(
+    name: str,
+    said: MetricValue,
+    values: np.ndarray,
+    tolerance: float,
+    how: str,
+    of: Literal["written file", "upload"] = "written file",
+) -> Check:
     """One sample in a thousand may tip where two scores are equal but for rounding."""
-    reported = written.report.metrics.final[name].value
+    reported = said.value
     measured = float(values.mean())
     share = name != "cosine"
     allowed = max(1, len(values) // 1000) / len(values) if share else tolerance
     gap = np.inf if reported is None else abs(measured - reported)
-    said = "unknown" if reported is None else f"{reported:.4f}"
+    told = "unknown" if reported is None else f"{reported:.4f}"
     title = name.capitalize()
     return judged(
-        f"{how}_{name}",
+        f"{how}_{name}" if of == "written file" else f"{how}_dense_{name}",
         gap <= allowed + 1e-12,
         float(gap),
         allowed,
-        f"{title} of the written file in {how} is {measured:.4f}, as reported "
-        f"({len(values):,} samples).",
-        f"{title} of the written file in {how} is {measured:.4f}; the report says {said}.",
+        f"{title} of the {of} in {how} is {measured:.4f}, as reported ({len(values):,} samples).",
+        f"{title} of the {of} in {how} is {measured:.4f}; the report says {told}.",
     )

@@ -8,9 +8,10 @@ from pruning.errors import SecateurError
 from pruning.formats.contract import Imported
 from pruning.formats.registry import read_model
 from pruning.report.schema import ArtifactEntry, Check, Report
-from pruning.request import BESIDE, DRAFT, DRAFT_REPORT, REFERENCE, RunRequest
+from pruning.request import BESIDE, RunRequest
+from pruning.verification.draft import check_files, read_reference, read_report
+from pruning.verification.outcome import failed
 from pruning.verification.reference import Reference
-from pruning.verification.reference import read as read_reference
 
 _CHUNK = 1 << 20
 
@@ -63,9 +64,9 @@ def open_written(request: RunRequest, folder: Path) -> tuple[Written, Check]:
             read.
     """
     assert request.model is not None
-    draft = folder / DRAFT
-    report = Report.model_validate_json((draft / DRAFT_REPORT).read_bytes())
+    report = read_report(request, folder)
     digests = _digests(report, request, folder)
+    check_files(report, request)
     uploaded = read_model(folder / request.model.path, request.limits)
     native = [
         folder / request.outputs[e.name].path for e in report.artifacts if e.format not in BESIDE
@@ -75,7 +76,7 @@ def open_written(request: RunRequest, folder: Path) -> tuple[Written, Check]:
         again = read_model(source, request.limits)
     except SecateurError as error:
         raise failed("model_file", f"The pruned model can't be read again: {error}") from error
-    reference = read_reference(draft / REFERENCE)
+    reference = read_reference(report, uploaded, folder)
     return Written(request, folder, report, reference, uploaded, again), digests
 
 
@@ -83,6 +84,8 @@ def _digests(report: Report, request: RunRequest, folder: Path) -> Check:
     """Every file has the digest and the size that the pruning process took when it wrote it."""
     said = {entry.name: entry for entry in report.artifacts}
     wrong = sorted(said.keys() ^ request.outputs.keys())
+    if len(said) != len(report.artifacts):
+        wrong.append("a name that two files have")
     for name in said.keys() & request.outputs.keys():
         ref, path = request.outputs[name], folder / request.outputs[name].path
         found = _sha256(path) if path.is_file() else ""
@@ -110,13 +113,3 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def failed(where: str, message: str) -> SecateurError:
-    """The error of a check that failed."""
-    return SecateurError(
-        "verification_failed",
-        message,
-        where=where,
-        hint="This is an error on our side; no files were delivered.",
-    )

@@ -16,6 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 from pruning.events import (
@@ -92,9 +93,15 @@ class JobDisplay:
         self._progress = Progress(
             SpinnerColumn(finished_text=" "),
             TextColumn("{task.description:<20}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=12),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            # What is too long for the line is cut here, and not from the phase and the bar.
+            TextColumn(
+                "{task.fields[note]}",
+                style="dim",
+                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            ),
+            expand=True,
             console=console,
             transient=True,
             disable=not self._live,
@@ -173,12 +180,14 @@ class JobDisplay:
         if self._task is None or not self._live:
             return
         total = event.total if event.total > 0 else None
-        note = " ".join(filter(None, [self._counted(event.message), self._metrics]))
+        message = self._counted(event.message)
+        known = bool(message) and self._metrics.startswith(message)
+        note = "; ".join(filter(None, ["" if known else message, self._metrics]))
         self._progress.update(self._task, completed=event.done, total=total, note=note)
 
     def _counted(self, label: str) -> str:
         """The job counts in rounds, whatever the schedule calls them."""
-        return re.sub(r"^round (\d+)", self._step, label)
+        return re.sub(r"\bround (\d+)", self._step, label)
 
     def _warn(self, event: WarningEvent) -> None:
         text = f"{event.where}: {event.message}" if event.where else event.message

@@ -43,11 +43,14 @@ def _details(job: Job) -> dict[str, Any]:
         else None,
         "attempt": job.attempt,
         "model": job.model,
+        "rewind to": job.rewind_to,
     }
     fields |= job.data
+    sparsity, other = _target(spec)
     fields |= {
         "criterion": (spec.get("criterion") or {}).get("kind"),
-        "sparsity": (spec.get("target") or {}).get("sparsity"),
+        "sparsity": sparsity,
+        "target": other,
         "recovery": (spec.get("recovery") or {}).get("kind"),
         "retry of": job.retry_of,
         "created": job.created_at,
@@ -78,15 +81,30 @@ def list_(
         columns[2:4] = ["criterion"]
         for row in rows:
             kind, sparsity = row[2:4]
-            share = f"{sparsity:.4g}" if isinstance(sparsity, float | int) else ""
+            # Of another target, what it is counted in: `jobs show` has the number.
+            words = str(sparsity).partition(" ")
+            share = f"{sparsity:.4g}" if isinstance(sparsity, float | int) else words[0]
             row[2:4] = [f"{kind or ''} {share}".strip()]
     print_table(columns, rows, "No jobs yet.")
 
 
 def _method(job: Job) -> tuple[Any, Any]:
-    """Criterion and sparsity."""
-    spec = job.spec
-    return (spec.get("criterion") or {}).get("kind"), (spec.get("target") or {}).get("sparsity")
+    """Criterion, and the sparsity or what else is the target."""
+    sparsity, other = _target(job.spec)
+    kind = (job.spec.get("criterion") or {}).get("kind")
+    return kind, other or "" if sparsity is None else sparsity
+
+
+def _target(spec: dict[str, Any]) -> tuple[float | None, str | None]:
+    """The sparsity asked for; where the target is something else, that in a few words."""
+    target = {k: v for k, v in (spec.get("target") or {}).items() if v is not None}
+    for kind, value in target.items():
+        if kind == "sparsity":
+            return value, None
+        if isinstance(value, dict):
+            return None, f"drop {value.get('drop', 0):g} of {value.get('metric', 'accuracy')}"
+        return None, f"{kind} {value:,}"
+    return None, None
 
 
 @app.command()

@@ -100,3 +100,9 @@ def test_students_quantile():
     """Table 26.10 of Abramowitz and Stegun 1964."""
     for freedom, value in ((2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042)):
         assert student(freedom) == pytest.approx(value, rel=0.01)
+
+
+def test_one_sample_of_shares_says_nothing_of_chance():
+    found = only([(finding(torch.tensor([0.9])), finding(torch.tensor([0.4])))])
+    assert found.value == pytest.approx(0.5)
+    assert (found.low, found.high, found.verdict) == (None, None, "unknown")

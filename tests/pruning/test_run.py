@@ -10,11 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import nn
 
 from pruning.errors import SecateurError
 from pruning.events import CheckpointEvent, MetricEvent, PhaseEvent, ProgressEvent
 from pruning.formats import sparse
+from pruning.formats.architecture.exporting import export
 from pruning.formats.masks import read_masks
 from pruning.report.schema import Report, results_json
 from pruning.request import FileRef, RunRequest
@@ -218,6 +221,37 @@ def test_a_clean_process_gives_the_same_bytes_and_tells_the_same(inputs, tmp_pat
     assert clean_told == here_told
 
 
+def test_the_clean_process_imports_nothing_from_where_it_was_started(inputs, tmp_path, monkeypatch):
+    """Else a file called random.py beside the model would run."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    (tmp_path / "random.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "onnx.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    assert run_cleanly(request(inputs, QUICK), tmp_path / "job").rejected is None
+
+
+def test_a_model_with_a_file_that_the_job_would_write_is_refused_before_it_runs(tmp_path):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+    export(module, (torch.randn(2, 4),), tmp_path / "net", ["x"])
+    weights = next(path for path in (tmp_path / "net").iterdir() if path.suffix != ".json")
+    weights.rename(tmp_path / "net" / "net.masks.safetensors")
+    x, y = np.zeros((40, 4), np.float32), np.arange(40) % 3
+    np.savez(tmp_path / "data.npz", x=x, target=y)
+    asked = RunRequest.model_validate(
+        {
+            "model": FileRef(path="net", name="net"),
+            "data": {"calibration": FileRef(path="data.npz", name="data.npz")},
+            "spec": QUICK,
+        }
+    )
+    with pytest.raises(SecateurError) as refused:
+        run(asked, tmp_path)
+    assert (refused.value.code, refused.value.where) == ("unsupported_format", "model")
+    assert "net.masks.safetensors" in refused.value.message
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_the_clean_process_finds_is_raised_here(inputs, tmp_path, monkeypatch):
     def spoilt(*args: Any) -> RunRequest:
         second = hand_over(*args)
@@ -305,3 +339,20 @@ def test_evaluation_on_the_calibration_samples_is_warned_of(inputs, tmp_path):
     seen = [w.code for w in report_of(tmp_path / "seen").warnings]
     assert "evaluation_seen" in seen
     assert not report_of(tmp_path / "unseen").warnings
+
+
+def test_runs_that_end_at_one_sparsity_have_a_file_each(inputs, tmp_path):
+    """Rounds that stop at once deliver the dense network, whatever they were to reach."""
+    stop = {"metric": "accuracy", "drop": 0.0}
+    spec = QUICK | {
+        "criterion": {"kind": "random"},
+        "target": {"sparsity": 0.9},
+        "schedule": {"kind": "rounds", "rounds": 1, "stop": stop},
+        "curve": {"points": [0.8, 0.95]},
+        "comparison": {"criteria": []},
+    }
+    run(request(inputs, spec), tmp_path)
+    curve = report_of(tmp_path).curve
+    assert [p.removed for p in curve] == [0, 0, 0]
+    assert len({p.artifact for p in curve}) == 3
+    assert all((tmp_path / "out" / str(p.artifact)).is_file() for p in curve)

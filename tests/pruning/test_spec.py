@@ -22,6 +22,8 @@ REFUSED = [
     ({"recovery": {"kind": "fine_tune", "optimizer": {"kind": "sgd", "lr": 0}}},
      "spec_invalid", "spec.recovery.optimizer.lr"),
     ({"allocation": {"kind": "search"}}, "spec_conflict", "spec"),
+    ({"allocation": {"kind": "search"},
+      "compensation": {"kind": "layerwise", "solver": "least_squares"}}, "spec_conflict", "spec"),
     ({"pattern": {"kind": "channel"}}, "not_available", "spec.pattern"),
     ({"target": {"sparsity": 0.5, "bytes": 100}}, "spec_conflict", "spec.target"),
     ({"target": {"weights": 0}}, "spec_invalid", "spec.target.weights"),

@@ -39,11 +39,26 @@ def test_secrets_in_urls_are_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"heartbeat_seconds": 20}, {"max_attempts": 0}, {"device": "tpu"}, {"port": -1}]
+    "wrong",
+    [
+        {"heartbeat_seconds": 20},
+        {"max_attempts": 0},
+        {"device": "tpu"},
+        {"port": -1},
+        # What a job has written and not yet verified would be swept.
+        {"wall_seconds": 600, "blob_grace_seconds": 620},
+    ],
 )
 def test_settings_that_can_not_work_are_refused(wrong) -> None:
     with pytest.raises(ValidationError):
         Settings(**wrong)
+
+
+@pytest.mark.parametrize("wall", [10, 3600, 86_400])
+def test_blobs_outlast_the_longest_attempt_unless_told(wall) -> None:
+    settings = Settings(wall_seconds=wall)
+    assert settings.blob_grace_seconds > wall + settings.lease_seconds
+    assert Settings(wall_seconds=wall, blob_grace_seconds=90_000).blob_grace_seconds == 90_000
 
 
 @pytest.mark.parametrize(("kind", "prefix"), PREFIXES.items())

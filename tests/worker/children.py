@@ -97,6 +97,18 @@ def confess(spec):
     )
 
 
+def endless_draft(spec):
+    """64 GiB that take no place."""
+    Path("draft").mkdir()
+    with Path("draft", "report.json").open("wb") as file:
+        file.truncate(1 << 36)
+    say(type="done", result={"artifacts": [out()]})
+
+
+def odd_kind(spec):
+    done([out() | {"format": "x" * 10_000}])
+
+
 def stand(spec):
     progress(1, str(os.getpid()))
     while True:

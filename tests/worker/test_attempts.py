@@ -74,7 +74,7 @@ def test_a_failure_of_the_second_child_is_final_and_leaves_no_artifact(bench: Be
     [
         ("crash", "exit code 3"),
         ("killed", "SIGKILL"),
-        ("second_writes_a_model", "unusable artifact names"),
+        ("second_writes_a_model", "two files of one name"),
         ("missing", "can't be read"),
     ],
 )
@@ -92,6 +92,8 @@ def test_a_second_child_that_dies_or_misbehaves_is_tried_again(bench: Bench, the
         ("no_draft", "can't be read"),
         ("draft_elsewhere", "can't be read"),
         ("nothing", "wrote no files"),
+        ("endless_draft", "is larger than"),
+        ("odd_kind", "no known kind"),
     ],
 )
 def test_a_first_child_that_hands_nothing_on_is_tried_again(bench: Bench, do: str, says: str):
@@ -274,8 +276,9 @@ def test_a_drain_gives_the_job_back_without_counting(bench: Bench, do: str):
     assert answer(bench.places[0], "cpu") == 0
 
 
-def test_a_stale_token_writes_nothing(bench: Bench):
-    """Somebody else takes the job while the child runs: reaped, then claimed again."""
+@pytest.mark.parametrize("do", ["stand", "quiet"])
+def test_a_stale_token_writes_nothing(bench: Bench, do: str):
+    """Somebody else takes the job while either child runs: reaped, then claimed again."""
 
     def steal(job_id: str) -> None:
         late = utcnow().replace(year=2100)
@@ -284,10 +287,11 @@ def test_a_stale_token_writes_nothing(bench: Bench):
         bench.claim()
 
     thread, seen = when_running(bench, steal)
-    became, job = bench.attempt("stand", bench.place(sandbox="off"))
+    became, job = bench.attempt(do, bench.place(sandbox="off"), then="stand")
     thread.join()
     assert became == "stale"
     assert (job.state, job.attempt, job.token) == ("running", 2, 2)
+    assert bench.rows(Artifact) == []
     assert not alive(int(seen["said"]))
 
 

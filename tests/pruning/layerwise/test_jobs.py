@@ -246,7 +246,7 @@ def test_more_weights_gone_never_brings_less_error():
             },
             "needs pattern unstructured",
         ),
-        ({"pattern": {"kind": "nm"}, "target": {"sparsity": 0.7}}, "leave the target out"),
+        ({"pattern": {"kind": "nm"}, "target": {"sparsity": 0.7}}, "leave target and curve out"),
     ],
 )
 def test_what_can_not_be_is_refused_with_what_to_change(parts, words):

@@ -10,6 +10,7 @@ from torch import nn
 
 from pruning.curvature.losses import IGNORED, LOSSES, MatchDenseKL
 from pruning.data.batches import ArrayData
+from pruning.errors import SecateurError
 from pruning.recovery.distillation import Distilled, soft_targets
 from pruning.recovery.fine_tune import recover
 from pruning.recovery.masking import Masking
@@ -167,3 +168,21 @@ def test_distillation_brings_the_outputs_to_the_teachers_and_leaves_the_teacher_
     recover(setting, options)
     assert gap() < 0.2 * first
     assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
+
+
+def test_a_feature_layer_that_is_never_called_is_refused_by_name():
+    class Around(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.inner.weight)
+
+    data = ArrayData({"x": normal(5, 4).float()}, torch.zeros(5).long())
+    taught = Distilled(LOSSES["cross_entropy"], Distill(), Around(), ("inner",))
+    with (
+        pytest.raises(SecateurError, match="inner without calling"),
+        taught.watching(Around(), data),
+    ):
+        pass

@@ -5,10 +5,12 @@ import torch
 from torch import nn
 
 from pruning.errors import SecateurError
+from pruning.facts import ModelFacts
 from pruning.job import prepare
 from pruning.loop import prune
 from pruning.progress import Narrator
-from pruning.recovery import lighten
+from pruning.recovery import lighten, proximal, trainer
+from pruning.recovery.early_stop import split
 from pruning.recovery.proximal import soften
 from pruning.recovery.teacher import teacher_of
 from pruning.report.schema import results_json
@@ -47,6 +49,11 @@ def spec(recovery, **more):
 def job_of(asked):
     return prepare(network(), pair(), asked, facts=None, narrator=Narrator(), copy=True)
 
+
+ONE_BY_ONE = ModelFacts(
+    format="onnx", version="18", inputs=[], outputs=[], layers=[], parameters=1,
+    prunable_parameters=1, batch=1,
+)  # fmt: skip
 
 TUNE = {"kind": "fine_tune", "epochs": 2, "batch_size": 16}
 REFUSED = [
@@ -148,3 +155,37 @@ def test_soft_pruning_draws_the_weights_in_scope_towards_zero(method):
     soften(job, state, Proximal(method=method, penalty=0.05, epochs=10))
     assert job.module[0].weight.detach().abs().sum().item() < 0.9 * before
     assert not job.module.training
+
+
+@pytest.mark.parametrize("recovery", [{"kind": "batch_norm"}, TUNE], ids=lambda r: r["kind"])
+def test_statistics_of_batches_are_refused_where_a_model_takes_one_sample_at_a_time(recovery):
+    with pytest.raises(SecateurError, match="one sample at a time") as caught:
+        prune(network(), pair(), spec(recovery), facts=ONE_BY_ONE)
+    assert caught.value.code == "spec_conflict"
+    frozen = {**TUNE, "batch_norm": "freeze"}
+    assert prune(network(), pair(), spec(frozen), facts=ONE_BY_ONE).report.loss.recovered
+
+
+def test_what_an_early_stop_holds_out_is_the_same_in_all_rounds_and_in_soft_pruning(monkeypatch):
+    seen = []
+
+    def watched(data, share, seed):
+        index, held = split(data, share, seed)
+        seen.append(index.tolist())
+        return index, held
+
+    monkeypatch.setattr(trainer, "split", watched)
+    monkeypatch.setattr(proximal, "split", watched)
+    tune = {**TUNE, "early_stop": True}
+    prune(network(), pair(), spec(tune, schedule={"kind": "rounds", "rounds": 2}))
+    prune(network(), pair(), spec(tune, schedule={"kind": "proximal", "epochs": 1}))
+    assert len(seen) == 4
+    assert all(index == seen[0] for index in seen)
+
+
+def test_epochs_before_the_one_that_rates_go_back_to_are_not_told_as_trained():
+    tune = {**TUNE, "epochs": 3, "early_stop": {"patience": 3}}
+    rewind = {"kind": "rounds", "rounds": 1, "rewind": {"kind": "learning_rate", "epoch": 1}}
+    report = prune(network(), pair(), spec(tune, schedule=rewind)).report
+    (told,) = [w.message for w in report.warnings if w.code == "recovery_note"]
+    assert "2 of 2 epochs were trained" in told

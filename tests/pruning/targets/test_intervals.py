@@ -100,3 +100,12 @@ def test_the_width_foretold_is_the_width_found(changed, looks):
     enough = chance.samples_for(half, changed, looks)
     assert abs(enough - n) <= 4
     assert chance.half_width(enough, changed, looks) <= half * (1 + 1e-9)
+
+
+def test_of_shares_it_is_the_normal_interval_and_of_a_single_one_there_is_none():
+    gap = torch.tensor([0.25, 0.0, 0.5, -0.25], dtype=torch.float64)
+    found = intervals.drop(torch.full_like(gap, 0.5), 0.5 - gap)
+    half = NormalDist().inv_cdf(0.975) * float(gap.std()) / 2
+    assert (found.low, found.high) == pytest.approx((0.125 - half, 0.125 + half))
+    alone = intervals.drop(gap[:1] + 0.5, gap[:1])
+    assert (alone.value, alone.low, alone.high) == (0.5, None, None)

@@ -9,8 +9,11 @@ from torch import nn
 import pruning.cut
 from pruning import Outcome, prune
 from pruning.curvature import compute
+from pruning.dense import NAME
 from pruning.errors import SecateurError
+from pruning.job import prepare
 from pruning.layerwise.ladders import Ladders
+from pruning.progress import Narrator
 from pruning.report.schema import results_json
 from tests.pruning.targets.nets import QUICK, blobs, convolutional, data, images, trained
 
@@ -170,7 +173,7 @@ def test_killed_between_and_inside_probes_it_goes_on_to_the_same_bytes(
     assert same(whole.module, again.module)
     assert all(torch.equal(m, again.masks[k]) for k, m in whole.masks.items())
     assert results_json(whole.report) == results_json(again.report)
-    files = sorted(p.name for p in tmp_path.iterdir())
+    files = {p.name for p in tmp_path.iterdir()} - {NAME}
     assert len(files) == 7
     assert len(written) == 7 - killed
 
@@ -234,3 +237,19 @@ def test_recovery_is_part_of_every_probe():
     assert report.metrics.recovered is not None
     (point,) = [p for p in report.curve if p.delivered]
     assert point.metrics["accuracy"] == report.metrics.recovered["accuracy"].value
+
+
+def test_a_curve_point_is_run_though_a_budget_would_take_as_many_from_layers_alike():
+    """Under one threshold as many weights as of layers alike are not the budget's network."""
+    asked = {"criterion": {"kind": "magnitude"}, "target": {"flops": 0.4}, **QUICK}
+    alike = prepare(convolutional(), images(), asked, facts=None, narrator=Narrator(), copy=True)
+    sparsity = alike.target / len(alike.weights)
+    outcome = prune(convolutional(), images(), {**asked, "curve": {"points": [sparsity]}})
+    assert outcome.report.sparsity.removed != alike.target
+    assert [p.removed for p in outcome.report.curve if p.source == "curve"] == [alike.target]
+
+
+def test_curvature_that_runs_shared_is_given_back_at_the_end():
+    parts = {"target": {"sparsity": 0.3}, "curve": {"points": [0.5]}, **OBS, **QUICK}
+    outcome = prune(trained(), data(), parts)
+    assert outcome.study.runs.job.dense.known.keys() <= {"uses"}

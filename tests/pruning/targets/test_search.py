@@ -130,3 +130,8 @@ def test_an_upper_bound_that_no_result_could_keep_is_refused_with_the_samples_it
 def test_a_metric_without_meaning_for_the_objective_is_refused():
     with pytest.raises(SecateurError, match="no meaning"):
         check_drop(MaxDrop(metric="cosine"), ("accuracy",), 1_000)
+
+
+def test_of_shares_of_answers_no_least_width_is_foretold():
+    asked = MaxDrop(judged_by="upper_bound", drop=0.01)
+    check_drop(asked, ("accuracy",), 20, whole=False)
