@@ -84,7 +84,9 @@ def prune_files(
     with appears_whole(folder / OUT) as out, appears_whole(folder / DRAFT) as draft:
         report.artifacts = _write(imported, outcome, out, request)
         memory = reference.outputs_of(outcome.module, data.evaluation, imported.facts.batch)
-        written, zeros = write_points(imported, outcome, out, stem(request.model.name), narrator)
+        written, zeros = write_points(
+            imported, outcome, out, stem(request.model.name), narrator, request.limits
+        )
         report.artifacts += written
         masks = {name: mask.numpy() for name, mask in outcome.masks.items()}
         reference.write(reference.Reference(masks, memory, zeros), draft / REFERENCE)

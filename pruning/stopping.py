@@ -91,10 +91,10 @@ def words(stopped: Stopped) -> str:
     kept = (
         f"round {stopped.round} is delivered"
         if stopped.round
-        else "nothing is removed and the dense network is delivered"
+        else "nothing is removed: the dense network is delivered"
     )
     return (
         f"After round {stopped.round + 1} of {stopped.rounds} {stopped.metric} had dropped by "
-        f"{stopped.drop:.4f}, more than the {stopped.allowed:g} allowed: that round was undone, "
-        f"and {kept}."
+        f"{stopped.drop:.4f}, more than the {stopped.allowed:g} allowed. That round was undone; "
+        f"{kept}."
     )

@@ -33,7 +33,7 @@ class Point(Section):
     drops: dict[str, Drop] = Field(default={}, description="Against the dense network.")
     bytes: int | None = Field(
         default=None,
-        description="Bytes of all weights where zeros are stored as sparsely as can be.",
+        description="Of the sparse file; the most it would take where no file was kept.",
     )
     multiply_adds: int | None = Field(
         default=None, description="A sample, layers in scope, zeros left out; null if not known."

@@ -5,8 +5,11 @@ from itertools import chain, count
 from pathlib import Path
 
 from pruning.artifacts import describe
+from pruning.formats import sparse
 from pruning.formats.bundle import pack
 from pruning.formats.contract import Imported
+from pruning.formats.limits import Limits
+from pruning.formats.registry import read_model
 from pruning.loop import Outcome
 from pruning.progress import Narrator
 from pruning.report.schema import ArtifactEntry
@@ -23,7 +26,7 @@ MOST_DIGITS = 12
 
 
 def write_points(
-    imported: Imported, outcome: Outcome, out: Path, stem: str, narrator: Narrator
+    imported: Imported, outcome: Outcome, out: Path, stem: str, narrator: Narrator, limits: Limits
 ) -> tuple[list[ArtifactEntry], dict[str, int]]:
     """Writes every point's model but the delivered one, and names all in the report's curve.
 
@@ -35,6 +38,7 @@ def write_points(
         out: The folder of the artifacts.
         stem: What the files are named after.
         narrator: Told of progress.
+        limits: Under which the files are read again, to know what their sparse files would take.
 
     Returns:
         The files, and the zeros in the layers in scope of each in memory, by name.
@@ -43,9 +47,11 @@ def write_points(
     entries: list[ArtifactEntry] = []
     zeros: dict[str, int] = {}
     models = [entry.name for entry in report.artifacts if entry.format not in BESIDE]
+    sparse_bytes = {e.format: e.bytes for e in report.artifacts}.get("sparse")
     for point in report.curve:
-        if point.delivered and len(models) == 1:
-            point.artifact = models[0]
+        if point.delivered:
+            point.bytes = sparse_bytes or point.bytes
+            point.artifact = models[0] if len(models) == 1 else None
     if not report.spec.curve.keep or len(report.curve) < 2:
         return entries, zeros
     for done, (point, (_, run)) in enumerate(zip(report.curve, in_order(study), strict=True)):
@@ -53,7 +59,9 @@ def write_points(
         if point.delivered:
             continue
         study.runs.show(run)
-        path = _write(imported, out, _unique(stem, point, {entry.name for entry in entries}))
+        name = _unique(stem, point, {entry.name for entry in entries})
+        path, size = _write(imported, out, name, None if sparse_bytes is None else limits)
+        point.bytes = point.bytes if size is None else size
         entries.append(describe(path, "point"))
         zeros[path.name] = zeros_in(outcome.module, list(outcome.masks))
         point.artifact = path.name
@@ -70,13 +78,26 @@ def _unique(stem: str, point: Point, taken: set[str]) -> str:
     raise AssertionError("numbers do not end")
 
 
-def _write(imported: Imported, out: Path, name: str) -> Path:
-    """One file: the format's own, or a canonical tar of the several that it has."""
-    if not imported.source.is_dir():
-        (path,) = imported.write(out, name)
-        return path
-    path = out / f"{name}.tar"
+def _write(
+    imported: Imported, out: Path, name: str, limits: Limits | None
+) -> tuple[Path, int | None]:
+    """One file: the format's own, or a canonical tar of the several that it has.
+
+    With limits, also the bytes that a sparse file of it takes.
+    """
     with tempfile.TemporaryDirectory(dir=out) as scratch:
-        files = imported.write(Path(scratch), name)
-        pack("tar", path, {file.name: file for file in files})
-    return path
+        folder = Path(scratch) / "model"
+        folder.mkdir()
+        files = imported.write(folder, name)
+        several, size = imported.source.is_dir(), None
+        if limits is not None:
+            packed = Path(scratch) / "sparse"
+            again = read_model(folder if several else files[0], limits)
+            sparse.pack(files, again.tensors(), packed)
+            size = packed.stat().st_size
+        if several:
+            path = out / f"{name}.tar"
+            pack("tar", path, {file.name: file for file in files})
+        else:
+            path = files[0].rename(out / files[0].name)
+    return path, size

@@ -21,6 +21,10 @@ def looks(spec: Spec) -> int:
 
 def drops(state: State, metrics: tuple[str, ...], simultaneous: int) -> dict[str, Drop]:
     """How far each metric fell from the dense to the final network, by pairs."""
+    if not state.rounds:
+        # The very same network: there is nothing to be uncertain about.
+        samples = {name: len(state.each[f"dense.{name}"]) for name in metrics}
+        return {n: Drop(value=0.0, low=0.0, high=0.0, samples=k) for n, k in samples.items()}
     return {name: drop_of(state, name, simultaneous) for name in metrics}
 
 
