@@ -53,6 +53,10 @@ def diff(a: Json, b: Json) -> Json:
 
 def fields(a: Any, b: Any, name: str = "") -> list[Json]:
     """The leaves at which two mappings differ, by their dotted names."""
+    if a is None and isinstance(b, dict) and b:
+        a = {}
+    elif b is None and isinstance(a, dict) and a:
+        b = {}
     if isinstance(a, dict) and isinstance(b, dict):
         parts = (
             fields(a.get(key), b.get(key), f"{name}.{key}" if name else key)

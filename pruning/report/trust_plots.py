@@ -46,7 +46,8 @@ def ladder(report: Report) -> Markup | None:
     plot.line([(low, low), (high, high)], "s-muted dash")
     for field, css in (("own", "predicted"), ("predicted", "measured")):
         points = _points(found, field)
-        plot.line([(x, y) for x, y, _ in points], f"s-{css} w")
+        for part in _runs(found, points):
+            plot.line([(x, y) for x, y, _ in part], f"s-{css} w")
         for x, y, rung in points:
             note = f"{rung.sparsity:.1%} removed: foretold {number(x)}, measured {number(y)}"
             plot.dot(x, y, f"f-{css}", note)
@@ -68,6 +69,30 @@ def ladder(report: Report) -> Markup | None:
             by=(beside, -4 if beside < 0 else 11),
         )
     return plot.svg()
+
+
+def undrawn(report: Report) -> list[float]:
+    """Sparsities of the rungs that logarithmic axes have no place for."""
+    found = None if report.trust is None else report.trust.ladder
+    if found is None or not _drawable(found):
+        return []
+    drawn = [rung for _, _, rung in _points(found, "predicted")]
+    return [rung.sparsity for rung in found.rungs if rung not in drawn]
+
+
+def _runs(
+    found: Ladder, points: list[tuple[float, float, Rung]]
+) -> list[list[tuple[float, float, Rung]]]:
+    """The points in stretches of neighbouring rungs: no line leads over one that is not drawn."""
+    parts: list[list[tuple[float, float, Rung]]] = []
+    place = {id(rung): number for number, rung in enumerate(found.rungs)}
+    for point in points:
+        at = place[id(point[2])]
+        if parts and place[id(parts[-1][-1][2])] == at - 1:
+            parts[-1].append(point)
+        else:
+            parts.append([point])
+    return [part for part in parts if len(part) > 1]
 
 
 def _drawable(found: Ladder) -> bool:

@@ -124,7 +124,7 @@ def prediction(report: Report) -> str:
         return f"{text} That is within a factor of two{_cancelled(report, measured)}."
     times = f"{factor:.3g} times as much as" if factor > 1 else f"{1 / factor:.3g} times less than"
     return (
-        f"{text} Measured is {times} predicted: the step was too large for a quadratic model, "
+        f"{text} Measured is {times} predicted: the change was too large for a quadratic model, "
         "and its numbers say at most what comes before what."
     )
 

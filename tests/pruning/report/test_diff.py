@@ -41,6 +41,14 @@ def test_leaves_are_named_by_their_path_and_missing_ones_are_null():
     assert found == [{"name": "x.y", "a": 1, "b": 2}, {"name": "n", "a": None, "b": 0}]
 
 
+def test_a_part_that_one_of_them_lacks_is_told_field_by_field():
+    found = fields({"distill": None}, {"distill": {"temperature": 4.0, "weight": 0.5}})
+    assert found == [
+        {"name": "distill.temperature", "a": None, "b": 4.0},
+        {"name": "distill.weight", "a": None, "b": 0.5},
+    ]
+
+
 def test_a_difference_of_metrics_is_held_against_the_intervals_of_the_drops(a, b):
     for report, drop in ((a, 0.0), (b, 0.01)):
         report["metrics"]["drops"]["accuracy"] |= {

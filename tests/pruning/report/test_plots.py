@@ -84,6 +84,20 @@ def test_every_rung_that_can_be_drawn_is_and_the_one_that_leaves_is_named():
     assert ">80\u00a0% leaves</text>" in svg
 
 
+def test_no_line_leads_over_a_rung_that_axes_of_powers_have_no_place_for():
+    report = example(4)
+    rungs = report.trust.ladder.rungs
+    whole = trust_plots.ladder(report)
+    assert len(rungs) >= 5
+    assert trust_plots.undrawn(report) == []
+    rungs[2].measured = -0.001
+    broken = trust_plots.ladder(report)
+    assert trust_plots.undrawn(report) == [rungs[2].sparsity]
+    count = re.compile(r'<path class="s-measured w"').findall
+    assert (len(count(whole)), len(count(broken))) == (1, 2)
+    assert "Not drawn" in report_html(report)
+
+
 def test_steps_are_bars_where_they_are_few_and_lines_where_they_are_many():
     report = example(4)
     assert plots.loss_by_step(report).count("<rect") == 2 * len(report.rounds)
