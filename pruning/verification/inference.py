@@ -41,6 +41,7 @@ class Engine:
         model = self.model
         return _declared_batch(model) if isinstance(model, ImportedModel) else model.facts.batch
 
+    @torch.no_grad()  # on the function: torch then leaves the mode to the caller between batches
     def outputs(self, data: ArrayData) -> Iterator[np.ndarray]:
         """The first output for all samples, a batch at a time.
 
@@ -48,7 +49,7 @@ class Engine:
             Exception: Whatever onnxruntime raises for a model that it can't run.
         """
         model = self.model
-        with torch.no_grad(), by_samples(model.module):
+        with by_samples(model.module):
             place = adapt(model.module, data, model.facts.batch)
             if isinstance(model, ImportedModel):
                 yield from self._in_onnxruntime(data, place)

@@ -189,8 +189,8 @@ def plan(
             "removed": _removed(found, given.spec),
             "runs": found["runs"] if found.get("runs", 1) > 1 else None,
             "inverse": found.get("inverse"),
-            "memory": size(cost.get("bytes")),
-            "operations": operations(cost.get("flops")),
+            "scoring memory": size(cost.get("bytes")),
+            "scoring work": operations(cost.get("flops")),
             "evaluation": (found.get("evaluation") or "").replace("_", " "),
         }
     )
