@@ -4,11 +4,12 @@ The figure: on LeNet-300-100 and ten seeds, the drop on digits that neither trai
 the search has seen lies within the stated paired interval, whose half-width is at most one point,
 on at least nine seeds, with at most eight probes.
 
-For each seed 5,000 digits are split anew: to train and calibrate on, to search on, never seen. The
-interval is about the network's drop over all digits, and what is set beside it is itself measured
-on a sample, so that it may lie outside by that sample's chance alone: of two independent samples as
-large as these are, with the answers that change here, that is to be expected on about one seed in
-ten to twenty.
+For each seed 5,000 digits are split anew: to train and calibrate on, to search on, never seen. What
+the network is for are digits that lie up to a pixel off: it is trained and calibrated on each in
+nine places, the search sees each of its digits in one, drawn by the seed, and the true drop is the
+mean over the nine places of the digits never seen. That is itself measured on a sample, so it
+may lie outside by that sample's chance alone; the nine places make that chance smaller, and do so
+for the truth alone, where samples need not be independent.
 """
 
 import statistics
@@ -23,14 +24,16 @@ from benchmarks.common import save, table
 from benchmarks.mnist import dense, digits
 from pruning.data.batches import ArrayData, Data
 
-SEEDS = range(10)
-TRAIN, EVALUATION = 1_100, 2_500
+SEEDS = range(20, 30)
+"""Others than those on which the settings were tried."""
+
+TRAIN, EVALUATION = 1_050, 2_950
 """Digits to train and calibrate on, and to search on; no one sees the rest."""
 
 EPOCHS = 10
 """Of training on each digit in nine places."""
 
-ALLOWED, PROBES, WIDEST, MOST, HELD = 0.01, 6, 0.01, 8, 9
+ALLOWED, PROBES, WIDEST, MOST, HELD = 0.01, 5, 0.01, 8, 9
 SPEC: dict[str, Any] = {
     "target": {"max_drop": {"drop": ALLOWED, "probes": PROBES, "resolution": 0.08}},
     "compensation": {"kind": "layerwise"},
@@ -62,7 +65,9 @@ def _measure(seed: int, x: Tensor, y: Tensor) -> dict[str, Any]:
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     train, searched, unseen = order.tensor_split((TRAIN, TRAIN + EVALUATION))
     net = dense(seed, *_moved(x[train], y[train]), epochs=EPOCHS)
-    known, held = (ArrayData({"x": x[part]}, y[part]) for part in (train, searched))
+    nine, labels = _moved(x[train], y[train])
+    known = ArrayData({"x": nine}, labels)
+    held = ArrayData({"x": _once(x[searched], seed)}, y[searched])
     begin = time.perf_counter()
     outcome = pruning.prune(net, Data(known, known, held), {**SPEC, "seed": seed})
     seconds = time.perf_counter() - begin
@@ -70,7 +75,8 @@ def _measure(seed: int, x: Tensor, y: Tensor) -> dict[str, Any]:
     drop, search = report.metrics.drops["accuracy"], report.search
     assert search is not None and None not in (drop.value, drop.low, drop.high)  # noqa: PT018
     low, high = drop.low or 0.0, drop.high or 0.0
-    before, after = (_right(module, x[unseen], y[unseen]) for module in (net, outcome.module))
+    places = _moved(x[unseen], y[unseen])
+    before, after = (_right(module, *places) for module in (net, outcome.module))
     true = float((before - after).mean())
     return {
         "seed": seed,
@@ -92,6 +98,13 @@ def _moved(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     images = x.view(-1, 28, 28)
     moved = [images.roll((i, j), (1, 2)) for i in (-1, 0, 1) for j in (-1, 0, 1)]
     return torch.cat(moved).flatten(1), y.repeat(len(moved))
+
+
+def _once(x: Tensor, seed: int) -> Tensor:
+    """Each digit in one of the nine places."""
+    places = _moved(x, torch.zeros(len(x)))[0].view(9, *x.shape)
+    drawn = torch.randint(9, (len(x),), generator=torch.Generator().manual_seed(seed))
+    return places[drawn, torch.arange(len(x))]
 
 
 @torch.no_grad()
