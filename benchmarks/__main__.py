@@ -17,7 +17,7 @@ BENCHMARKS = {
     "greedy_obs": "greedy OBS in a layer beside the reference code of Optimal Brain Compression",
     "curvature_cost": "diagonals and block inverses in units of a plain pass; BackPACK, curvlinops",
     "recovery_cost": "what masks cost a training: time of a step, peak memory; a plain torch loop",
-    "loading": "training over shuffled batches against one over a resident batch",
+    "loading": "training over shuffled batches against batches gathered beforehand",
     "minilm_http": "a sentence encoder over HTTP, folder up and folder back, end to end",
     "import_cost": "reading ONNX files, in units of onnx.load and its checker",
     "report_render": "report.html of 100 layers: seconds and bytes",
