@@ -65,7 +65,7 @@ def test_jobs_submitted_while_the_broker_is_away_run_when_it_is_back(
     again = ValkeyServer(port=port)
     again.start()
     try:
-        until(bench.state(job, "succeeded"), 30, "the job's success")
+        until(bench.state(job, "succeeded"), 90, "the job's success")
         assert bench.log().count("the broker does not take messages") == 1
     finally:
         for process in bench.processes:
@@ -81,4 +81,4 @@ def test_a_job_that_runs_while_the_broker_dies_ends_well(bench: Bench, broker: V
     until(lambda: bench.progress(job), 40)
     broker.stop()
     (bench.folder / "go").touch()
-    until(bench.state(job, "succeeded"), 10)
+    until(bench.state(job, "succeeded"), 60)
