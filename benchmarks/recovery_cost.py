@@ -41,7 +41,7 @@ from pruning.step import remove, start
 
 BATCH, SAMPLES, EPOCHS, ROUNDS = 64, 4096, 2, 15
 SPARSITY = 0.9
-TIME, MEMORY, PROCESSES = 1.05, 1.1, 5
+TIME, MEMORY, PROCESSES = 1.05, 1.1, 3
 UNPRUNED = "the same without a mask"
 WIDTH = 4500
 """Of the network whose memory is measured: 24 million weights."""
