@@ -39,7 +39,7 @@ from pruning.spec import Adam, FineTune, Scope
 from pruning.step import recover as recover_job
 from pruning.step import remove, start
 
-BATCH, SAMPLES, EPOCHS, ROUNDS = 64, 4096, 2, 15
+BATCH, SAMPLES, EPOCHS, ROUNDS = 64, 2048, 2, 9
 SPARSITY = 0.9
 TIME, MEMORY, PROCESSES = 1.05, 1.1, 3
 UNPRUNED = "the same without a mask"
