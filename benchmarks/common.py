@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -54,3 +56,15 @@ def table(rows: list[list[Any]], header: list[str]) -> None:
     widths = [max(len(row[i]) for row in text) for i in range(len(header))]
     for row in text:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def turns(runs: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every run in every round, in alternating order; a first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name in list(runs) if number % 2 else list(reversed(runs)):
+            begin = time.perf_counter()
+            runs[name]()
+            if number:
+                seconds[name].append(time.perf_counter() - begin)
+    return seconds

@@ -11,14 +11,13 @@ of it, which on a CPU is only used where a core is free.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.common import save, table
+from benchmarks.common import save, table, turns
 from pruning.data.batches import ArrayData, Batch
 from pruning.data.prefetch import prefetched
 
@@ -87,14 +86,7 @@ def run() -> bool:
         "loaded without": training(device, loaded(False)),
         "gathering alone": alone,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(ROUNDS + 1):
-        order = list(runs) if number % 2 else list(reversed(runs))
-        for name in order:
-            begin = time.perf_counter()
-            runs[name]()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - begin)
+    seconds = turns(runs, ROUNDS)
     steps = SAMPLES / BATCH
     found = {name: 1000 * statistics.median(values) / steps for name, values in seconds.items()}
     ratios = {

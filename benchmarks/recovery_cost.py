@@ -17,7 +17,6 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.common import save, table
+from benchmarks.common import save, table, turns
 from pruning.checkpoint import Checkpoints
 from pruning.curvature.losses import LOSSES, required
 from pruning.data.batches import ArrayData, Data
@@ -117,14 +116,7 @@ def times(make: Callable[[], nn.Module]) -> dict[str, float]:
         UNPRUNED: recovered(make(), data, pruned=False),
         "recovery": recovered(make(), data),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(ROUNDS + 1):
-        order = list(runs) if number % 2 else list(reversed(runs))
-        for name in order:
-            begin = time.perf_counter()
-            runs[name]()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - begin)
+    seconds = turns(runs, ROUNDS)
     steps = EPOCHS * SAMPLES / BATCH
     found = {name: 1000 * statistics.median(values) / steps for name, values in seconds.items()}
     for name in [name for name in runs if name != "recovery"]:

@@ -65,23 +65,24 @@ class Checkpoints:
         """Write `<label>-round-<number>.safetensors`, by default the number of steps done."""
         if self.folder is None and self.memory is None:
             return
-        tensors, values = self.snapshot(state)
         if self.folder is None:
             assert self.memory is not None
-            self.memory[self.label] = (tensors, values)
+            self.memory[self.label] = self.snapshot(state)
             return
-        self.write(
-            self._path(len(state.rounds) if number is None else number), tensors, {"state": values}
-        )
+        path = self._path(len(state.rounds) if number is None else number)
+        self.write(path, self._tensors(state), {"state": _state_values(state)})
 
     def snapshot(self, state: State) -> Snapshot:
         """The module's weights and the state, as they are now."""
-        tensors = {f"module.{k}": v for k, v in self.job.module.state_dict().items()}
-        tensors |= {"kept": state.kept, "saliency": state.saliency}
-        tensors |= {f"each.{k}": v for k, v in state.each.items()}
-        # Tied tensors are stored once a name: the format refuses shared memory.
+        tensors = self._tensors(state)
+        # Each a copy: the module goes on.
         tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
         return tensors, deepcopy(_state_values(state))
+
+    def _tensors(self, state: State) -> dict[str, Tensor]:
+        tensors = {f"module.{k}": v for k, v in self.job.module.state_dict().items()}
+        tensors |= {"kept": state.kept, "saliency": state.saliency}
+        return tensors | {f"each.{k}": v for k, v in state.each.items()}
 
     def layers(self, number: int) -> "SolvedLayers":
         """Those of step `number`, each in a file of its own."""
@@ -172,8 +173,7 @@ class SolvedLayers:
         """Write a layer's file."""
         path = self._path(name)
         if path is not None:
-            plain = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-            self.checkpoints.write(path, plain, {})
+            self.checkpoints.write(path, tensors, {})
 
     def _path(self, name: str) -> Path | None:
         folder, job = self.checkpoints.folder, self.checkpoints.job

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pruning.allocation import Layers, largest_remainder, split
+from pruning.allocation import Layers, lacking, largest_remainder, split
 from pruning.budget import fewest
 from pruning.catalogue.criteria.obs import OBS
 from pruning.criteria import Problem
@@ -91,8 +91,7 @@ class Selection:
             first = self.number[self._order[: count // self.size]]
             gone = torch.bincount(first, minlength=len(self.sizes)).tolist()
         else:
-            lacks = [max(0.0, q - (n - a)) for q, n, a in zip(wanted, self.sizes, now, strict=True)]
-            gone = largest_remainder(lacks, count // self.size)
+            gone = largest_remainder(lacking(wanted, self.sizes, now), count // self.size)
         return [self.size * (a - k) for a, k in zip(now, gone, strict=True)]
 
     @property
@@ -158,7 +157,7 @@ def quotas_of(job: Job, active: Tensor, count: int, target: int, layers: Layers)
     if quotas is None:
         raise ValueError("one threshold over all layers chooses no number for each")
     kept = torch.bincount(job.weights.group[active], minlength=len(layers.sizes)).tolist()
-    lacks = [max(0.0, q - (n - a)) for q, n, a in zip(quotas, job.weights.sizes, kept, strict=True)]
+    lacks = lacking(quotas, job.weights.sizes, kept)
     # A budget other than the number of weights decides by itself how many go.
     whole = count if abs(sum(quotas) - target) < 0.5 else round(sum(lacks))
     return [size * n for n in largest_remainder([k / size for k in lacks], whole // size)]

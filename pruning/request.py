@@ -34,6 +34,10 @@ def output_path(name: str, form: str) -> str:
     return f"outputs/{'beside' if form in BESIDE else 'model'}/{name}"
 
 
+REPORT_BYTES = 64 << 20
+"""The largest draft of a report that is handed on, and parsed."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
 

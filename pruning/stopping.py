@@ -1,5 +1,6 @@
 """Ends the rounds where a metric fell too far, at the round before."""
 
+from pruning.allowed import allows
 from pruning.checkpoint import Checkpoints, Snapshot
 from pruning.job import Job, State
 from pruning.report.study import Stopped
@@ -52,8 +53,7 @@ class Stopping:
             return state
         final = state.pruned_metrics if state.recovered_metrics is None else state.recovered_metrics
         drop = state.dense_metrics[stop.metric] - final[stop.metric]
-        # A drop of exactly the allowed size is kept, whatever the subtraction rounds to.
-        if drop <= stop.drop + 1e-12:
+        if allows(stop.drop, drop):
             self.store.save(state)
             self.good = self.store.snapshot(state)
             return state

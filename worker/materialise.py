@@ -10,6 +10,7 @@ from pruning.request import (
     DRAFT,
     DRAFT_REPORT,
     REFERENCE,
+    REPORT_BYTES,
     FileRef,
     RunRequest,
     output_path,
@@ -22,7 +23,6 @@ from worker.slots import Slot
 
 Device = Literal["cpu", "cuda"]
 _CHUNK = 1 << 20
-_REPORT_BYTES = 64 << 20
 _OUTPUTS_BYTES = 1 << 30
 
 
@@ -86,7 +86,7 @@ def hand_on_draft(source: Slot, sink: Slot, settings: Settings, tick: Tick) -> N
     """
     # Of the reference: masks take a bit a weight, the outputs of samples `reference.BYTES`, but
     # one sample is there however large its outputs are.
-    limits = {DRAFT_REPORT: _REPORT_BYTES, REFERENCE: settings.model_bytes_limit + _OUTPUTS_BYTES}
+    limits = {DRAFT_REPORT: REPORT_BYTES, REFERENCE: settings.model_bytes_limit + _OUTPUTS_BYTES}
     folder = sink.folder / DRAFT
     folder.mkdir(mode=0o700)
     for name, limit in limits.items():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pruning.allocation.ladder import Ladder
 
-__all__ = ["Layers", "largest_remainder", "split"]
+__all__ = ["Layers", "lacking", "largest_remainder", "split"]
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,21 @@ def split(
     if quotas is None:
         return [(torch.arange(len(group), device=group.device), count)]
     active = torch.bincount(group, minlength=len(sizes)).tolist()
-    # What each layer still lacks of its quota. Quotas add up to the target, but a layer may be
-    # ahead of its own, by a rounding or another quota before, so lacks are scaled to the count.
-    lacks = [max(0.0, q - (n - a)) for q, n, a in zip(quotas, sizes, active, strict=True)]
-    counts = largest_remainder(lacks, count)
+    # Quotas add up to the target, but a layer may be ahead of its own, by a rounding or another
+    # quota before, so what is lacking is scaled to the count.
+    counts = largest_remainder(lacking(quotas, sizes, active), count)
     return [((group == number).nonzero()[:, 0], counts[number]) for number in range(len(sizes))]
+
+
+def lacking(quotas: list[float], sizes: list[int], active: list[int]) -> list[float]:
+    """What each layer still lacks of its quota, 0 where it is ahead of it.
+
+    Args:
+        quotas: Weights of each layer that shall be gone in all.
+        sizes: Weights of each layer, removed ones included.
+        active: Weights of each layer that are left.
+    """
+    return [max(0.0, q - (n - a)) for q, n, a in zip(quotas, sizes, active, strict=True)]
 
 
 def largest_remainder(weights: list[float], count: int) -> list[int]:

@@ -1,6 +1,6 @@
 """The budget of a job, from its network and what intake learned of it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +8,13 @@ from torch import Tensor, nn
 from pruning.budget import Budget, Part
 from pruning.budget.uses import uses_of
 from pruning.facts import LayerFact
+from pruning.formats.sparse import stored_bytes
+from pruning.formats.sparse.choice import FILE_BYTES
 from pruning.layers import Prunable
 from pruning.registry import method
 
 if TYPE_CHECKING:
     from pruning.job import Job
-
-HEADER = 1024
-"""Bytes of a sparse file beside its tensors and the upload's own, at most."""
 
 
 def budget_of(job: "Job") -> Budget | None:
@@ -102,18 +101,16 @@ def _rest(job: "Job") -> int:
     Of an uploaded model they are those of its files, since the sparse file gives these back; a
     part of them may lie in tensors, each with an entry in the header.
     """
-    from pruning.formats.sparse import stored_bytes
-
     in_scope = sum(p.weight.numel() * _itemsize(job, p) for p in job.weights.layers)
-    uploaded: Any = getattr(job.facts, "bytes", None)
+    uploaded = None if job.facts is None else job.facts.bytes
     others = _others(job)
     if uploaded is None:
-        return HEADER + sum(
+        return FILE_BYTES + sum(
             stored_bytes(t.numel(), tuple(t.shape), t.element_size(), name_bytes=len(name) + 8)
             for name, t in others.items()
         )
     headers = sum(stored_bytes(0, (0,), 1, name_bytes=len(name) + 8) for name in others)
-    return HEADER + headers + max(0, uploaded - in_scope)
+    return FILE_BYTES + headers + max(0, uploaded - in_scope)
 
 
 def _bytes_of_all(job: "Job") -> int:

@@ -8,7 +8,7 @@ from pruning.report.scale import linear, logarithmic, of_sparsity, percent, plai
 from pruning.report.schema import Report
 from pruning.report.study import Point
 from pruning.report.svg import Plot, room_for, rows
-from pruning.report.words import SHARES, clean, metric, seconds, share
+from pruning.report.words import SHARES, clean, seconds, share
 
 
 def curve(report: Report) -> Markup | None:
@@ -148,9 +148,3 @@ def latency(report: Report) -> Markup | None:
             plot.whisker(row, part.q25, part.q75, "s-ink", across=True)
         plot.beside(row, name, seconds(part.median))
     return plot.svg()
-
-
-def metric_or_loss(report: Report, value: float | None) -> str:
-    """A value of the comparison."""
-    name = study_words.comparison_metric(report)
-    return study_words.value(name, value) if name is None else metric(name, value)

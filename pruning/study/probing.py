@@ -5,12 +5,13 @@ from math import inf, isfinite
 from typing import Literal
 
 from pruning import intervals
+from pruning.allowed import allows
 from pruning.errors import SecateurError
 from pruning.job import Job, State
 from pruning.report.study import Drop, Search
 from pruning.spec import MaxDrop
 from pruning.study.runs import Run, Runs
-from pruning.study.search import Bracket, Probe, allows, bracket, check_drop, following, resolved
+from pruning.study.search import Bracket, Probe, bracket, check_drop, following, resolved
 
 UNMEASURED = "loss_non_finite"
 """The error of a network so sparse that it can't be measured: that sparsity is refused."""
@@ -73,7 +74,7 @@ def find(runs: Runs) -> Found:
         probes.append(Probe(sparsity, _judged(asked, run.state)))
         made.append((probes[-1], run))
     ends = bracket(asked, probes)
-    accepted = {run.label for probe, run in made if allows(asked, probe.drop)}
+    accepted = {run.label for probe, run in made if allows(asked.drop, probe.drop)}
     if ends.accepted is None:
         raise _nothing_allowed(asked, probes, made, failure)
     answer = next(run for probe, run in made if probe is ends.accepted)

@@ -14,6 +14,7 @@ was accepted. Torch-free.
 from dataclasses import dataclass
 from math import exp, inf, log, log1p
 
+from pruning.allowed import allows
 from pruning.errors import SecateurError
 from pruning.schedule.step import MOST, removal_count
 from pruning.spec import MaxDrop
@@ -74,15 +75,10 @@ class Bracket:
     refused: Probe | None
 
 
-def allows(asked: MaxDrop, drop: float) -> bool:
-    """Whether a drop is allowed; one of exactly the allowed size is, whatever rounding does."""
-    return drop <= asked.drop + 1e-12
-
-
 def bracket(asked: MaxDrop, probes: list[Probe]) -> Bracket:
     """The largest sparsity accepted, and the smallest refused."""
-    good = [p for p in probes if allows(asked, p.drop)]
-    bad = [p for p in probes if not allows(asked, p.drop)]
+    good = [p for p in probes if allows(asked.drop, p.drop)]
+    bad = [p for p in probes if not allows(asked.drop, p.drop)]
     return Bracket(
         max(good, key=lambda p: p.sparsity, default=None),
         min(bad, key=lambda p: p.sparsity, default=None),

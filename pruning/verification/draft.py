@@ -15,14 +15,19 @@ from pruning.errors import SecateurError
 from pruning.formats.contract import Imported
 from pruning.formats.magic import MODELS
 from pruning.report.schema import Report
-from pruning.request import BESIDE, DRAFT, DRAFT_REPORT, REFERENCE, RunRequest, output_path
+from pruning.request import (
+    BESIDE,
+    DRAFT,
+    DRAFT_REPORT,
+    REFERENCE,
+    REPORT_BYTES,
+    RunRequest,
+    output_path,
+)
 from pruning.spec import parse_spec
 from pruning.verification import reference
 from pruning.verification.outcome import failed
 from pruning.verification.reference import Reference
-
-REPORT_BYTES = 64 << 20
-"""The largest draft of a report that is parsed."""
 
 _ONE_AT_MOST = ("masks", "sparse")
 

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Literal
 
+from pruning.allowed import ROUNDING, allows
 from pruning.report.schema import Check, LayerReport, Report, Sizes
 from pruning.report.study import Latency
 from pruning.request import Rejection
 from pruning.spec import Spec
 from pruning.spec.gates import Between
-
-_ROUNDING = 1e-12
-"""A drop of exactly the allowed size passes, whatever the subtraction rounds to."""
 
 _NAMED = 5
 _FILES = {
@@ -44,7 +42,7 @@ def drops(spec: Spec, dense: Mapping[str, float], final: Mapping[str, float]) ->
         checks.append(
             _check(
                 f"max_drop.{name}",
-                drop <= allowed + _ROUNDING,
+                allows(allowed, drop),
                 drop,
                 allowed,
                 f"{name} went from {dense[name]:.4f} to {final[name]:.4f}; "
@@ -69,7 +67,7 @@ def layer_sparsity(spec: Spec, layers: list[LayerReport]) -> list[Check]:
             continue
         worst = max(matched, key=lambda layer: _outside(layer.sparsity, between)[0])
         bound = _outside(worst.sparsity, between)[1]
-        missed = [x.name for x in matched if _outside(x.sparsity, between)[0] > _ROUNDING]
+        missed = [x.name for x in matched if _outside(x.sparsity, between)[0] > ROUNDING]
         told = f"{between.min:g} to {between.max:g} was allowed"
         if missed:
             more = f" and {len(missed) - _NAMED} more" if len(missed) > _NAMED else ""
