@@ -78,7 +78,7 @@ def prune_files(
     )
     outcome.module.to("cpu")
     report = outcome.report
-    _complete(report, request, planned)
+    _complete(report, planned)
 
     narrator.phase("exporting")
     with appears_whole(folder / OUT) as out, appears_whole(folder / DRAFT) as draft:
@@ -166,13 +166,8 @@ def _seen(data: Data) -> list[ReportWarning]:
     ]
 
 
-def _complete(report: Report, request: RunRequest, planned: Plan) -> None:
-    """What the loop can't know: names and digests of files, and the plan's remarks."""
-    assert request.model is not None
-    report.model.name, report.model.sha256 = request.model.name, request.model.sha256
-    for role, ref in request.data.items():
-        part = getattr(report.data, role)
-        part.name, part.sha256 = ref.name, ref.sha256
+def _complete(report: Report, planned: Plan) -> None:
+    """The plan's remarks, which the loop can't know; names and digests the verifier adds."""
     report.warnings = [*planned.warnings, *report.warnings]
     known = {s.where for s in report.substitutions}
     report.substitutions += [s for s in planned.substitutions if s.where not in known]
