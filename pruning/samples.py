@@ -1,12 +1,14 @@
 """A module as the loop wants it: any number of samples in, one output with the samples first.
 
 Exported networks are often fixed to one batch size, put their steps before their samples (scores of
-CTC, states of recurrent layers), or give labels before scores. All of that concerns how they are
-called and nothing in them, so only `forward` is replaced while they are pruned.
+CTC, states of recurrent layers), or give labels before scores; others return a dict, or take their
+inputs by name. All of that concerns how they are called and nothing in them, so only the call is
+replaced while they are pruned: around the module's own `forward` and its hooks.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -14,25 +16,33 @@ from torch import Tensor, nn
 
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
+from pruning.outputs import named_tensors
 
 
 class Place(NamedTuple):
-    """Which output is taken, and the axis of it along which the samples lie."""
+    """Which output is taken, and the axis of it along which the samples lie.
+
+    `name` is the output's, and `others` those of further tensors, as `named_tensors` has them.
+    """
 
     output: int
     axis: int
+    name: str = ""
+    others: tuple[str, ...] = ()
 
 
 @contextmanager
 def by_samples(module: nn.Module) -> Iterator[None]:
-    """Gives the module's own `forward` back at the end; see `adapt`."""
+    """Gives the module's own call back at the end; see `adapt`."""
     try:
         yield
     finally:
-        module.__dict__.pop("forward", None)
+        _restore(module)
 
 
-def adapt(module: nn.Module, data: ArrayData, batch: int | None) -> Place:
+def adapt(
+    module: nn.Module, data: ArrayData, batch: int | None, keywords: tuple[str, ...] = ()
+) -> Place:
     """Let the module take any number of samples and give its first real-valued output.
 
     Nothing is changed where it does so already.
@@ -41,6 +51,7 @@ def adapt(module: nn.Module, data: ArrayData, batch: int | None) -> Place:
         module: In evaluation mode.
         data: A few of its samples are run.
         batch: The only batch size that the module runs at; None for any.
+        keywords: Names of the inputs, in the data's order, where it takes them by name.
 
     Returns:
         What of the module's own results the new ones are.
@@ -48,46 +59,86 @@ def adapt(module: nn.Module, data: ArrayData, batch: int | None) -> Place:
     Raises:
         SecateurError: `target_invalid` where no output has an axis of samples.
     """
-    module.__dict__.pop("forward", None)
+    _restore(module)
     sizes = (batch,) if batch else tuple(n for n in (2, 3) if n <= data.samples) or (1,)
-    found = [_outputs(module, data, size) for size in sizes]
-    real = [n for n, output in enumerate(found[0]) if output.is_floating_point()]
+    results = [_result(module, data, size, keywords) for size in sizes]
+    found = [named_tensors(result) for result in results]
+    real = [n for n, (_, output) in enumerate(found[0]) if output.is_floating_point()]
     for index in real:
-        shapes = [tuple(outputs[index].shape) for outputs in found]
-        axes = [a for a in range(len(shapes[0])) if tuple(s[a] for s in shapes) == sizes]
+        if any(len(outputs) <= index for outputs in found):
+            continue
+        shapes = [tuple(outputs[index][1].shape) for outputs in found]
+        axes = [a for a in range(len(shapes[0])) if tuple(s[a : a + 1] for s in shapes)
+                == tuple((size,) for size in sizes)]  # fmt: skip
         if axes:
             break
     else:
-        raise SecateurError(
-            "target_invalid",
-            "No real-valued output of the model has an axis along which the samples lie: shapes "
-            f"{[list(o.shape) for o in found[0]]} for {sizes[0]} samples.",
-            where="outputs",
-            hint="Export the model with an output that holds one result for each sample.",
-        )
-    place = Place(index, axes[0])
-    if batch is not None or place != (0, 0):
-        module.__dict__["forward"] = _Forward(module.forward, batch, place)
+        raise _without_samples(results[0], sizes[0])
+    names = [name for name, _ in found[0]]
+    place = Place(index, axes[0], names[index], (*names[:index], *names[index + 1 :]))
+    plain = isinstance(results[0], Tensor) or (
+        isinstance(results[0], tuple | list) and isinstance(results[0][0], Tensor)
+    )
+    if batch is not None or keywords or not plain or place[:2] != (0, 0):
+        _replace(module, _Call(batch, place, keywords))
     return place
 
 
-class _Forward:
-    def __init__(self, forward: Callable[..., Any], batch: int | None, place: Place) -> None:
-        self.forward, self.batch, self.place = forward, batch, place
+def _without_samples(result: Any, size: int) -> SecateurError:
+    found = [f"{name} {output.dtype} {list(output.shape)}".strip().replace("torch.", "")
+             for name, output in named_tensors(result)]  # fmt: skip
+    seen = ", ".join(found[:8]) if found else f"{type(result).__name__} without a tensor"
+    return SecateurError(
+        "target_invalid",
+        "No real-valued output of the model has an axis along which the samples lie. For "
+        f"{size} sample{'' if size == 1 else 's'} it returned: {seen}.",
+        where="outputs",
+        hint="Use a model with a real-valued output that holds one result for each sample.",
+    )
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+
+class _Call:
+    def __init__(self, batch: int | None, place: Place, keywords: tuple[str, ...]) -> None:
+        self.batch, self.place, self.keywords = batch, place, keywords
+
+    def run(self, call: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Tensor:
         count, size = len(inputs[0]), self.batch
         if size is None or count == size:
-            return self._chosen(inputs)
+            return self._chosen(call, inputs)
         parts = []
         for start in range(0, count, size):
             chunk = tuple(_filled(x[start : start + size], size) for x in inputs)
-            parts.append(self._chosen(chunk))
+            parts.append(self._chosen(call, chunk))
         return torch.cat(parts)[:count]
 
-    def _chosen(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        output = _listed(self.forward(*inputs))[self.place.output]
+    def _chosen(self, call: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Tensor:
+        output = named_tensors(_called(call, inputs, self.keywords))[self.place.output][1]
         return output if self.place.axis == 0 else output.movedim(self.place.axis, 0)
+
+
+def _replace(module: nn.Module, call: _Call) -> None:
+    """A class of its own for this one module: calls are looked up there, hooks run inside."""
+    kind = type(module)
+
+    def __call__(self: nn.Module, *inputs: Tensor) -> Tensor:  # noqa: N807
+        return call.run(partial(kind.__call__, self), inputs)
+
+    own = {"__call__": __call__, "__module__": kind.__module__, _OWN: kind}
+    object.__setattr__(module, "__class__", type(kind.__name__, (kind,), own))
+
+
+_OWN = "_secateur_class"
+"""Where the replaced class of a module remembers the module's own."""
+
+
+def _restore(module: nn.Module) -> None:
+    own = vars(type(module)).get(_OWN)
+    if own is not None:
+        object.__setattr__(module, "__class__", own)
+
+
+def _called(call: Callable[..., Any], inputs: tuple[Tensor, ...], keywords: tuple[str, ...]) -> Any:
+    return call(**dict(zip(keywords, inputs, strict=True))) if keywords else call(*inputs)
 
 
 def _filled(part: Tensor, size: int) -> Tensor:
@@ -97,11 +148,7 @@ def _filled(part: Tensor, size: int) -> Tensor:
 
 
 @torch.no_grad()
-def _outputs(module: nn.Module, data: ArrayData, size: int) -> list[Tensor]:
+def _result(module: nn.Module, data: ArrayData, size: int, keywords: tuple[str, ...]) -> Any:
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     few = (x[:size].to(device) for x in data.inputs.values())
-    return _listed(module(*(_filled(x, size) for x in few)))
-
-
-def _listed(result: Any) -> list[Tensor]:
-    return [result] if isinstance(result, Tensor) else list(result)
+    return _called(module, tuple(_filled(x, size) for x in few), keywords)

@@ -1,10 +1,14 @@
 """Modules with one batch size, samples on another axis, or labels first, as the loop wants them."""
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pruning import prune
+from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
@@ -56,14 +60,14 @@ def test_the_module_is_itself_again_afterwards():
     with by_samples(module):
         adapt(module, data(5), batch=2)
     assert isinstance(module(data(2).inputs["x"]), tuple)
-    assert "forward" not in vars(module)
+    assert type(module) is Rigid
 
 
 def test_a_module_that_needs_nothing_is_left_alone():
     module = nn.Linear(24, 3)
     with by_samples(module):
-        assert adapt(module, data(4), batch=None) == (0, 0)
-        assert "forward" not in vars(module)
+        assert adapt(module, data(4), batch=None)[:2] == (0, 0)
+        assert type(module) is nn.Linear
 
 
 def test_outputs_without_samples_are_refused():
@@ -94,3 +98,68 @@ def test_a_network_of_one_batch_size_is_pruned_without_labels():
     assert labels.dtype == torch.int64
     assert scores.shape == (4, 2, 3)
     assert outcome.report.loss.pruned > 0
+
+
+class Pair(NamedTuple):
+    hidden: Tensor
+    scores: Tensor
+
+
+@dataclass
+class Found:
+    logits: Tensor
+    cache: object = None
+
+
+class Given(nn.Module):
+    """Returns what `shape` makes of the result of a layer."""
+
+    def __init__(self, shape) -> None:
+        super().__init__()
+        self.layer, self.shape = nn.Linear(24, 3), shape
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None):
+        y = self.layer(x)
+        return self.shape(y if shift is None else y + shift)
+
+
+SHAPES = {
+    "dict": (lambda y: {"steps": y.argmax(1), "logits": y, "probs": y.softmax(1)}, "logits"),
+    "dataclass": (lambda y: Found(y), "logits"),
+    "named": (lambda y: Pair(y.sum(), y), "scores"),
+    "nested": (lambda y: (None, (y.argmax(1), [y])), "1.1.0"),
+    "none": (lambda y: (y, None), "0"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_first_real_valued_output_of_any_structure_is_taken_by_name(name):
+    shape, wanted = SHAPES[name]
+    module, x = Given(shape).eval(), data(4).inputs["x"]
+    with by_samples(module), torch.no_grad():
+        assert adapt(module, data(4), batch=None).name == wanted
+        assert torch.equal(first_output(module(x)), module.layer(x))
+    assert type(module(x)) is type(shape(module.layer(x)))
+
+
+def test_hooks_of_the_module_see_its_own_result_and_run_before_the_choice():
+    module, x = Given(lambda y: {"logits": y}).eval(), data(4).inputs["x"]
+    module.register_forward_hook(lambda m, i, output: {"logits": output["logits"] * 2})
+    with by_samples(module), torch.no_grad():
+        adapt(module, data(4), batch=None)
+        assert torch.equal(module(x), 2 * module.layer(x))
+
+
+def test_inputs_are_given_by_name_where_asked():
+    module, few = Given(lambda y: y).eval(), data(4)
+    shifted = ArrayData({**few.inputs, "shift": torch.ones(4, 3)})
+    with by_samples(module), torch.no_grad():
+        adapt(module, shifted, batch=None, keywords=("x", "shift"))
+        found = module(*shifted.inputs.values())
+        assert torch.equal(found, module.layer(few.inputs["x"]) + 1)
+
+
+@pytest.mark.parametrize("value", [None, "text", {"labels": torch.zeros(3).long()}, []])
+def test_results_without_a_real_valued_output_are_refused(value):
+    with pytest.raises(SecateurError, match="target_invalid"):
+        adapt(Given(lambda y: value), data(4), batch=None)
