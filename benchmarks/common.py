@@ -1,7 +1,6 @@
 """What every benchmark shares: the machine's description and where results go."""
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -9,6 +8,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from pruning.threads import cores
 
 
 class Skipped(Exception):  # noqa: N818 - no error: what a benchmark needs is not here
@@ -34,7 +35,7 @@ def machine() -> dict[str, Any]:
     packages = ("torch", "numpy", "onnx", "onnxruntime", "celery", "sqlalchemy")
     return {
         "processor": processor(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
     }

@@ -9,6 +9,8 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +97,7 @@ class Checkpoints:
     def write(self, path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Aside, synced and renamed; the event is sent when it is there."""
         record = {"fingerprint": self.fingerprint, "tensors": _digest(tensors), **values}
+        record["threads"] = torch.get_num_threads()
         aside = path.with_suffix(".part")
         with aside.open("wb") as file:
             write_tensors(file, tensors, {KEY: json.dumps(record)})
@@ -261,6 +264,32 @@ def _state(
         stopped=None if stopped is None else Stopped.model_validate(stopped),
         begun=values["begun"],
     )
+
+
+@contextmanager
+def threads_of(folder: Path | None) -> Iterator[None]:
+    """Inside, torch uses as many threads as when the checkpoints in the folder were written.
+
+    Sums depend on their number, so a job that is resumed elsewhere keeps that of its beginning.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(_recorded_threads(folder) or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _recorded_threads(folder: Path | None) -> int | None:
+    for path in sorted(folder.glob("*.safetensors")) if folder is not None else ():
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = json.loads((file.metadata() or {}).get(KEY, "{}")).get("threads")
+        except (SafetensorError, OSError, ValueError):
+            continue
+        if isinstance(found, int) and found > 0:
+            return found
+    return None
 
 
 def digest_of(job: Job) -> str:

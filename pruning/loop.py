@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pruning.checkpoint import threads_of
 from pruning.data.batches import ArrayData, Data
 from pruning.events import Event
 from pruning.facts import ModelFacts
@@ -60,7 +61,8 @@ def prune(
         spec: What to do, as `Spec` or plain values; the defaults of `Spec` without it.
         facts: What intake learned of an uploaded model.
         emit: Receives events.
-        checkpoints: Folder for one file a step; the newest valid one in it is resumed.
+        checkpoints: Folder for one file a step; the newest valid one in it is resumed, with as
+            many threads as it was written with.
         rewind_to: The state_dict of an earlier checkpoint of the same network, for schedules that
             rewind or start from it.
         copy: Whether to leave `module` as it is and prune a copy.
@@ -71,7 +73,7 @@ def prune(
     narrator = Narrator(emit)
     narrator.phase("checking")
     module = deepcopy(module) if copy else module
-    with by_samples(module):
+    with by_samples(module), threads_of(checkpoints):
         job = prepare(
             module, data, spec, facts=facts, narrator=narrator, copy=False, rewind_to=rewind_to
         )

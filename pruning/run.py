@@ -46,7 +46,7 @@ def run(
         return run_kind(request, folder, emit)
     aside = folder / _ASIDE
     # It imports while this process prunes.
-    with CleanProcess() if clean else nullcontext(run_kind) as verify:
+    with CleanProcess(request.threads) if clean else nullcontext(run_kind) as verify:
         try:
             first = run_kind(request, folder, emit)
             second = hand_over(request, first, folder, aside)

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 
 import httpx
 
+from pruning.threads import OWN, share
 from secateur import config
 from secateur._broker import Broker, free_port
 from secateur._parts import Part, stop
@@ -204,7 +205,7 @@ def _environment(settings: Any, port: int, workers: int) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
     }
     # Jobs that run side by side share the cores.
-    environment.setdefault("SECATEUR_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    environment[OWN] = str(share(workers))
     # Keys belong to clients; no part needs them.
     environment.pop("SECATEUR_API_KEY", None)
     return environment

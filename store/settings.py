@@ -1,6 +1,5 @@
 """Every setting of the service, read from `SECATEUR_*` environment variables."""
 
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
@@ -44,7 +43,7 @@ class Settings(BaseSettings):
     max_attempts: int = Field(default=3, ge=1)
     warm_children: bool = True
     child_memory_bytes: int | None = Field(default=None, ge=1)
-    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    threads: int | None = Field(default=None, ge=1)  # None: this worker's share of the cores
     device: Literal["auto", "cpu", "cuda"] = "auto"
     sandbox: Literal["required", "best", "off"] = "best"
     sandbox_read: str = ""  # further paths that children may read, separated as in PATH

@@ -31,14 +31,24 @@ def device_of(klass: str) -> Device:
     return "cuda" if klass == "gpu" else "cpu"
 
 
-def materialise(claim: Claim, slot: Slot, blobs: Blobs, settings: Settings, tick: Tick) -> None:
-    """Put everything the first child needs into its slot; `tick` is called while bytes are copied.
+def materialise(
+    claim: Claim, slot: Slot, blobs: Blobs, settings: Settings, threads: int, tick: Tick
+) -> None:
+    """Put everything the first child needs into its slot.
+
+    Args:
+        claim: The job.
+        slot: Of the first child.
+        blobs: Where the files are.
+        settings: The service's.
+        threads: The job's.
+        tick: Called while bytes are copied.
 
     Raises:
         OSError: A blob can't be read or the disk is full.
         LookupError: An input is no longer in the store.
     """
-    request = _request(claim, slot, blobs, settings, tick)
+    request = _request(claim, slot, blobs, settings, threads, tick)
     for checkpoint in claim.checkpoints:
         if plain(checkpoint.name):
             path = slot.folder / CHECKPOINTS / checkpoint.name
@@ -52,6 +62,7 @@ def to_verify(
     slot: Slot,
     blobs: Blobs,
     settings: Settings,
+    threads: int,
     tick: Tick,
 ) -> None:
     """Put everything the verifying child needs into its slot, all of it out of the store.
@@ -62,6 +73,7 @@ def to_verify(
         slot: Of the second.
         blobs: Where the files are.
         settings: The service's.
+        threads: The job's.
         tick: Called while bytes are copied.
 
     Raises:
@@ -74,7 +86,7 @@ def to_verify(
         (slot.folder / path).parent.mkdir(parents=True, exist_ok=True)
         fetch(blobs, artifact.blob.sha256, slot.folder / path, tick)
         outputs[artifact.name] = FileRef(path=path, name=artifact.name, sha256=artifact.blob.sha256)
-    request = _request(claim, slot, blobs, settings, tick, outputs)
+    request = _request(claim, slot, blobs, settings, threads, tick, outputs)
     slot.job.write_text(request.model_dump_json())
 
 
@@ -103,6 +115,7 @@ def _request(
     slot: Slot,
     blobs: Blobs,
     settings: Settings,
+    threads: int,
     tick: Tick,
     outputs: dict[str, FileRef] | None = None,
 ) -> RunRequest:
@@ -146,7 +159,7 @@ def _request(
             "limits": Limits(
                 model_bytes=settings.model_bytes_limit, data_bytes=settings.dataset_bytes_limit
             ),
-            "threads": settings.threads,
+            "threads": threads,
             "device": device_of(claim.klass),
         }
     )

@@ -47,7 +47,7 @@ class Child:
         limits: sandbox.Limits,
         closed: sandbox.Sandbox,
     ) -> None:
-        self.slot = slot
+        self.slot, self.threads = slot, limits.threads
         self._sandbox = closed
         events, theirs = os.pipe()
         try:

@@ -24,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from pruning.threads import variables
 from worker import landlock, processes
 from worker.reach import ROOT, Reach, reach
 
@@ -142,8 +143,7 @@ def environment(
 ) -> dict[str, str]:
     """The child's whole environment: nothing of the worker's own, so no secrets, reaches it."""
     outer = os.environ if outer is None else outer
-    count = str(threads)
-    own = {
+    own = variables(threads, outer) | {
         "PATH": outer.get("PATH", os.defpath),
         "LANG": "C.UTF-8",
         "HOME": str(slot),
@@ -152,10 +152,6 @@ def environment(
         "USER": "secateur",
         "MPLCONFIGDIR": str(slot / "tmp"),
         "MPLBACKEND": "svg",
-        "OMP_NUM_THREADS": count,
-        "MKL_NUM_THREADS": count,
-        "OPENBLAS_NUM_THREADS": count,
-        "NUMEXPR_NUM_THREADS": count,
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -5,12 +5,13 @@ it, so that another process can tell a house in use from one whose owner died.
 """
 
 import fcntl
+import json
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,10 @@ class House:
 
     Args:
         root: The slots folder, shared by the processes of one machine.
+        cpus: The processors that jobs in it will keep busy; none where no job will be in it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, cpus: Collection[int] = ()) -> None:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root = root
         with _guarded(root):
@@ -54,6 +56,7 @@ class House:
             self.folder.mkdir(mode=0o700)
             self._lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
+            os.write(self._lock, json.dumps(sorted(cpus)).encode())
 
     def slot(self) -> Slot:
         """A new empty slot."""
@@ -69,6 +72,17 @@ class House:
         with _guarded(self.root):
             _remove(self.folder)
             os.close(self._lock)
+
+
+def busy_cpus(root: Path) -> list[frozenset[int]]:
+    """What the owner of each house under the slots folder that lives said of its processors."""
+    found = []
+    with _guarded(root):
+        for folder in root.iterdir():
+            if folder.is_dir() and not folder.is_symlink() and not _abandoned(folder):
+                with suppress(OSError, ValueError, TypeError):
+                    found.append(frozenset(json.loads((folder / "lock").read_bytes())))
+    return found
 
 
 def wipe_leftovers(root: Path) -> int:

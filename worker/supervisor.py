@@ -59,6 +59,7 @@ class Attempt:
         self._last_progress: tuple[str, float] | None = None
         self._pending: list[tuple[Event, datetime]] = []
         self._children: list[Child] = []
+        self._threads = place.threads()  # one number for both children
 
     def run(self) -> str:
         """Run it to its end.
@@ -82,7 +83,8 @@ class Attempt:
     def _work(self) -> Outcome:
         claim, place = self._claim, self._place
         first = self._begin()
-        self._fill(lambda: materialise(claim, first.slot, place.blobs, self._settings, self._tick))
+        settings, threads, tick = self._settings, self._threads, self._tick
+        self._fill(lambda: materialise(claim, first.slot, place.blobs, settings, threads, tick))
         result = self._serve(first)
         if claim.kind != "prune":
             self._let_go(first)
@@ -92,10 +94,10 @@ class Attempt:
             raise Lost(self._crash(first, "The job's process wrote no files."))
         second = self._begin()
         self._fill(
-            lambda: to_verify(claim, written, second.slot, place.blobs, self._settings, self._tick)
+            lambda: to_verify(claim, written, second.slot, place.blobs, settings, threads, tick)
         )
         try:
-            hand_on_draft(first.slot, second.slot, self._settings, self._tick)
+            hand_on_draft(first.slot, second.slot, settings, tick)
         except UnsafeFileError as error:
             raise Lost(self._crash(first, f"The job's process left {error}.")) from error
         self._let_go(first)
@@ -113,7 +115,7 @@ class Attempt:
 
     def _begin(self) -> Child:
         """The next child, which imports while its inputs are copied, if it has not done so."""
-        child = self._place.child()
+        child = self._place.child(self._threads)
         self._children.append(child)
         return child
 

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from pruning.threads import cores as available
+from pruning.threads import cpus
 from store.blobs import Blobs, LocalBlobs
 from store.db import Database
 from store.settings import Settings
+from worker import cores
 from worker.levels import sandbox_of
 from worker.memory import share
 from worker.process import Child
@@ -76,28 +79,37 @@ class Workplace:
         """Children that one job needs: a pruning has two, one after the other."""
         return 1 if tuple(self.program) == CHECKS_PROGRAM else 2
 
-    def child(self) -> Child:
-        """A child for one request: one started ahead that still lives, or a new one."""
+    def threads(self) -> int:
+        """Threads of the next job: those of the settings, or this process's share of the cores."""
+        return self.settings.threads or cores.share(self.house.root, self.processes)
+
+    def child(self, threads: int | None = None) -> Child:
+        """A child for one request: one started ahead that still lives, or a new one.
+
+        Args:
+            threads: Of the job, which its libraries are told before they are loaded.
+        """
+        threads = threads or self.threads()
         while self._warm:
             warm = self._warm.pop(0)
-            if warm.returncode is None:
+            if warm.returncode is not None:
+                log.warning("the child started ahead had died:\n%s", warm.log)
+            elif warm.threads == threads:
                 return warm
-            log.warning("the child started ahead had died:\n%s", warm.log)
             discard(warm)
-        return self._start()
+        return self._start(threads)
 
     def prepare(self) -> None:
         """Start children ahead, as many as a job needs, if the settings want that."""
         while self.settings.warm_children and len(self._warm) < self._ahead and not self.draining:
-            self._warm.append(self._start())
+            self._warm.append(self._start(self.threads()))
 
-    def _start(self) -> Child:
+    def _start(self, threads: int) -> Child:
         slot = self.house.slot()
-        threads = self.settings.threads
         limits = Limits(
             threads=threads,
             # CPU time counts every thread; the wall limit is the supervisor's to keep.
-            cpu_seconds=int(self.settings.wall_seconds * (threads + 1)) + 60,
+            cpu_seconds=int(self.settings.wall_seconds * (available() + 1)) + 60,
             file_bytes=self.output_bytes,
         )
         try:
@@ -139,13 +151,15 @@ def open_workplace(
     Raises:
         SecateurError: `sandbox_unavailable` where the settings require one.
     """
-    closed = sandbox_of(settings, checks=tuple(program) == CHECKS_PROGRAM)
+    checks = tuple(program) == CHECKS_PROGRAM
+    closed = sandbox_of(settings, checks=checks)
     wipe_leftovers(settings.slots_dir)
     return Workplace(
         settings=settings,
         db=Database(settings),
         blobs=LocalBlobs(settings.blob_dir),
-        house=House(settings.slots_dir),
+        # Checks are short: jobs do not leave cores to them.
+        house=House(settings.slots_dir, () if checks else cpus()),
         worker_id=name or f"{socket.gethostname()}:{os.getpid()}",
         drain=drain,
         program=program,

@@ -1,6 +1,5 @@
 """The next batches are gathered by a thread while the device computes."""
 
-import os
 import queue
 import threading
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pruning.data.batches import ArrayData, Batch
+from pruning.threads import cores
 
 AHEAD = 2
 """Batches that wait at most."""
@@ -69,7 +69,7 @@ class _Gather:
             return self.pinned
         first = [t[:1] for t in self.tensors]
         large = self.size * sum(t.numel() * t.element_size() for t in first) >= WORTHWHILE
-        return large and len(self) > 1 and torch.get_num_threads() < (os.cpu_count() or 1)
+        return large and len(self) > 1 and torch.get_num_threads() < cores()
 
     def __call__(self, number: int) -> Batch:
         index = self.order[number * self.size : (number + 1) * self.size]

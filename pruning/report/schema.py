@@ -316,7 +316,10 @@ class Environment(_Section):
     onnx: str | None = Field(default=None, description="Version; null for a torch module.")
     onnxruntime: str | None = Field(default=None, description="Version; null for a torch module.")
     platform: str = Field(description="Operating system and machine.")
-    threads: int = Field(description="Threads of one operation.")
+    threads: int = Field(description="Threads of one operation in torch.")
+    onnxruntime_threads: int | None = Field(
+        default=None, description="The same in onnxruntime; null where it ran nothing."
+    )
     device: str = Field(description="cpu or cuda, with the device's name.")
 
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pruning.errors import SecateurError
 from pruning.events import EVENT, DoneEvent, Event, FailedEvent
 from pruning.request import RunRequest, RunResult
+from pruning.threads import variables
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LOG_SHOWN = 2000
@@ -26,16 +27,19 @@ class CleanProcess:
     """`python -m pruning.verification`, started at once so that its imports cost no time later.
 
     Leaving the `with` block ends it, whatever it does.
+
+    Args:
+        threads: Threads of its numeric libraries.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pruning.verification"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env=_environment(),
+            env=_environment(threads),
             # Ctrl-C is for the process that asked, which ends this one.
             start_new_session=True,
         )
@@ -106,9 +110,9 @@ class CleanProcess:
         )
 
 
-def _environment() -> dict[str, str]:
+def _environment(threads: int) -> dict[str, str]:
     """This process's own, with this package found first wherever it was imported from."""
-    own = dict(os.environ)
+    own = os.environ | variables(threads)
     if Path(sysconfig.get_path("purelib")).resolve() != _ROOT:
         own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_ROOT), own.get("PYTHONPATH", "")]))
     return own

@@ -19,6 +19,17 @@ BATCH = 512
 """Samples a batch, where the file does not fix it."""
 
 
+def session_options(threads: int) -> ort.SessionOptions:
+    """Options of every session: as many threads, which sleep as torch's do (`pruning.threads`)."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4
+    return options
+
+
 class Engine:
     """One model, ready to run on the CPU.
 
@@ -81,11 +92,7 @@ class Engine:
     @cached_property
     def _session(self) -> ort.InferenceSession:
         assert isinstance(self.model, ImportedModel)
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.inter_op_num_threads = 1
-        options.use_deterministic_compute = True
-        options.log_severity_level = 4
+        options = session_options(self.threads)
         graph: bytes | str = str(self.model.source)
         if any(map(_in_training_mode, self.model.proto.graph.node)):
             # As it stands, the file would drop numbers at random.

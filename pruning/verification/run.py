@@ -40,6 +40,8 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
     data = evaluation(written.uploaded, request, folder, report.seed)
     dense = Engine(written.uploaded, request.threads)
     pruned = Engine(written.again, request.threads)
+    if pruned.name == "onnxruntime":
+        report.environment.onnxruntime_threads = pruned.threads
     checks = [digests, *zeros(written)]
     # Each may take minutes with a large model; who listens shall hear that it goes on.
     narrator.progress(1, 4, "steps")

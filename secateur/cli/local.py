@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from pruning.events import Event
+from pruning.threads import prepare, share
 from secateur._files import file_sha256
 from secateur._tar import FolderTar
 from secateur.cli.follow import JobDisplay
@@ -25,6 +26,8 @@ def run_local(
         The files, and the gate that was missed, if one was.
     """
     require("pruning", "torch", "numpy", "onnx", "onnxruntime", "safetensors", "jinja2")
+    threads = share()
+    prepare(threads)
     with JobDisplay(console, inputs.spec) as display:
         display.say("Starting")
         from pruning.request import FileRef, RunRequest
@@ -48,7 +51,7 @@ def run_local(
                 rewind_to=earlier,
                 data={role: reference(path) for role, path in inputs.data.items()},
                 spec=inputs.spec,
-                threads=os.cpu_count() or 1,
+                threads=threads,
                 device="auto",
             )
             result = run(request, folder, emit)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from pruning.manifest import NAME, Input, Manifest
+from pruning.threads import prepare
 from secateur._files import file_sha256
 from secateur._tar import FolderTar
 from secateur.cli.follow import JobDisplay
@@ -75,6 +76,7 @@ def again(
         console: For progress.
     """
     require("pruning", "torch", "numpy", "onnx", "onnxruntime", "safetensors", "jinja2")
+    prepare(manifest.threads)
     with JobDisplay(console, manifest.spec) as display:
         display.say("Starting")
         from pruning.request import FileRef, RunRequest

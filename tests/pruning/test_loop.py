@@ -434,3 +434,19 @@ def test_a_float64_loss_beyond_float32_is_finite():
     module = nn.Linear(2, 1).double()
     data = ArrayData({"x": torch.ones(3, 2).double()}, torch.full((3, 1), 1e25).double())
     assert 1e49 < evaluate(module, data, LOSSES["mse"]).loss < 1e51
+
+
+def test_a_resumed_job_keeps_the_number_of_threads_of_its_first_attempt(tmp_path):
+    case = cases.make("mlp-cross_entropy", samples=40)
+    data, asked = one_for_all(case), RESUMED["rounds"]
+    torch.set_num_threads(2)
+    try:
+        whole = prune(case.module, data, asked, checkpoints=tmp_path)
+    finally:
+        torch.set_num_threads(1)
+    (tmp_path / "round-3.safetensors").unlink()
+    resumed = prune(case.module, data, asked, checkpoints=tmp_path)
+    assert bits(resumed) == bits(whole)
+    assert resumed.report.environment.threads == whole.report.environment.threads == 2
+    assert torch.get_num_threads() == 1
+    assert prune(case.module, data, asked).report.environment.threads == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from bench import ROOT, Bench, alive, until
 
+from pruning import threads
 from worker import sandbox
 from worker.launch import __file__ as LAUNCHER
 
@@ -48,7 +49,8 @@ def test_the_child_leads_its_own_session_and_group(confession: dict):
 def test_limits_are_set_and_can_not_be_raised(confession: dict):
     limits = confession["limits"]
     assert limits["RLIMIT_CORE"] == [0, 0]
-    assert limits["RLIMIT_CPU"] == [260, 260]
+    processor_seconds = 100 * (threads.cores() + 1) + 60
+    assert limits["RLIMIT_CPU"] == [processor_seconds, processor_seconds]
     assert limits["RLIMIT_NOFILE"] == [1024, 1024]
     top = (1 << 30) + sandbox.imported_address_space()
     assert limits["RLIMIT_AS"] == [top, top]
