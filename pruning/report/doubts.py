@@ -101,10 +101,10 @@ def _search(report: Report) -> Iterator[Doubt]:
     if found is None:
         return
     if found.ended == "probes":
-        upper = "" if found.high is None else f", below {share(found.high, 2)}"
+        upper = "" if found.high is None else f", below {share(found.high)}"
         yield Doubt(
             "The search's end",
-            f"It ran out of probes: the true limit lies above {share(found.low, 2)}{upper}. "
+            f"It ran out of probes: the true limit lies above {share(found.low)}{upper}. "
             "More probes (target.max_drop.probes) would narrow that.",
         )
     if found.ended == "none_allowed":
@@ -133,7 +133,7 @@ def _curve(report: Report) -> Iterator[Doubt]:
             low, high = told[0]
             yield Doubt(
                 "A curve that is not monotone",
-                f"{name} fell further at {share(low, 1)} than at {share(high, 1)}, by more than "
+                f"{name} fell further at {share(low)} than at {share(high)}, by more than "
                 "the intervals allow for. A search by bracketing assumes that it does not: there "
                 "may be more than one sparsity at which the limit is met.",
             )
@@ -165,7 +165,7 @@ def _coin_tosses(report: Report) -> Iterator[Doubt]:
             "Which weights went", f"How far that hangs on the samples is not known: {found.reason}."
         )
     elif found.coin_tosses:
-        part = f" ({share(found.coin_tosses / found.removed, 1)})" if found.removed else ""
+        part = f" ({share(found.coin_tosses / found.removed)})" if found.removed else ""
         yield Doubt(
             "Which weights went",
             f"The fate of {count(found.coin_tosses)} of {count(found.removed)}{part} is a coin "
@@ -185,7 +185,7 @@ def _predictions(report: Report) -> Iterator[Doubt]:
         yield Doubt(
             "Predictions beyond their reach",
             f"One quadratic model at the dense weights holds up to "
-            f"{share(ladder.holds_up_to or 0.0, 1)}, and {share(reached, 1)} was removed"
+            f"{share(ladder.holds_up_to or 0.0)}, and {share(reached)} was removed"
             + (f" in {count(steps)} steps, each with a model of its own" if steps > 1 else "")
             + ". Predictions beyond are extrapolated; what was measured is not touched by that.",
         )
@@ -222,7 +222,7 @@ def _latency(report: Report) -> Iterator[Doubt]:
             if spread > NOISY:
                 yield Doubt(
                     "Noisy times",
-                    f"The middle half of the {name}'s runs spreads over {share(spread, 0)} of "
+                    f"The middle half of the {name}'s runs spreads over {share(spread)} of "
                     "their median: the machine was doing other things too.",
                 )
     if (

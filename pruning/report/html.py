@@ -31,7 +31,7 @@ MAX_LISTED = 10
 def _visible(value: Any) -> Any:
     """Applied to every value that the template puts out."""
     plain = isinstance(value, str) and not isinstance(value, Markup)
-    return words.visible(value) if plain else value
+    return words.unbroken(words.visible(value)) if plain else value
 
 
 @cache

@@ -2,10 +2,10 @@
 
 from markupsafe import Markup
 
-from pruning.report.scale import Scale, linear, logarithmic, percent
+from pruning.report.scale import Scale, linear, logarithmic
 from pruning.report.schema import LayerReport, Report
 from pruning.report.svg import Plot, room_for, rows
-from pruning.report.words import clean, number
+from pruning.report.words import asked_share, clean, number, share
 
 MAX_ROWS = 20
 """Layers with a row of their own; more stand side by side without names."""
@@ -21,8 +21,8 @@ def sparsity(report: Report) -> Markup | None:
         return None
     overall = report.sparsity.achieved
     label = "Sparsity of each layer"
-    dashed = f"dashed: {100 * overall:.1f}\u00a0% of those in scope"
-    across = linear([0.0, 1.0], percent, within=(0.0, 1.0))
+    dashed = f"dashed: {share(overall)} of those in scope"
+    across = linear([0.0, 1.0], asked_share, within=(0.0, 1.0))
     if len(layers) > MAX_ROWS:
         plot = Plot(
             label,
@@ -39,7 +39,7 @@ def sparsity(report: Report) -> Markup | None:
         return plot.svg()
     plot = Plot(
         label,
-        linear([0.0, 1.0], percent, within=(0.0, 1.0), most=2),
+        linear([0.0, 1.0], asked_share, within=(0.0, 1.0), most=2),
         rows(len(layers)),
         height=40.0 + 20.0 * len(layers),
         left=room_for([x.name for x in layers]),
@@ -47,7 +47,7 @@ def sparsity(report: Report) -> Markup | None:
         x_title=dashed,
     )
     for row, layer in enumerate(layers):
-        note = f"{100 * layer.sparsity:.1f}\u00a0%" + ("" if layer.in_scope else " left out")
+        note = share(layer.sparsity) + ("" if layer.in_scope else " left out")
         plot.bar((0.0, 1.0), (row - 0.32, row + 0.32), "f-track", _told(layer))
         plot.bar((0.0, layer.sparsity), (row - 0.32, row + 0.32), _colour(layer), _told(layer))
         plot.beside(row, layer.name, note)
@@ -67,7 +67,7 @@ def _colour(layer: LayerReport) -> str:
 
 def _told(layer: LayerReport) -> str:
     left = "" if layer.in_scope else ", left out"
-    return f"{clean(layer.name, 80)}: {layer.sparsity:.2%} of {layer.parameters:,}{left}"
+    return f"{clean(layer.name, 80)}: {share(layer.sparsity)} of {layer.parameters:,}{left}"
 
 
 def saliency(report: Report) -> Markup | None:

@@ -4,10 +4,10 @@ import math
 
 from markupsafe import Markup
 
-from pruning.report.scale import Scale, linear, logarithmic, percent, plain
+from pruning.report.scale import Scale, linear, logarithmic
 from pruning.report.schema import Report
 from pruning.report.svg import Plot, rows
-from pruning.report.words import SHARES, metric
+from pruning.report.words import SHARES, asked, asked_share, metric, number
 
 MAX_STEPS = 16
 """Steps drawn as pairs of bars; more are lines."""
@@ -36,7 +36,7 @@ def metric_stages(report: Report, name: str) -> Markup:
     shares = name in SHARES
     x = linear(
         values,
-        percent if shares else plain,
+        asked_share if shares else asked,
         within=(0.0, 1.0) if shares else (-math.inf, math.inf),
     )
     plot = Plot(
@@ -86,7 +86,7 @@ def loss_by_step(report: Report) -> Markup | None:
             plot.line(told, f"s-{css} w")
             continue
         for i, v in told:
-            plot.bar((i + shift, i + shift + 0.36), (0.0, v), f"f-{css}", f"{css} {v:.4g}")
+            plot.bar((i + shift, i + shift + 0.36), (0.0, v), f"f-{css}", f"{css} {number(v)}")
     return plot.svg()
 
 
@@ -106,14 +106,14 @@ def damping(report: Report) -> Markup | None:
         x_title="damping, in units of the mean diagonal",
         y_title="held-out loss after pruning",
     )
-    for number in sorted({t.round for t in sweep}):
-        trials = sorted((t for t in sweep if t.round == number), key=lambda t: t.damping)
-        strength = 2 if number == last else 1 if 2 * number > last else 0
+    for step in sorted({t.round for t in sweep}):
+        trials = sorted((t for t in sweep if t.round == step), key=lambda t: t.damping)
+        strength = 2 if step == last else 1 if 2 * step > last else 0
         places = [(t.damping, t.loss) for t in trials if t.loss is not None]
-        plot.line(places, f"s-measured w o{strength}", f"step {number}")
+        plot.line(places, f"s-measured w o{strength}", f"step {step}")
         for trial in trials:
             if trial.loss is not None:
                 css = "f-removed" if trial.chosen else f"f-measured o{strength}"
-                note = f"step {number}: damping {trial.damping:.3g}, loss {trial.loss:.4g}"
+                note = f"step {step}: damping {asked(trial.damping)}, loss {number(trial.loss)}"
                 plot.dot(trial.damping, trial.loss, css, note, 4.5 if trial.chosen else 2.0)
     return plot.svg()

@@ -4,27 +4,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pruning.report.words import scientific
+from pruning.report.numbers import asked, asked_share, exponent
 
 Tick = tuple[float, str]
 """A value and what is written at it."""
 
 
-def plain(value: float) -> str:
-    """A number as short as it can be, with a true minus sign."""
-    return f"{value:.6g}".replace("-", "\u2212")
-
-
-def percent(value: float) -> str:
-    """0.25 as 25 %."""
-    return f"{plain(round(100 * value, 9))}\u00a0%"
-
-
 def power_of_ten(value: float) -> str:
-    """0.001 as 10⁻³, numbers near one as they are."""
-    if 0.01 <= value < 10_000:
-        return plain(value)
-    return scientific(value, 0)
+    """0.0001 as 1e-4, numbers near one as they are."""
+    return asked(value) if 1e-3 <= value < 1e6 else exponent(value, 0)
 
 
 @dataclass(frozen=True)
@@ -58,7 +46,7 @@ class Scale:
 
 def linear(
     values: Sequence[float],
-    label: Callable[[float], str] = plain,
+    label: Callable[[float], str] = asked,
     *,
     most: int = 5,
     within: tuple[float, float] = (-math.inf, math.inf),
@@ -113,7 +101,7 @@ def logarithmic(values: Sequence[float], *, most: int = 6, margin: float = 0.05)
         ticks = [t for t in ticks if low <= math.log10(t) <= high]
     if len(ticks) < 2:
         ticks = [10.0**low, 10.0**high]
-        return Scale(ticks[0], ticks[1], tuple((t, f"{t:.3g}") for t in ticks), log=True)
+        return Scale(ticks[0], ticks[1], tuple((t, power_of_ten(t)) for t in ticks), log=True)
     return Scale(10.0**low, 10.0**high, tuple((t, power_of_ten(t)) for t in ticks), log=True)
 
 
@@ -131,12 +119,12 @@ def of_sparsity(values: Sequence[float]) -> Scale:
     kept = [1.0 - v for v in values]
     low, high = min(kept), max(kept)
     if low <= 0 or high / low < 4:
-        return linear(values, percent, within=(0.0, 1.0))
+        return linear(values, asked_share, within=(0.0, 1.0))
     low, high = low / 1.15, min(1.0, high * 1.15)
     ticks: list[Tick] = []
     for share in _KEPT:
         distance = math.log(ticks[-1][0] / share) if ticks else math.inf
         if low <= share <= high and distance > math.log(high / low) / 7:
-            ticks.append((share, percent(1.0 - share)))
+            ticks.append((share, asked_share(1.0 - share)))
     places = tuple((1.0 - share, label) for share, label in ticks)
     return Scale(1.0 - high, 1.0 - low, places, log=True, kept=True)

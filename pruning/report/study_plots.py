@@ -4,11 +4,11 @@ from markupsafe import Markup
 
 from pruning.report import study_words
 from pruning.report.plots import known
-from pruning.report.scale import linear, logarithmic, of_sparsity, percent, plain
+from pruning.report.scale import linear, logarithmic, of_sparsity
 from pruning.report.schema import Report
 from pruning.report.study import Point
 from pruning.report.svg import Plot, room_for, rows
-from pruning.report.words import SHARES, clean, seconds, share
+from pruning.report.words import SHARES, asked, asked_share, clean, seconds, share
 
 
 def curve(report: Report) -> Markup | None:
@@ -35,7 +35,7 @@ def curve(report: Report) -> Markup | None:
         logarithmic(ends)
         if losses
         else linear(
-            ends, percent if shares else plain, within=(0.0, 1.0) if shares else (-1e300, 1e300)
+            ends, asked_share if shares else asked, within=(0.0, 1.0) if shares else (-1e300, 1e300)
         )
     )
     x = of_sparsity([p.sparsity for p, _ in points])
@@ -96,7 +96,9 @@ def comparison(report: Report) -> Markup | None:
         logarithmic(values)
         if wide
         else linear(
-            values, percent if shares else plain, within=(0.0, 1.0) if shares else (-1e300, 1e300)
+            values,
+            asked_share if shares else asked,
+            within=(0.0, 1.0) if shares else (-1e300, 1e300),
         )
     )
     plot = Plot(

@@ -27,11 +27,11 @@ def search(report: Report) -> str:
         else "as measured"
     )
     bracket = (
-        f"{share(found.low, 2)} was the largest sparsity accepted"
+        f"{share(found.low)} was the largest sparsity accepted"
         if found.low > 0
         else "none was accepted"
     )
-    refused = "" if found.high is None else f" and {share(found.high, 2)} the smallest refused"
+    refused = "" if found.high is None else f" and {share(found.high)} the smallest refused"
     return (
         f"The search looked for the most sparsity at which {found.metric} falls by at most "
         f"{allowed}, {judged}. In {several(found.probes, 'probe')} {bracket}{refused}. "
@@ -150,7 +150,7 @@ def compared_runs(report: Report) -> str:
     failed = sum(run.error is not None for c in found.criteria for run in c.runs)
     both = any(run.recovered for c in found.criteria for run in c.runs)
     text = (
-        f"All at {share(found.sparsity, 1)}, on the same data, {several(len(seeds), 'seed')} each"
+        f"All at {share(found.sparsity)}, on the same data, {several(len(seeds), 'seed')} each"
         f"{', without recovery and with it' if both else ', in one shot without recovery'}."
     )
     return text + (f" {several(failed, 'run')} failed." if failed else "")

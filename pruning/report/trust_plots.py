@@ -6,7 +6,7 @@ from pruning.report.scale import logarithmic
 from pruning.report.schema import Report
 from pruning.report.svg import Plot, room_for, rows
 from pruning.report.trust import Ladder, Rung
-from pruning.report.words import clean, number
+from pruning.report.words import clean, number, share
 
 MAX_LAYERS = 20
 """Layers whose saliency interval is drawn; the table has them all."""
@@ -49,7 +49,7 @@ def ladder(report: Report) -> Markup | None:
         for part in _runs(found, points):
             plot.line([(x, y) for x, y, _ in part], f"s-{css} w")
         for x, y, rung in points:
-            note = f"{rung.sparsity:.1%} removed: foretold {number(x)}, measured {number(y)}"
+            note = f"{share(rung.sparsity)} removed: predicted {number(x)}, measured {number(y)}"
             plot.dot(x, y, f"f-{css}", note)
     left, last = _leaves(found), 1e9
     for x, y, rung in _points(found, "predicted"):
@@ -63,7 +63,7 @@ def ladder(report: Report) -> Markup | None:
         plot.text(
             x,
             y,
-            f"{rung.sparsity:.0%}".replace("%", "\u00a0%") + (" leaves" if leaves else ""),
+            share(rung.sparsity) + (": no longer holds" if leaves else ""),
             "end" if beside < 0 else "start",
             "t bad" if leaves else "t m",
             by=(beside, -4 if beside < 0 else 11),

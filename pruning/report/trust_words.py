@@ -2,7 +2,7 @@
 
 from pruning.report.schema import Report
 from pruning.report.trust import Ladder, Rung
-from pruning.report.words import count, number, share
+from pruning.report.words import asked_share, count, number, ratio, share
 
 
 def ladder(found: Ladder) -> list[str]:
@@ -26,7 +26,7 @@ def ladder(found: Ladder) -> list[str]:
                 found.rungs,
                 found.own_holds_up_to,
                 "own",
-                f"within {share(found.own_factor - 1, 0)}",
+                f"within {asked_share(found.own_factor - 1)}",
                 found.resolution,
             )
         )
@@ -61,23 +61,23 @@ def _reach(
     told = [r for r in rungs if r.sparsity <= limit and _tells(r, field, resolution)]
     if not beyond:
         if not told:
-            return f"All the way to {share(limit, 1)} the increases are too small to tell."
-        return f"{who} holds {how} all the way to {share(limit, 1)}."
+            return f"All the way to {share(limit)} the increases are too small to tell."
+        return f"{who} holds {how} all the way to {share(limit)}."
     first = beyond[0]
     miss = (
-        f"at {share(first.sparsity, 1)} it foretells {number(getattr(first, field))} and "
+        f"at {share(first.sparsity)} it foretells {number(getattr(first, field))} and "
         f"{number(first.measured)} is measured"
         if first.error is None
-        else f"at {share(first.sparsity, 1)} nothing could be measured: {first.error}"
+        else f"at {share(first.sparsity)} nothing could be measured: {first.error}"
     )
     if limit > 0 and not told:
         return (
-            f"Up to {share(limit, 1)} the increases are too small to tell; beyond that "
+            f"Up to {share(limit)} the increases are too small to tell; beyond that "
             f"{who[0].lower()}{who[1:]} does not hold {how}: {miss}."
         )
     if limit == 0:
         return f"{who} holds nowhere {how}: {miss}."
-    return f"{who} holds {how} up to {share(limit, 1)}; {miss}."
+    return f"{who} holds {how} up to {share(limit)}; {miss}."
 
 
 def _tells(rung: Rung, field: str, resolution: float) -> bool:
@@ -92,7 +92,7 @@ def bootstrap(report: Report) -> str:
         return ""
     if not found.resamples:
         return f"There is no bootstrap: {found.reason}."
-    part = f" ({share(found.coin_tosses / found.removed, 1)} of them)" if found.removed else ""
+    part = f" ({share(found.coin_tosses / found.removed)} of them)" if found.removed else ""
     return (
         f"Of {count(found.removed)} weights to be removed in one step from the dense network, the "
         f"fate of {count(found.coin_tosses)}{part} is a coin toss: with the {found.batches} "
@@ -122,7 +122,7 @@ def prediction(report: Report) -> str:
     factor = measured / predicted
     if 0.5 <= factor <= 2:
         return f"{text} That is within a factor of two{_cancelled(report, measured)}."
-    times = f"{factor:.3g} times as much as" if factor > 1 else f"{1 / factor:.3g} times less than"
+    times = f"{ratio(factor)} times" if factor > 1 else f"{ratio(1 / factor)} times less than"
     return (
         f"{text} Measured is {times} predicted: the change was too large for a quadratic model, "
         "and its numbers say at most what comes before what."

@@ -23,7 +23,7 @@ def verdict(report: Report) -> str:
     """What was removed, what it cost, what was gained, and whether the gates hold."""
     sparsity = report.sparsity
     removed = (
-        f"{words.title(report.spec.criterion.kind)} removed {words.share(sparsity.achieved, 1)} of "
+        f"{words.title(report.spec.criterion.kind)} removed {words.share(sparsity.achieved)} of "
         "the weights"
     )
     parts = [removed, cost(report), gain(report)]
@@ -41,7 +41,7 @@ def cost(report: Report) -> str:
             text += f"{' at' if drop.value == 0 else ' to'} {words.metric(name, reached)}"
         if drop.low is not None and drop.high is not None:
             of = " of the drop" if drop.value == 0 else ""
-            text += f" ({words.share(drop.level, 0)} interval{of} {words.span(name, drop)})"
+            text += f" ({words.asked_share(drop.level)} interval{of} {words.span(name, drop)})"
         told.append(text)
     if told:
         return " and ".join(told)
@@ -61,7 +61,7 @@ def gain(report: Report) -> str:
     told = []
     smaller = _smaller(report)
     if smaller is not None:
-        told.append(f"the {smaller[0]} is {smaller[1]:.2g} times smaller than the upload")
+        told.append(f"the {smaller[0]} is {words.ratio(smaller[1])} times smaller than the upload")
     ratio = report.latency.ratio if report.latency else None
     if ratio:
         told.append(
@@ -110,7 +110,7 @@ def facts(report: Report) -> list[Fact]:
     found = [
         Fact(
             "removed",
-            words.share(sparsity.achieved, 1),
+            words.share(sparsity.achieved),
             f"{words.count(sparsity.removed)} of {words.count(sparsity.total)} weights",
         )
     ]
@@ -130,7 +130,7 @@ def facts(report: Report) -> list[Fact]:
     if smaller is not None and report.sizes:
         taken = int(report.sizes.uploaded_bytes / smaller[1])
         note = f"{words.size(taken)}, was {words.size(report.sizes.uploaded_bytes)}"
-        found.append(Fact(smaller[0], f"{smaller[1]:.2g}× smaller", note))
+        found.append(Fact(smaller[0], f"{words.ratio(smaller[1])}× smaller", note))
     if report.latency and report.latency.ratio:
         latency = report.latency
         note = f"{words.seconds(latency.pruned.median)}, was {words.seconds(latency.dense.median)}"

@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from pruning import intervals
+from pruning.report.numbers import SHARES, points
 from pruning.report.study import Difference
 
 SPREAD = 3
@@ -170,12 +171,11 @@ def _told(
 
 
 def _number(quantity: str, value: float) -> str:
-    text = f"{100 * value:.1f}" if quantity in ("accuracy", "agreement") else f"{value:.3g}"
-    return text.removeprefix("-") if float(text) == 0 else text
+    return points(quantity, value, unit=False)
 
 
 def _amount(quantity: str, value: float) -> str:
     number = _number(quantity, value)
     sign = "" if number.startswith("-") or float(number) == 0 else "+"
-    unit = f"points of {quantity}" if quantity in ("accuracy", "agreement") else f"in {quantity}"
+    unit = f"points of {quantity}" if quantity in SHARES else f"in {quantity}"
     return f"{sign}{number} {unit}"

@@ -8,6 +8,7 @@ from pruning import intervals
 from pruning.allowed import allows
 from pruning.errors import SecateurError
 from pruning.job import Job, State
+from pruning.report.numbers import limit, points, share
 from pruning.report.study import Drop, Search
 from pruning.spec import MaxDrop
 from pruning.study.runs import Run, Runs
@@ -61,7 +62,7 @@ def find(runs: Runs) -> Found:
     failure: SecateurError | None = None
     while (sparsity := following(asked, probes, total, unit)) is not None:
         label = f"probe-{len(probes) + 1}"
-        message = f"probe {len(probes) + 1} of at most {asked.probes}: {100 * sparsity:.4g} %"
+        message = f"probe {len(probes) + 1} of at most {asked.probes}: {share(sparsity)}"
         with job.narrator.about(message, len(probes), asked.probes):
             try:
                 run = runs.at(label, sparsity)
@@ -133,14 +134,17 @@ def _nothing_allowed(
         found = f"the network can't be measured ({failure.message})"
     else:
         drop = drop_of(run.state, asked.metric, asked.probes)
-        found = f"{asked.metric} drops by {drop.value:.4f}"
+        found = f"{asked.metric} drops by {points(asked.metric, drop.value)}"
         if drop.low is not None and drop.high is not None:
-            found += f" (between {drop.low:.4f} and {drop.high:.4f})"
+            found += (
+                f" (between {points(asked.metric, drop.low)} and {points(asked.metric, drop.high)})"
+            )
+    allowed = limit(asked.metric, asked.drop)
     held = "at the upper end of its interval" if asked.judged_by == "upper_bound" else "at most"
     return SecateurError(
         "target_unreachable",
         f"None of the {len(probes)} sparsities tried keeps {asked.metric}: at the lowest of them, "
-        f"{100 * least.sparsity:.4g} %, {found}, and {asked.drop:g} {held} is allowed.",
+        f"{share(least.sparsity)}, {found}, and {allowed} {held} is allowed.",
         where="spec.target.max_drop",
         hint="Allow a larger drop, add recovery, or choose a criterion that makes up for what it "
         "removes (obs, or compensation layerwise).",

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pruning.job import Job
+from pruning.report.numbers import share
 from pruning.report.study import Comparison, Search
 from pruning.schedule.step import removal_count
 from pruning.study.compare import compare
@@ -76,7 +77,7 @@ def _curve(runs: Runs, done: list[Run]) -> list[Run]:
               if removal_count(s, total, spec.pattern.unit) not in planned]  # fmt: skip
     made = []
     for number, sparsity in enumerate(wanted):
-        message = f"point {number + 1} of {len(wanted)}: {100 * sparsity:.4g} %"
+        message = f"point {number + 1} of {len(wanted)}: {share(sparsity)}"
         with runs.job.narrator.about(message, number, len(wanted)):
             made.append(runs.at(f"at-{sparsity!r}", sparsity))
     return made

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from pruning.allowed import ROUNDING, allows
+from pruning.report.numbers import asked_share, limit, metric, number, points, ratio, share
 from pruning.report.schema import Check, LayerReport, Report, Sizes
 from pruning.report.study import Latency
 from pruning.request import Rejection
@@ -45,11 +46,19 @@ def drops(spec: Spec, dense: Mapping[str, float], final: Mapping[str, float]) ->
                 allows(allowed, drop),
                 drop,
                 allowed,
-                f"{name} went from {dense[name]:.4f} to {final[name]:.4f}; "
-                f"a drop of {allowed:g} was allowed.",
+                f"{_moved(name, dense[name], final[name])}; a drop of at most "
+                f"{limit(name, allowed)} was allowed.",
             )
         )
     return checks
+
+
+def _moved(name: str, before: float, after: float) -> str:
+    if before == after:
+        return f"{name} stayed at {metric(name, after)}"
+    verb = "fell" if after < before else "rose"
+    difference = points(name, abs(before - after))
+    return f"{name} {verb} by {difference}, from {metric(name, before)} to {metric(name, after)}"
 
 
 def layer_sparsity(spec: Spec, layers: list[LayerReport]) -> list[Check]:
@@ -68,18 +77,19 @@ def layer_sparsity(spec: Spec, layers: list[LayerReport]) -> list[Check]:
         worst = max(matched, key=lambda layer: _outside(layer.sparsity, between)[0])
         bound = _outside(worst.sparsity, between)[1]
         missed = [x.name for x in matched if _outside(x.sparsity, between)[0] > ROUNDING]
-        told = f"{between.min:g} to {between.max:g} was allowed"
+        told = f"{asked_share(between.min)} to {asked_share(between.max)} was allowed"
         if missed:
             more = f" and {len(missed) - _NAMED} more" if len(missed) > _NAMED else ""
             message = (
                 f"{len(missed)} of {len(matched)} layers that {pattern!r} matches lie outside "
                 f"({', '.join(missed[:_NAMED])}{more}): {worst.name} has a sparsity of "
-                f"{worst.sparsity:.4f}; {told}."
+                f"{share(worst.sparsity)}; {told}."
             )
         else:
             message = (
                 f"All {len(matched)} layers that {pattern!r} matches keep the bounds; "
-                f"{worst.name}, the closest to one, has a sparsity of {worst.sparsity:.4f}; {told}."
+                f"{worst.name}, the closest to one, has a sparsity of {share(worst.sparsity)}; "
+                f"{told}."
             )
         checks.append(_check(name, not missed, worst.sparsity, bound, message))
     return checks
@@ -112,14 +122,14 @@ def target_bytes(report: Report, sizes: Sizes) -> list[Check]:
     asked, budget = report.spec.target.bytes, report.budget
     if asked is None:
         return []
-    limit = int(asked) if asked >= 1 else None if budget is None else budget.limit
+    most = int(asked) if asked >= 1 else None if budget is None else budget.limit
     size = sizes.sparse_bytes
-    if size is None or limit is None:
+    if size is None or most is None:
         message = "There is no sparse file to hold to the target, or no limit is known."
-        return [_check("target.bytes", False, size, limit, message)]
-    share = "" if asked >= 1 else f", {asked:g} of the bytes of all weights"
-    message = f"The sparse file has {size:,} bytes; {limit:,} were asked for at most{share}."
-    return [_check("target.bytes", size <= limit, size, limit, message)]
+        return [_check("target.bytes", False, size, most, message)]
+    part = "" if asked >= 1 else f", {asked_share(asked)} of the bytes of all weights"
+    message = f"The sparse file has {size:,} bytes; {most:,} were asked for at most{part}."
+    return [_check("target.bytes", size <= most, size, most, message)]
 
 
 def latency(spec: Spec, measured: Latency | None, why_not: str = "") -> Check | None:
@@ -141,8 +151,8 @@ def latency(spec: Spec, measured: Latency | None, why_not: str = "") -> Check | 
     milliseconds = 1e3 * measured.pruned.median
     values = {"ratio": measured.ratio, "milliseconds": milliseconds}
     words = {
-        "ratio": f"{measured.ratio:.3f} of the upload's time",
-        "milliseconds": f"{milliseconds:.4g} ms",
+        "ratio": f"{ratio(measured.ratio)} times the upload's time",
+        "milliseconds": f"{number(milliseconds)} ms",
     }
     asked = {name: limit for name, limit in limits.items() if limit is not None}
     missed = [name for name, limit in asked.items() if values[name] > limit]

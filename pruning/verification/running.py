@@ -12,6 +12,7 @@ from pruning.curvature.losses import Loss, loss_of
 from pruning.data.batches import ArrayData
 from pruning.metrics import METRICS
 from pruning.progress import Narrator
+from pruning.report.numbers import asked, number
 from pruning.report.schema import Check, MetricValue
 from pruning.verification import reference
 from pruning.verification.inference import BATCH, Engine
@@ -153,7 +154,7 @@ def _difference(found: np.ndarray, memory: np.ndarray, allowed: float, how: str)
         f"The written file, run in {how}, and the pruned network put out the same on "
         f"{len(memory)} samples, relative to the largest output.",
         f"The written file, run in {how}, puts out numbers that differ from the pruned network's "
-        f"by {distance:.3g} of the largest output; {allowed:g} is allowed.",
+        f"by {number(distance)} of the largest output; {asked(allowed)} is allowed.",
     )
 
 

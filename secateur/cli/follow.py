@@ -27,6 +27,7 @@ from pruning.events import (
     StateEvent,
     WarningEvent,
 )
+from pruning.report.numbers import metric
 from pruning.spec import OneShot, Rounds, parse_spec
 from secateur._files import Reporter
 from secateur.errors import SecateurError
@@ -216,4 +217,4 @@ def _steps(spec: Mapping[str, Any] | None) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    return f"{value:.2%}" if name.endswith("accuracy") else f"{value:.4g}"
+    return metric(name.rpartition(".")[2], value)

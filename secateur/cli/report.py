@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pruning.report.diff import LARGEST, diff
-from pruning.report.words import SHARES
+from pruning.report.numbers import SHARES, asked, number, share
 from secateur.cli.output import client, print_json, size, stdout
 
 _LOSSES = {
@@ -119,7 +119,7 @@ def print_diff(
 def _described(report: dict[str, Any]) -> str:
     model = (report.get("model") or {}).get("name") or "a module"
     kind = ((report.get("spec") or {}).get("criterion") or {}).get("kind", "?")
-    return f"{model}, {kind}, {report['sparsity'].get('achieved', 0):.1%} removed"
+    return f"{model}, {kind}, {share(report['sparsity'].get('achieved', 0))} removed"
 
 
 def _values(differences: list[dict[str, Any]]) -> list[list[str]]:
@@ -130,7 +130,7 @@ def _value(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return asked(value)
     if isinstance(value, str):
         # Of a digest the beginning tells it from others.
         return f"{value[:12]}…" if len(value) == 64 else value
@@ -179,7 +179,7 @@ def _three(item: dict[str, Any], unit: str) -> list[str]:
     if gap == 0:
         return [*shown, "="]
     sign = "+" if gap > 0 else "-"
-    text = f"{100 * abs(gap):.2f} pt" if unit == "share" else _in_unit(abs(gap), unit)
+    text = f"{100 * abs(gap):.2f} points" if unit == "share" else _in_unit(abs(gap), unit)
     return [*shown, f"{sign}{text}"]
 
 
@@ -188,7 +188,7 @@ def _in_unit(value: float | None, unit: str) -> str:
         return "-"
     if unit == "bytes":
         return size(int(value))
-    return f"{value:.2%}" if unit == "share" else f"{value:.4g}"
+    return share(value) if unit == "share" else number(value)
 
 
 def _layers(found: dict[str, Any]) -> list[list[str]]:
@@ -231,9 +231,9 @@ def _table(console: Console, columns: Sequence[str], rows: list[list[str]]) -> N
         return
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     for index, name in enumerate(columns):
-        number = not values and 0 < index < 4
-        table.add_column(name, justify="right" if number else "left", overflow="fold",
-                         no_wrap=number)  # fmt: skip
+        numeric = not values and 0 < index < 4
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold",
+                         no_wrap=numeric)  # fmt: skip
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)

@@ -9,7 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pruning.report.words import SHARES, is_gate
+from pruning.report.numbers import limit, metric, number, points, ratio, several, share
+from pruning.report.words import is_gate
 from secateur.cli.output import print_pairs, size, stdout
 
 _ENDED = {
@@ -35,7 +36,7 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: b
     sparsity = report["sparsity"]
     console.print(
         Text.assemble(
-            (f"{sparsity['achieved']:.2%}", "bold"),
+            (share(sparsity["achieved"]), "bold"),
             f" of the weights in scope removed ({sparsity['removed']:,} of {sparsity['total']:,})",
         ),
         soft_wrap=True,
@@ -64,10 +65,10 @@ def stages(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
     names = ("dense", "pruned", "recovered")
     metrics, loss = report["metrics"], report["loss"]
     rows = []
-    for metric in metrics["dense"]:
-        values = [((metrics.get(n) or {}).get(metric) or {}).get("value") for n in names]
-        rows.append((metric, ["" if v is None else _metric(metric, v) for v in values]))
-    rows.append(("loss", ["" if loss.get(n) is None else _number(loss[n]) for n in names]))
+    for name in metrics["dense"]:
+        values = [((metrics.get(n) or {}).get(name) or {}).get("value") for n in names]
+        rows.append((name, ["" if v is None else metric(name, v) for v in values]))
+    rows.append(("loss", ["" if loss.get(n) is None else number(loss[n]) for n in names]))
     return rows
 
 
@@ -97,41 +98,34 @@ def _plain_stages(report: dict[str, Any]) -> dict[str, str]:
     return lines
 
 
-def _metric(name: str, value: float) -> str:
-    return f"{value:.2%}" if name in SHARES else f"{value:.4g}"
-
-
 def _drop(name: str, drop: dict[str, Any]) -> str:
     """How far a metric fell, with its interval; in points where it is a share."""
     if drop.get("value") is None:
         return "unknown"
     known = drop.get("low") is not None and drop.get("high") is not None
-    keys = ("value", "low", "high") if known else ("value",)
-    shown = [
-        f"{round(100 * drop[k], 2) + 0.0:.2f}" if name in SHARES else f"{drop[k]:.4g}" for k in keys
-    ]
-    unit = " pt" if name in SHARES else ""
-    return f"{shown[0]}{unit} ({shown[1]} to {shown[2]})" if known else f"{shown[0]}{unit}"
+    text = points(name, drop["value"])
+    if not known:
+        return text
+    low, high = (points(name, drop[key], unit=False) for key in ("low", "high"))
+    return f"{text} ({low} to {high})"
 
 
 def _search(search: dict[str, Any] | None) -> str:
     if not search:
         return ""
-    metric, allowed = search["metric"], search["allowed"]
-    limit = f"{100 * allowed:g} pt" if metric in SHARES else f"{allowed:g}"
-    refused = f", {search['high']:.2%} refused" if search.get("high") is not None else ""
-    probes = search["probes"]
+    name = search["metric"]
+    refused = f", {share(search['high'])} refused" if search.get("high") is not None else ""
     ended = _ENDED.get(search["ended"], search["ended"])
     return (
-        f"{search['low']:.2%} accepted{refused}, for at most {limit} of {metric}\n"
-        f"{probes} probe{'' if probes == 1 else 's'}; {ended}"
+        f"{share(search['low'])} accepted{refused}, for at most "
+        f"{limit(name, search['allowed'])} of {name}\n{several(search['probes'], 'probe')}; {ended}"
     )
 
 
 def _curve(curve: list[dict[str, Any]]) -> str:
     if len(curve) < 2:
         return ""
-    ends = f"{curve[0]['sparsity']:.2%} to {curve[-1]['sparsity']:.2%}"
+    ends = f"{share(curve[0]['sparsity'])} to {share(curve[-1]['sparsity'])}"
     kept = sum(1 for point in curve if point.get("artifact"))
     return (
         f"{len(curve)} points, {ends}; {kept} with their model"
@@ -145,11 +139,10 @@ def _latency(latency: dict[str, Any] | None) -> str:
         return ""
     spread = ""
     if latency.get("ratio_low") is not None and latency.get("ratio_high") is not None:
-        spread = f" ({latency['ratio_low']:.2f} to {latency['ratio_high']:.2f})"
-    threads = latency["threads"]
+        spread = f" ({ratio(latency['ratio_low'])} to {ratio(latency['ratio_high'])})"
     return (
-        f"{latency['ratio']:.2f}{spread} times that of the upload, {latency['engine']}, "
-        f"{threads} thread{'' if threads == 1 else 's'}"
+        f"{ratio(latency['ratio'])}{spread} times that of the upload, {latency['engine']}, "
+        f"{several(latency['threads'], 'thread')}"
     )
 
 
@@ -207,7 +200,7 @@ def _trust(report: dict[str, Any], checks: list[dict[str, Any]]) -> str:
     ladder = (report.get("trust") or {}).get("ladder")
     if ladder:
         lines.append(
-            f"one quadratic model holds up to {ladder['holds_up_to'] or 0.0:.1%} removed "
+            f"one quadratic model holds up to {share(ladder['holds_up_to'] or 0.0)} removed "
             "(see report.html)"
         )
     return "\n".join(lines)
@@ -215,9 +208,9 @@ def _trust(report: dict[str, Any], checks: list[dict[str, Any]]) -> str:
 
 def _increase(report: dict[str, Any]) -> str:
     loss, unknown = report["loss"], any(r.get("not_predicted") for r in report.get("rounds") or [])
-    predicted = "not predicted" if unknown else f"predicted {_number(loss['predicted_increase'])}"
-    return f"{predicted}, measured {_number(loss['measured_increase'])}"
+    predicted = "not predicted" if unknown else f"predicted {_finite(loss['predicted_increase'])}"
+    return f"{predicted}, measured {_finite(loss['measured_increase'])}"
 
 
-def _number(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4g}"
+def _finite(value: float | None) -> str:
+    return "not finite" if value is None else number(value)

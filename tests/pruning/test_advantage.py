@@ -29,17 +29,17 @@ def test_one_seed_has_the_paired_interval_of_the_evaluation_samples():
     assert found.value == pytest.approx(0.15)
     assert found.verdict == "better"
     assert found.message == (
-        "obs was better than magnitude here: +15.0 points of accuracy, interval 9.9 to 19.9."
+        "obs was better than magnitude here: +15.00 points of accuracy, interval 9.85 to 19.85."
     )
 
 
 @pytest.mark.parametrize(
     ("own", "other", "verdict", "words"),
     [
-        (180, 179, "as_good", "magnitude was as good as obs here: +0.5 points of accuracy"),
-        (179, 180, "as_good", "magnitude was as good as obs here: -0.5 points of accuracy"),
-        (150, 180, "worse", "magnitude was better than obs here: -15.0 points of accuracy"),
-        (150, 150, "as_good", "magnitude was as good as obs here: 0.0 points of accuracy"),
+        (180, 179, "as_good", "magnitude was as good as obs here: +0.50 points of accuracy"),
+        (179, 180, "as_good", "magnitude was as good as obs here: -0.50 points of accuracy"),
+        (150, 180, "worse", "magnitude was better than obs here: -15.00 points of accuracy"),
+        (150, 150, "as_good", "magnitude was as good as obs here: 0.00 points of accuracy"),
     ],
 )
 def test_as_good_is_where_the_interval_holds_zero(own, other, verdict, words):

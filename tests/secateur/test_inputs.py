@@ -144,7 +144,7 @@ def test_the_display_outside_a_terminal_is_plain_lines() -> None:
         "Waiting for a worker",
         "Loading",
         "Evaluating",
-        "  dense: loss 0.25 (calibration), accuracy 97.50% (evaluation)",
+        "  dense: loss 0.2500 (calibration), accuracy 97.5 % (evaluation)",
         "warning fc1: careful",
     ]
 

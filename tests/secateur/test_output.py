@@ -60,7 +60,7 @@ def test_steps_are_counted_in_the_words_of_the_schedule(schedule: Any, line: str
     with JobDisplay(Console(file=text), {"schedule": schedule}) as display:
         display.handle(MetricEvent(name="loss", stage="round 1", value=0.5))
         display.handle(MetricEvent(name="accuracy", stage="round 1", value=0.5))
-    assert text.getvalue() == f"  {line}: loss 0.5 (calibration), accuracy 50.00% (evaluation)\n"
+    assert text.getvalue() == f"  {line}: loss 0.5000 (calibration), accuracy 50.0 % (evaluation)\n"
 
 
 def test_files_get_the_name_that_was_typed_whatever_the_service_says() -> None:
@@ -86,7 +86,7 @@ def test_a_missed_gate_is_explained_once(capsys: pytest.CaptureFixture[str]) -> 
     assert "0 of 1 passed" in out
     assert "1 of 2 assumptions of the theory hold" in out
     assert "not: curvature_rank" in out
-    assert "holds up to 25.5% removed" in out
+    assert "holds up to 25.5 % removed" in out
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[1].index("dense") == lines[3].index("predicted")
@@ -162,8 +162,8 @@ def test_a_stream_is_followed_to_its_end(script: Script) -> None:
 @pytest.mark.parametrize(
     ("rounds", "said"),
     [
-        ([{"not_predicted": None}], "predicted 0.1, measured 0.1"),
-        ([{"not_predicted": "Too much work."}], "not predicted, measured 0.1"),
+        ([{"not_predicted": None}], "predicted 0.1000, measured 0.1000"),
+        ([{"not_predicted": "Too much work."}], "not predicted, measured 0.1000"),
     ],
 )
 def test_a_loss_that_was_not_predicted_is_said_to_be_so(

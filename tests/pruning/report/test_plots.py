@@ -81,7 +81,7 @@ def test_every_rung_that_can_be_drawn_is_and_the_one_that_leaves_is_named():
     report = example(4)
     svg = trust_plots.ladder(report)
     assert svg.count("<circle") == 2 * len(report.trust.ladder.rungs)
-    assert ">80\u00a0% leaves</text>" in svg
+    assert ">80.0 %: no longer holds</text>" in svg
 
 
 def test_no_line_leads_over_a_rung_that_axes_of_powers_have_no_place_for():

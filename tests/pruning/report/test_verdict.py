@@ -26,11 +26,11 @@ def test_the_verdict_is_one_sentence_with_cost_interval_gain_and_gates(report):
     text = verdict.verdict(report)
     assert text.count(".\u0020") == 0
     assert text.endswith(".")
-    share = words.share(report.sparsity.achieved, 1)
+    share = words.share(report.sparsity.achieved)
     assert text.startswith(f"Optimal Brain Surgeon removed {share} of the weights; ")
-    assert "accuracy fell by 0.60 points to 93.60\u00a0% (95\u00a0% interval 0.00 to 1.20)" in text
+    assert "accuracy fell by 0.60 points to 93.6 % (95 % interval 0.00 to 1.20)" in text
     smaller = report.sizes.uploaded_bytes / report.sizes.sparse_bytes
-    assert f"the sparse file is {smaller:.2g} times smaller" in text
+    assert f"the sparse file is {words.ratio(smaller)} times smaller" in text
     assert "a run is no faster" in text
     assert text.endswith("and its gate holds.")
 
@@ -38,12 +38,12 @@ def test_the_verdict_is_one_sentence_with_cost_interval_gain_and_gates(report):
 def test_a_rise_is_told_with_the_interval_of_the_rise(report):
     report.metrics.drops = {"accuracy": Drop(value=-0.01, low=-0.03, high=0.01, samples=100)}
     assert "accuracy rose by 1.00 points" in verdict.verdict(report)
-    assert "interval \u22121.00 to 3.00" in verdict.verdict(report)
+    assert "interval -1.00 to 3.00" in verdict.verdict(report)
 
 
 def test_a_metric_that_is_no_share_is_not_told_in_points(report):
     report.metrics.drops = {"cosine": Drop(value=0.012, low=0.01, high=0.014, samples=100)}
-    assert "cosine fell by 0.012 (95\u00a0% interval 0.01 to 0.014)" in verdict.verdict(report)
+    assert "cosine fell by 0.01200 (95 % interval 0.01000 to 0.01400)" in verdict.verdict(report)
 
 
 @pytest.mark.parametrize(
@@ -150,23 +150,21 @@ def test_why_rounds_ended_early_is_told_with_both_drops(report):
     assert "3 of 8 were kept" in text
     assert "2.34 points" in text
     assert "the 2 points allowed" in text
-    assert text in report_html(report)
+    assert words.unbroken(text) in report_html(report)
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(1.5e-7, "150\u00a0ns"), (3.21e-4, "321\u00a0µs"), (0.0012, "1.20\u00a0ms"),
-     (12.0, "12.0\u00a0s"), (188.2, "3\u00a0min 8\u00a0s")],
+    [(1.5e-7, "0.150 µs"), (3.21e-4, "321 µs"), (0.0012, "1.20 ms"),
+     (12.0, "12.0 s"), (188.2, "3 min 8 s")],
 )  # fmt: skip
 def test_durations_are_read_in_their_own_unit(value, shown):
-    if value < 1e-6:
-        shown = "0.150\u00a0µs"
     assert words.seconds(value) == shown
 
 
-def test_numbers_far_from_one_are_powers_of_ten():
-    assert words.number(-1.4825e-7) == "\u22121.48·10⁻⁷"
-    assert words.number(1e-5) == "10⁻⁵"
+def test_numbers_far_from_one_have_an_exponent():
+    assert words.number(-1.4825e-7) == "-1.48e-7"
+    assert words.number(1e-5) == "1.00e-5"
     assert words.number(0.12345) == "0.1235"
     assert words.points("accuracy", -1e-9) == "0.00 points"
 

@@ -218,7 +218,7 @@ def test_progress_names_the_probe_and_its_sparsity():
     events = []
     prune(trained(), data(), searched(**OBS), emit=events.append)
     messages = [e.message for e in events if e.type == "progress"]
-    assert "probe 1 of at most 6: 90 %" in messages
+    assert "probe 1 of at most 6: 90.0 %" in messages
     assert any(m.startswith("probe 2 of at most 6: ") for m in messages)
 
 
