@@ -1,7 +1,9 @@
 """Confidence intervals of means over samples, and of differences by pairs."""
 
+from collections.abc import Sequence
 from math import inf
 
+import numpy as np
 from torch import Tensor
 
 from pruning.report.study import Drop
@@ -51,6 +53,27 @@ def drop(dense: Tensor, final: Tensor, simultaneous: int = 1) -> Drop:
         simultaneous=simultaneous,
         samples=len(gap),
     )
+
+
+def of_median(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
+    """The 95 % interval of a median, whatever the distribution: two order statistics.
+
+    As many values lie below the median as a fair coin shows heads, so the k-th smallest and the
+    k-th largest enclose it but for twice P[B(n, 1/2) < k] (Conover 1999, section 3.2).
+
+    Args:
+        values: Independent draws.
+
+    Returns:
+        The ends; None for fewer than 6 values, which enclose it with less than 95 %.
+    """
+    ordered = np.sort(np.asarray(values, np.float64))
+    n, k = len(ordered), 0
+    outcomes, tail, term = 2**n, 0, 1
+    while 2 * (tail + term) / outcomes <= 1.0 - LEVEL:
+        tail, k = tail + term, k + 1
+        term = term * (n - k + 1) // k
+    return None if k == 0 else (float(ordered[k - 1]), float(ordered[n - k]))
 
 
 def _binary(values: Tensor) -> bool:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pruning.report.schema import DataRole, Report
-from pruning.report.words import count, limit, points, several, share
+from pruning.report.speed import interval, speed
+from pruning.report.words import count, limit, number, points, several, share
 
 FEW_SAMPLES = 256
 """Calibration samples below which curvature is called thinly sampled."""
@@ -225,12 +226,9 @@ def _latency(report: Report) -> Iterator[Doubt]:
                     f"The middle half of the {name}'s runs spreads over {share(spread)} of "
                     "their median: the machine was doing other things too.",
                 )
-    if (
-        found.ratio_low is not None
-        and found.ratio_high is not None
-        and found.ratio_low < 1 < found.ratio_high
-    ):
+    if speed(found) == "unknown":
         yield Doubt(
             "Faster or slower",
-            "The ratio of the times lies on both sides of one: no difference can be told.",
+            f"The measurement does not tell: ratio {number(found.ratio)}, {interval(found)}. "
+            "A quieter machine, or a gate on the latency, which gets more time, would.",
         )

@@ -73,6 +73,8 @@ def report_html(report: Report) -> str:
         style=Markup((TEMPLATES / "report.css").read_text()),
         missed=verdict.rejected(report),
         verdict=verdict.verdict(report),
+        outcome=verdict.outcome(report),
+        beside=verdict.beside(report),
         facts=verdict.facts(report),
         prediction=trust_words.prediction(report),
         matrix=trust_words.matrix(report),

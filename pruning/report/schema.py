@@ -326,7 +326,7 @@ class Environment(_Section):
 class Report(_Section):
     """What was removed, what it was predicted to cost, what it did cost."""
 
-    schema_version: Literal["1.1"] = Field(default="1.1", description="Version of this schema.")
+    schema_version: Literal["1.2"] = Field(default="1.2", description="Version of this schema.")
     model: ModelSection = Field(description="The network that was pruned.")
     data: DataSection = Field(description="Which samples were used for what.")
     spec: Spec = Field(description="The complete spec, defaults filled in.")

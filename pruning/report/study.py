@@ -144,6 +144,11 @@ class Times(Section):
     median: Number = Field(description="Median.")
     q25: Number = Field(description="First quartile.")
     q75: Number = Field(description="Third quartile.")
+    low: Number = Field(
+        default=None,
+        description="Lower end of the median's 95 % interval; null for fewer than 6 turns.",
+    )
+    high: Number = Field(default=None, description="Upper end.")
 
 
 class Latency(Section):
@@ -152,11 +157,16 @@ class Latency(Section):
     engine: str = Field(description="onnxruntime or torch.")
     threads: int = Field(description="Threads of one operation.")
     batch: int = Field(description="Samples a run.")
-    runs: int = Field(description="Runs of each, one of the one after one of the other.")
+    runs: int = Field(description="Runs of each, in turns of upload, delivered, delivered, upload.")
     dense: Times = Field(description="The upload.")
     pruned: Times = Field(description="The delivered file.")
-    ratio: Number = Field(description="Median of pruned by dense of the same turn.")
-    ratio_low: Number = Field(description="First quartile of these.")
-    ratio_high: Number = Field(description="Third quartile.")
+    ratio: Number = Field(description="Median over turns of four of delivered by upload.")
+    ratio_low: Number = Field(
+        description="Lower end of the 95 % interval of that median, by order alone; null for fewer "
+        "than 6 turns."
+    )
+    ratio_high: Number = Field(description="Upper end.")
+    pairs: int | None = Field(default=None, description="Turns of four; each gives one ratio.")
+    seconds: Number = Field(default=None, description="Time that the measurement took.")
     message: str = Field(description="What it means, in plain words.")
     gate: Check | None = Field(default=None, description="The gate on it; null without one.")

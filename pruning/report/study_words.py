@@ -163,23 +163,11 @@ def latency(report: Report) -> str:
         return ""
     return (
         f"{found.engine}, {several(found.threads, 'thread')}, batches of "
-        f"{several(found.batch, 'sample')}: {count(found.runs)} runs of each file, one of the one "
-        "after one of the other, so that both meet the same machine. Shown is the median, with the "
-        "middle half of the runs."
+        f"{several(found.batch, 'sample')}: {count(found.runs)} runs of each file, in turns of "
+        "upload, delivered, delivered, upload, so that both meet the same machine. Of each file "
+        "the median and the middle half of its times; of the ratio the median over these turns "
+        "with its 95 % interval."
     )
-
-
-def ratio(report: Report) -> str:
-    """Pruned by dense, with its spread."""
-    found = report.latency
-    if found is None or found.ratio is None:
-        return ""
-    spread = (
-        ""
-        if found.ratio_low is None or found.ratio_high is None
-        else f" ({number(found.ratio_low)} to {number(found.ratio_high)})"
-    )
-    return f"{number(found.ratio)}{spread}"
 
 
 def value(name: str | None, found: float | None) -> str:

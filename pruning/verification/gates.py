@@ -132,8 +132,16 @@ def target_bytes(report: Report, sizes: Sizes) -> list[Check]:
     return [_check("target.bytes", size <= most, size, most, message)]
 
 
+UNDECIDED = "gate_undecided"
+"""The code of a gate on the latency whose limit lies inside the measured interval."""
+
+
 def latency(spec: Spec, measured: Latency | None, why_not: str = "") -> Check | None:
     """The gate `latency`; None where the spec has none.
+
+    It fails where the whole interval lies above the limit and passes where all of it lies at or
+    below; in between, and without an interval, it is not decided, which is a warning: noise neither
+    rejects a result nor lets one pass unseen.
 
     Args:
         spec: The job's.
@@ -144,26 +152,56 @@ def latency(spec: Spec, measured: Latency | None, why_not: str = "") -> Check | 
     if gate is None:
         return None
     limits = {"ratio": gate.ratio, "milliseconds": gate.milliseconds}
-    if measured is None or measured.ratio is None or measured.pruned.median is None:
-        name = next(name for name, limit in limits.items() if limit is not None)
-        message = f"The latency could not be measured: {why_not or 'nothing was timed'}."
-        return _check(f"latency.{name}", False, None, limits[name], message)
-    milliseconds = 1e3 * measured.pruned.median
-    values = {"ratio": measured.ratio, "milliseconds": milliseconds}
-    words = {
-        "ratio": f"{ratio(measured.ratio)} times the upload's time",
-        "milliseconds": f"{number(milliseconds)} ms",
-    }
     asked = {name: limit for name, limit in limits.items() if limit is not None}
-    missed = [name for name, limit in asked.items() if values[name] > limit]
-    shown = (missed or list(asked))[0]
-    told = " and ".join(f"{words[name]} (allowed: {limit:g})" for name, limit in asked.items())
+    if measured is None or measured.ratio is None or measured.pruned.median is None:
+        name = next(iter(asked))
+        message = f"The latency could not be measured: {why_not or 'nothing was timed'}."
+        return _check(f"latency.{name}", False, None, asked[name], message)
+    pruned = measured.pruned
+    assert pruned.median is not None
+    spans = {
+        "ratio": (measured.ratio, measured.ratio_low, measured.ratio_high),
+        "milliseconds": (1e3 * pruned.median, _milli(pruned.low), _milli(pruned.high)),
+    }
+    found = {name: _held(limit, *spans[name][1:]) for name, limit in asked.items()}
+    status = next((s for s in ("fail", "warn") if s in found.values()), "pass")
+    shown = next(name for name in asked if found[name] == status)
+    told = " and ".join(_timed(name, limit, *spans[name]) for name, limit in asked.items())
     message = (
         f"The delivered file takes {told}, the median of {measured.runs} runs in "
         f"{measured.engine} with {measured.threads} "
         f"thread{'s' if measured.threads > 1 else ''} and a batch of {measured.batch}."
     )
-    return _check(f"latency.{shown}", not missed, values[shown], asked[shown], message)
+    if status == "warn":
+        message = (
+            f"Not decided ({UNDECIDED}): the limit lies inside what the measurement leaves open. "
+            f"{message} Measure again on a quieter machine, or leave the limit more room."
+        )
+    return Check(
+        name=f"latency.{shown}",
+        group="gate",
+        status=status,
+        value=spans[shown][0],
+        threshold=asked[shown],
+        message=message,
+    )
+
+
+def _milli(seconds: float | None) -> float | None:
+    return None if seconds is None else 1e3 * seconds
+
+
+def _held(limit: float, low: float | None, high: float | None) -> Literal["pass", "warn", "fail"]:
+    if low is None or high is None:
+        return "warn"
+    return "fail" if low > limit else "pass" if high <= limit else "warn"
+
+
+def _timed(name: str, limit: float, value: float, low: float | None, high: float | None) -> str:
+    text = f"{ratio(value)} times the upload's time" if name == "ratio" else f"{number(value)} ms"
+    write = ratio if name == "ratio" else number
+    open_ = "no interval" if low is None else f"95 % interval {write(low)} to {write(high)}"
+    return f"{text} ({open_}; allowed: {limit:g})"
 
 
 def rejection(report: Report) -> Rejection | None:

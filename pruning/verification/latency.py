@@ -1,129 +1,189 @@
 """How long the delivered file takes, measured beside the upload in one process.
 
-Runs go in turns, one of each, and the order alternates: what slows the machine down for a while
-slows both. The ratio is taken turn by turn.
+Runs go in turns of four, upload, delivered file, delivered file, upload, and the ratio is taken
+within each four: what slows the machine down for a while slows both, and a drift cancels. The
+interval of the ratio's median rests on order alone, so it needs no assumption on how times are
+spread. Turns are repeated until the interval is narrow or the time is spent.
 """
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from pruning import intervals
 from pruning.data.batches import ArrayData
+from pruning.report.speed import clause, speed
 from pruning.report.study import Latency, Times
 from pruning.spec import NM, Spec
 from pruning.verification.inference import Engine
 
-SECONDS = 2.0
-"""All runs together, about."""
+BLOCK = 5e-4
+"""Seconds that one turn of one file takes at least; shorter runs are repeated within it."""
 
-TURNS = 300
-"""The most turns."""
+MOST = 400
+"""The most ratios."""
 
-ENOUGH = 10
-"""Turns from which on quartiles mean something."""
+ENOUGH = 30
+"""Ratios from which on a narrow interval ends the measurement."""
 
-LEAST = 3
-"""Turns that are made however long they take."""
+LEAST = 6
+"""Ratios that an interval of 95 % needs; they are made as long as `LONGEST` allows."""
 
 _WARM_UP = 3
-_NEAR = 0.05
-"""A ratio this close to 1 is no difference."""
-
-_MOST_WARMING = 0.25  # share of `SECONDS`
+_MOST_WARMING = 0.25  # share of the time
+_MOST_REPEATS = 1000
 
 
-def measure(dense: Engine, pruned: Engine, data: ArrayData, spec: Spec) -> Latency:
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Args:
+        half_width: Of the interval, as a share of the ratio, at which it is narrow enough.
+        seconds: All runs together, about.
+        longest: Seconds after which even `LEAST` ratios are given up.
+    """
+
+    half_width: float = 0.03
+    seconds: float = 1.0
+    longest: float = 20.0
+
+
+HELD = Effort(half_width=0.01, seconds=10.0, longest=120.0)
+"""Where a gate is held to the result, which then hangs on it."""
+
+
+def effort_of(spec: Spec) -> Effort:
+    """What a job's measurement is worth."""
+    return Effort() if spec.gates.latency is None else HELD
+
+
+def measure(
+    dense: Engine,
+    pruned: Engine,
+    data: ArrayData,
+    spec: Spec,
+    progress: Callable[[float, float], None] = lambda done, total: None,
+) -> Latency:
     """The latency of the smallest batch that the file takes, one sample where it is free.
 
     Args:
         dense: The upload.
         pruned: The delivered file, in the same engine.
         data: Samples to run.
-        spec: The job's, for what the words say.
+        spec: The job's: a gate on the latency gets more time, and the words depend on the pattern.
+        progress: Told of seconds spent, and of the most there may be.
 
     Raises:
         Exception: Whatever onnxruntime raises for a model that it can't run.
     """
-    seconds = turns(dense.one(data), pruned.one(data))
-    ratios = seconds[:, 1] / seconds[:, 0]
-    low, ratio, high = (float(q) for q in np.quantile(ratios, (0.25, 0.5, 0.75)))
-    return Latency(
+    begin, effort = time.perf_counter(), effort_of(spec)
+    taken, repeats = turns(dense.one(data), pruned.one(data), effort, progress)
+    spent = time.perf_counter() - begin
+    found = ratios(taken)
+    ends = intervals.of_median(found)
+    latency = Latency(
         engine=pruned.name,
         threads=pruned.threads,
         batch=pruned.batch or 1,
-        runs=len(seconds),
-        dense=_times(seconds[:, 0]),
-        pruned=_times(seconds[:, 1]),
-        ratio=ratio,
-        ratio_low=low,
-        ratio_high=high,
-        message=words(ratio, low, high, len(seconds), spec),
+        runs=2 * len(found) * repeats,
+        dense=_times(taken[:, [0, 3]].ravel()),
+        pruned=_times(taken[:, [1, 2]].ravel()),
+        ratio=float(np.median(found)),
+        ratio_low=None if ends is None else ends[0],
+        ratio_high=None if ends is None else ends[1],
+        pairs=len(found),
+        seconds=round(spent, 3),
+        message="",
     )
+    latency.message = words(latency, spec)
+    return latency
 
 
-def turns(dense: Callable[[], Any], pruned: Callable[[], Any]) -> np.ndarray:
-    """Seconds of each run, shape [turns, 2], the upload first, whoever went first in the turn."""
+def ratios(taken: np.ndarray) -> np.ndarray:
+    """Delivered by upload of each turn of four, shape [turns]; `taken` as `turns` gives it."""
+    return np.asarray((taken[:, 1] + taken[:, 2]) / (taken[:, 0] + taken[:, 3]))
+
+
+def turns(
+    dense: Callable[[], Any],
+    pruned: Callable[[], Any],
+    effort: Effort,
+    progress: Callable[[float, float], None] = lambda done, total: None,
+) -> tuple[np.ndarray, int]:
+    """Seconds a run in turns of upload, delivered, delivered, upload.
+
+    Returns:
+        Shape [turns, 4], and how many runs each number is the mean of.
+    """
     begin = time.perf_counter()
-    for _ in range(_WARM_UP):
-        dense()
-        pruned()
-        if time.perf_counter() - begin > SECONDS * _MOST_WARMING:
+    once = _warmed(dense, pruned, begin + effort.seconds * _MOST_WARMING)
+    repeats = min(max(round(BLOCK / once), 1), _MOST_REPEATS)
+    found: list[list[float]] = []
+    while True:
+        found.append([_clocked(run, repeats) for run in (dense, pruned, pruned, dense)])
+        spent = time.perf_counter() - begin
+        progress(min(spent, effort.seconds), effort.seconds)
+        ahead = spent + repeats * sum(found[-1])
+        if len(found) < LEAST:
+            if ahead > effort.longest:
+                break
+        elif len(found) >= MOST or ahead > effort.seconds or _narrow(found, effort):
             break
-    found: list[tuple[float, float]] = []
-    while len(found) < LEAST or (
-        len(found) < TURNS and _another_fits(time.perf_counter() - begin, found)
-    ):
-        if len(found) % 2:
-            second = _clocked(pruned)
-            found.append((_clocked(dense), second))
-        else:
-            found.append((_clocked(dense), _clocked(pruned)))
-    return np.array(found)
+    return np.array(found), repeats
 
 
-def _another_fits(spent: float, found: list[tuple[float, float]]) -> bool:
-    return spent + sum(found[-1]) <= SECONDS
+def _warmed(dense: Callable[[], Any], pruned: Callable[[], Any], until: float) -> float:
+    """Seconds of the faster of a few runs, the first of which load what they need."""
+    fastest = float("inf")
+    for _ in range(_WARM_UP):
+        fastest = min(fastest, _clocked(dense, 1), _clocked(pruned, 1))
+        if time.perf_counter() > until:
+            break
+    return fastest
 
 
-def _clocked(run: Callable[[], Any]) -> float:
+def _narrow(found: list[list[float]], effort: Effort) -> bool:
+    if len(found) < ENOUGH:
+        return False
+    taken = ratios(np.array(found))
+    ends = intervals.of_median(taken)
+    return ends is not None and ends[1] - ends[0] <= 2 * effort.half_width * np.median(taken)
+
+
+def _clocked(run: Callable[[], Any], repeats: int) -> float:
     begin = time.perf_counter_ns()
-    run()
+    for _ in range(repeats):
+        run()
     # A clock that did not move must not make a ratio infinite.
-    return max(1, time.perf_counter_ns() - begin) / 1e9
+    return max(1, time.perf_counter_ns() - begin) / 1e9 / repeats
 
 
 def _times(seconds: np.ndarray) -> Times:
     q25, median, q75 = (float(q) for q in np.quantile(seconds, (0.25, 0.5, 0.75)))
-    return Times(median=median, q25=q25, q75=q75)
+    low, high = intervals.of_median(seconds) or (None, None)
+    return Times(median=median, q25=q25, q75=q75, low=low, high=high)
 
 
-def words(ratio: float, low: float, high: float, runs: int, spec: Spec) -> str:
-    """What the measurement means.
-
-    Args:
-        ratio: Median of pruned by dense.
-        low: First quartile of it.
-        high: Third quartile.
-        runs: Turns.
-        spec: The job's.
-    """
-    if abs(ratio - 1) <= _NEAR or low <= 1 <= high:
-        text = f"No difference in time (ratio {ratio:.2f}). {_why_none(spec)}"
-    elif ratio < 1:
-        text = (
-            f"The delivered file takes {ratio:.2f} of the upload's time here. Zeros are "
-            "multiplied like other numbers in this engine, so measure again where it will run."
+def words(found: Latency, spec: Spec) -> str:
+    """What the measurement means, and what would bring speed where there is none."""
+    said = clause(found)
+    text = f"{said[0].upper()}{said[1:]}."
+    shown = speed(found)
+    if shown == "unknown":
+        return (
+            f"{text} The machine was busy, or the network is slow for the time that the "
+            "measurement may take; measure again where it will run."
         )
-    else:
-        text = (
-            f"The delivered file takes {ratio:.2f} times as long as the upload here; the work is "
-            f"the same. {_why_none(spec)}"
+    if shown == "faster":
+        return (
+            f"{text} Zeros are multiplied like other numbers in this engine, so measure again "
+            "where it will run."
         )
-    if runs < ENOUGH:
-        text += f" Only {runs} runs of each fit the time for this, so the spread says little."
-    return text
+    return f"{text} {_why_none(spec)}"
 
 
 def _why_none(spec: Spec) -> str:

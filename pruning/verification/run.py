@@ -58,6 +58,9 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
     with narrator.part("latency"):
         report.latency, unmeasured = _latency(written, dense, pruned, data)
     timed = gates.latency(report.spec, report.latency, unmeasured)
+    if timed is not None and timed.status == "warn":
+        # Told as an event alone: the report's own warnings are the same in every run of a job.
+        narrator.warning(gates.UNDECIDED, timed.message, f"spec.gates.{timed.name}")
     if report.latency is not None:
         report.latency.gate = timed
     elif timed is not None:

@@ -5,11 +5,17 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from pydantic import ValidationError
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pruning.report.numbers import limit, metric, number, points, ratio, several, share
+from pruning.report import verdict
+from pruning.report.numbers import limit, metric, number, points, several, share
+from pruning.report.schema import Report
+from pruning.report.speed import clause
+from pruning.report.study import Latency
 from pruning.report.words import is_gate
 from secateur.cli.output import print_pairs, size, stdout
 
@@ -33,6 +39,7 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: b
         gates: Whether to say why a gate was missed; not where an error says so already.
     """
     console = stdout()
+    _headline(console, report)
     sparsity = report["sparsity"]
     console.print(
         Text.assemble(
@@ -58,6 +65,23 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: b
         "written": "\n".join(str(path) for path in files),
     }
     print_pairs(console, {name: value for name, value in pairs.items() if value})
+
+
+_TONES = {"good": "green", "warn": "yellow", "bad": "red"}
+
+
+def _headline(console: Console, report: dict[str, Any]) -> None:
+    """The verdict of the page, in the same words and colour, and what stands beside it there."""
+    try:
+        whole = Report.model_validate(report)
+    except ValidationError:
+        return  # of another version, whose numbers follow all the same
+    ended = verdict.outcome(whole)
+    soft = not console.is_terminal
+    told = Text(verdict.verdict(whole), style=_TONES[ended.tone])
+    console.print(told, soft_wrap=soft)
+    for text in (*verdict.beside(whole), *ended.notes):
+        console.print(Text.assemble(("note ", "yellow"), text), soft_wrap=soft)
 
 
 def stages(report: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -137,13 +161,11 @@ def _curve(curve: list[dict[str, Any]]) -> str:
 def _latency(latency: dict[str, Any] | None) -> str:
     if not latency or latency.get("ratio") is None:
         return ""
-    spread = ""
-    if latency.get("ratio_low") is not None and latency.get("ratio_high") is not None:
-        spread = f" ({ratio(latency['ratio_low'])} to {ratio(latency['ratio_high'])})"
-    return (
-        f"{ratio(latency['ratio'])}{spread} times that of the upload, {latency['engine']}, "
-        f"{several(latency['threads'], 'thread')}"
-    )
+    try:
+        found = Latency.model_validate(latency)
+    except ValidationError:
+        return ""
+    return f"{clause(found)}; {found.engine}, {several(found.threads, 'thread')}"
 
 
 def _compared(comparison: dict[str, Any] | None) -> str:

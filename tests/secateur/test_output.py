@@ -1,4 +1,5 @@
 import io
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -6,10 +7,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from benchmarks.report_example import example
 from pruning.events import MetricEvent
+from pruning.report import verdict
+from pruning.report.schema import report_json
 from secateur import Client, SecateurError
 from secateur._flow import PATIENCE
-from secateur.cli import output
+from secateur.cli import output, result
 from secateur.cli.follow import JobDisplay
 from secateur.cli.remote import follow, naming, under_name
 from secateur.cli.result import print_result
@@ -90,6 +94,44 @@ def test_a_missed_gate_is_explained_once(capsys: pytest.CaptureFixture[str]) -> 
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[1].index("dense") == lines[3].index("predicted")
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_the_headline_is_that_of_the_page_and_no_line_is_cut(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    report = example(4)
+    text = io.StringIO()
+    console = Console(file=text, width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(result, "stdout", lambda: console)
+    print_result(json.loads(report_json(report)))
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "…" not in text.getvalue()
+    said = " ".join(text.getvalue().split())
+    headline = [verdict.verdict(report), *verdict.beside(report)]
+    for sentence in headline:
+        assert sentence in said
+    assert said.startswith("The limit was met as measured: accuracy fell by 0.60 points")
+
+
+def test_the_command_line_claims_no_speed_that_the_page_leaves_open(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    report = example(4)
+    report.latency.ratio, report.latency.ratio_low, report.latency.ratio_high = 2.26, 0.7, 5.0
+    print_result(json.loads(report_json(report)))
+    out = capsys.readouterr().out
+    assert "times as long" not in out
+    assert out.count("can't be told from this measurement") == 2
+
+
+def test_a_report_of_another_version_is_shown_without_a_headline(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = json.loads(report_json(example(4))) | {"schema_version": "9.0", "more": 1}
+    print_result(values)
+    assert "of the weights in scope removed" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_list_fits_80_columns_with_ids_and_names_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pruning import prune
-from pruning.report import layer_plots, words, words
+from pruning.report import layer_plots, words
 from pruning.report.html import report_html
 from pruning.report.schema import Report
 from pruning.report.words import number

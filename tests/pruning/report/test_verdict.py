@@ -11,6 +11,7 @@ from pruning.report.html import report_html
 from pruning.report.provenance import reproduce
 from pruning.report.schema import Check, Report, Round
 from pruning.report.study import Drop, Stopped
+from pruning.spec import Gates
 
 
 @pytest.fixture
@@ -27,31 +28,103 @@ def test_the_verdict_is_one_sentence_with_cost_interval_gain_and_gates(report):
     assert text.count(".\u0020") == 0
     assert text.endswith(".")
     share = words.share(report.sparsity.achieved)
-    assert text.startswith(f"Optimal Brain Surgeon removed {share} of the weights; ")
+    assert f"; Optimal Brain Surgeon removed {share} of the weights; " in text
     assert "accuracy fell by 0.60 points to 93.6 % (95 % interval 0.00 to 1.20)" in text
     smaller = report.sizes.uploaded_bytes / report.sizes.sparse_bytes
     assert f"the sparse file is {words.ratio(smaller)} times smaller" in text
-    assert "a run is no faster" in text
-    assert text.endswith("and its gate holds.")
+    assert "a run is as fast as before, within the measurement (ratio 0.99" in text
+    assert text.endswith("; its gate holds.")
 
 
 def test_a_rise_is_told_with_the_interval_of_the_rise(report):
     report.metrics.drops = {"accuracy": Drop(value=-0.01, low=-0.03, high=0.01, samples=100)}
+    report.search = None
     assert "accuracy rose by 1.00 points" in verdict.verdict(report)
     assert "interval -1.00 to 3.00" in verdict.verdict(report)
 
 
 def test_a_metric_that_is_no_share_is_not_told_in_points(report):
-    report.metrics.drops = {"cosine": Drop(value=0.012, low=0.01, high=0.014, samples=100)}
+    report.metrics.drops["cosine"] = Drop(value=0.012, low=0.01, high=0.014, samples=100)
+    assert verdict.verdict(report).startswith("The limit was met as measured: accuracy fell")
     assert "cosine fell by 0.01200 (95 % interval 0.01000 to 0.01400)" in verdict.verdict(report)
 
 
 @pytest.mark.parametrize(
-    ("ratio", "said"), [(0.7, "0.70 times as long"), (1.0, "no faster"), (1.4, "1.40 times")]
+    ("ratio", "low", "high", "said"),
+    [
+        (0.7, 0.66, 0.75, "takes 0.70 of the upload's time"),
+        (1.0, 0.98, 1.02, "as fast as before"),
+        (1.4, 1.3, 1.5, "1.40 times as long"),
+        (2.26, 0.7, 5.1, "whether a run is faster can't be told"),
+        (2.26, None, None, "whether a run is faster can't be told"),
+    ],
 )
-def test_time_is_only_called_won_where_it_was(report, ratio, said):
+def test_time_is_only_called_won_or_lost_where_its_interval_says_so(report, ratio, low, high, said):
     report.latency.ratio = ratio
+    report.latency.ratio_low, report.latency.ratio_high = low, high
     assert said in verdict.verdict(report)
+    (fact,) = [f for f in verdict.facts(report) if f.name == "time of a run"]
+    assert ("×" in fact.value) == (ratio in (0.7, 1.4))
+    assert ("Faster or slower" in about(report)) == (ratio == 2.26)
+
+
+def test_a_searched_drop_is_said_to_be_kept_first_and_by_which_interval(report):
+    report.spec = report.spec.model_copy(update={"gates": Gates()})
+    report.checks = [c for c in report.checks if c.group != "gate"]
+    report.search.allowed = 0.02
+    text = verdict.verdict(report)
+    assert text.startswith(
+        "The limit was met: accuracy fell by 0.60 points to 93.6 % (95 % interval 0.00 "
+        "to 1.20), with at most 2 points allowed; "
+    )
+    assert "gate" not in text
+    report.search.allowed = 0.01
+    text = verdict.verdict(report)
+    assert text.startswith("The limit was met as measured: ")
+    assert "and the interval reaches beyond it" in text
+    assert verdict.outcome(report).tone == "good"
+    report.search.allowed = 0.001
+    assert verdict.verdict(report).startswith("The limit was missed: ")
+    assert verdict.outcome(report).tone == "warn"
+    report.metrics.drops = {}
+    assert verdict.verdict(report).startswith("Whether the limit was met is not known")
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "tone"),
+    [(0.05, 0.03, "warn"), (0.02, 0.001, "warn"), (0.019, 0.01, "good"), (0.05, -0.01, "good"),
+     (0.12, -0.05, "warn"), (-0.2, -0.3, "good")],
+)  # fmt: skip
+def test_a_large_drop_without_a_limit_is_no_plain_success(report, value, low, tone):
+    report.search = None
+    report.spec = report.spec.model_copy(update={"gates": Gates()})
+    report.metrics.drops = {"accuracy": Drop(value=value, low=low, high=0.3, samples=100)}
+    found = verdict.outcome(report)
+    assert (found.state, found.tone) == ("succeeded", tone)
+    head = report_html(report).partition("<nav")[0]
+    assert ("A large drop: accuracy fell by" in head) == (tone == "warn")
+    assert ('<h1 class="warn">' in head) == (tone == "warn")
+    # The limit is the user's own where there is one.
+    report.spec = report.spec.model_copy(update={"gates": Gates(max_drop={"accuracy": 0.5})})
+    assert verdict.outcome(report).tone == "good"
+
+
+def test_a_loss_that_rose_much_is_no_plain_success_where_nothing_else_was_measured(report):
+    report.metrics.dense = report.metrics.pruned = report.metrics.drops = {}
+    report.metrics.recovered = report.search = None
+    report.loss.dense, report.loss.recovered = 0.1, 0.109
+    assert verdict.outcome(report).tone == "good"
+    report.loss.recovered = 0.15
+    assert verdict.outcome(report).tone == "warn"
+
+
+def test_magnitude_that_was_as_good_stands_beside_the_verdict(report):
+    assert verdict.beside(report) == [study_words.magnitude(report)]
+    head = report_html(report).partition("<nav")[0]
+    assert "with recovery magnitude was as good" in head
+    for found in report.comparison.differences:
+        found.verdict = "better"
+    assert verdict.beside(report) == []
 
 
 def test_a_missed_gate_on_the_latency_counts_although_it_is_not_among_the_checks(report):
@@ -68,8 +141,14 @@ def test_a_missed_gate_on_the_latency_counts_although_it_is_not_among_the_checks
 def test_without_metrics_the_verdict_is_about_the_loss(report):
     report.metrics.dense = report.metrics.pruned = report.metrics.drops = {}
     report.metrics.recovered = None
+    report.search = None
     assert "the calibration loss went from 0.1873 to 0.2032" in verdict.verdict(report)
     assert "No metric" in about(report)
+
+
+def test_metrics_without_pairs_are_told_by_their_values(report):
+    report.search, report.metrics.drops = None, {}
+    assert "accuracy went from 94.2 % to 93.6 %" in verdict.verdict(report)
 
 
 def test_four_times_the_samples_halve_the_interval(report):
@@ -107,7 +186,7 @@ def test_what_is_not_known_goes_with_its_section(report):
     gone = before - about(report)
     assert gone == {
         "The search's end", "The target", "Which weights went", "Predictions beyond their reach",
-        "Few calibration samples", "Layers fitted to few inputs", "Faster or slower",
+        "Few calibration samples", "Layers fitted to few inputs",
     }  # fmt: skip
 
 

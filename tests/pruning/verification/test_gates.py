@@ -8,7 +8,8 @@ from torch import nn
 
 import pruning
 from pruning.errors import SecateurError
-from pruning.report.schema import LayerReport, Sizes
+from pruning.report import verdict
+from pruning.report.schema import LayerReport, Report, Sizes
 from pruning.report.study import Latency, Times
 from pruning.spec import Spec, parse_spec
 from pruning.verification import gates
@@ -60,29 +61,62 @@ def test_sizes_are_held_to_the_byte():
     }
 
 
-def measured(milliseconds: float, ratio: float) -> Latency:
-    times = Times(median=milliseconds / 1e3, q25=milliseconds / 1e3, q75=milliseconds / 1e3)
+def measured(milliseconds: float, ratio: float, spread: float | None = 0.0) -> Latency:
+    """A measurement whose intervals reach `spread` of the value to both sides."""
+    none = spread is None
+    ends = [None, None] if none else [1 - spread, 1 + spread]
+    low, high = (None if e is None else e * milliseconds / 1e3 for e in ends)
+    median = milliseconds / 1e3
+    times = Times(median=median, q25=median, q75=median, low=low, high=high)
     return Latency(
-        engine="onnxruntime", threads=1, batch=1, runs=20, dense=times, pruned=times,
-        ratio=ratio, ratio_low=ratio, ratio_high=ratio, message="",
+        engine="onnxruntime", threads=1, batch=1, runs=20, dense=times, pruned=times, ratio=ratio,
+        ratio_low=None if none else ends[0] * ratio, ratio_high=None if none else ends[1] * ratio,
+        message="",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("asked", "status", "name", "value"),
+    ("asked", "spread", "status", "name", "value"),
     [
-        ({"ratio": 1.0}, "pass", "latency.ratio", 0.9),
-        ({"ratio": 0.8}, "fail", "latency.ratio", 0.9),
-        ({"milliseconds": 2.0}, "pass", "latency.milliseconds", 2.0),
-        ({"ratio": 1.0, "milliseconds": 1.9}, "fail", "latency.milliseconds", 2.0),
-        ({"ratio": 0.8, "milliseconds": 3.0}, "fail", "latency.ratio", 0.9),
+        ({"ratio": 1.0}, 0.0, "pass", "latency.ratio", 0.9),
+        ({"ratio": 0.9}, 0.0, "pass", "latency.ratio", 0.9),
+        ({"ratio": 0.8}, 0.0, "fail", "latency.ratio", 0.9),
+        ({"milliseconds": 2.0}, 0.0, "pass", "latency.milliseconds", 2.0),
+        ({"ratio": 1.0, "milliseconds": 1.9}, 0.0, "fail", "latency.milliseconds", 2.0),
+        ({"ratio": 0.8, "milliseconds": 3.0}, 0.0, "fail", "latency.ratio", 0.9),
+        ({"ratio": 0.8}, 0.1, "fail", "latency.ratio", 0.9),
+        ({"ratio": 0.8}, 0.2, "warn", "latency.ratio", 0.9),
+        ({"ratio": 1.0}, 0.2, "warn", "latency.ratio", 0.9),
+        ({"ratio": 1.0}, None, "warn", "latency.ratio", 0.9),
+        ({"ratio": 2.0, "milliseconds": 1.9}, 0.2, "warn", "latency.milliseconds", 2.0),
+        ({"ratio": 0.9, "milliseconds": 1.0}, 0.2, "fail", "latency.milliseconds", 2.0),
     ],
 )
-def test_latency_is_held_to_what_was_asked(asked: dict, status: str, name: str, value: float):
-    check = gates.latency(spec_of(latency=asked), measured(2.0, 0.9))
+def test_latency_is_held_to_what_was_asked_as_far_as_its_interval_tells(
+    asked: dict, spread: float | None, status: str, name: str, value: float
+):
+    check = gates.latency(spec_of(latency=asked), measured(2.0, 0.9, spread))
     assert check is not None
     assert (check.status, check.name, check.value) == (status, name, value)
-    assert ("1.9" in check.message) == (asked.get("milliseconds") == 1.9)
+    assert (gates.UNDECIDED in check.message) == (status == "warn")
+
+
+def test_a_gate_that_noise_leaves_open_neither_rejects_nor_passes_unseen(
+    prunes: Prunes, monkeypatch: pytest.MonkeyPatch
+):
+    half = prunes({"gates": {"latency": {"ratio": 1.0}}})
+    monkeypatch.setattr("pruning.verification.latency.measure", lambda *_: measured(2.0, 1.0, 0.3))
+    assert half.verify().rejected is None
+    report = Report.model_validate(half.report())
+    assert report.latency is not None
+    assert report.latency.gate is not None
+    assert report.latency.gate.status == "warn"
+    assert not [w for w in report.warnings if w.code == gates.UNDECIDED], "it is no result"
+    ended = verdict.outcome(report)
+    assert (ended.state, ended.tone) == ("succeeded", "warn")
+    assert "its gate is not decided" in verdict.verdict(report)
+    page = (half.folder / "out" / "report.html").read_text()
+    assert "Not decided (gate_undecided)" in page.partition("<section")[0]
 
 
 def test_a_latency_that_could_not_be_measured_misses_its_gate():

@@ -1,4 +1,4 @@
-"""Latency is measured in turns, within a bound, and put in words that follow from the numbers."""
+"""Latency is measured in turns, within a bound, in words that claim no more than its interval."""
 
 import math
 
@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from pruning.report.study import Latency
+from pruning import intervals
+from pruning.report import speed
+from pruning.report.study import Latency, Times
 from pruning.spec import parse_spec
 from pruning.verification import latency
 from tests.pruning.verification.conftest import Prunes
@@ -32,58 +34,124 @@ class Clock:
         return runs
 
 
-def test_runs_alternate_who_goes_first_and_each_is_told_apart(monkeypatch: pytest.MonkeyPatch):
+def test_runs_go_in_turns_of_four_and_each_is_told_apart(monkeypatch: pytest.MonkeyPatch):
     clock = Clock(monkeypatch)
-    found = latency.turns(clock.run("dense", 0.001), clock.run("pruned", 0.003))
-    assert found.shape == (latency.TURNS, 2)
-    assert np.allclose(found, [0.001, 0.003])
-    turns = [clock.order[-2 * n : -2 * n + 2] or clock.order[-2:] for n in (1, 2, 3, 4)]
-    assert sorted(map(tuple, turns)) == [("dense", "pruned")] * 2 + [("pruned", "dense")] * 2
+    effort = latency.Effort(half_width=0.0)
+    found, repeats = latency.turns(clock.run("dense", 0.001), clock.run("pruned", 0.003), effort)
+    assert repeats == 1
+    assert np.allclose(found, [0.001, 0.003, 0.003, 0.001])
+    turns = clock.order[2 * latency._WARM_UP :]
+    assert turns == ["dense", "pruned", "pruned", "dense"] * len(found)
 
 
-@pytest.mark.parametrize(("seconds", "least", "most"), [(0.01, 80, 100), (0.1, 6, 8), (9, 3, 3)])
+def test_a_drift_of_the_machine_cancels(monkeypatch: pytest.MonkeyPatch):
+    clock = Clock(monkeypatch)
+
+    def slower_and_slower() -> None:
+        clock.now += 0.001 * (1 + clock.now)
+
+    taken, _ = latency.turns(slower_and_slower, slower_and_slower, latency.Effort(0.0))
+    low, high = intervals.of_median(latency.ratios(taken))
+    assert abs(low - 1.0) < 1e-5
+    assert abs(high - 1.0) < 1e-5
+
+
+def test_it_ends_as_soon_as_the_interval_is_narrow(monkeypatch: pytest.MonkeyPatch):
+    clock = Clock(monkeypatch)
+    steady, _ = latency.turns(clock.run("d", 1e-3), clock.run("p", 1e-3), latency.Effort())
+    assert len(steady) == latency.ENOUGH
+    draw = np.random.default_rng(0)
+
+    def noisy() -> None:
+        clock.now += 1e-3 * draw.lognormal(0.0, 0.4)
+
+    loud, _ = latency.turns(noisy, noisy, latency.Effort())
+    assert len(loud) > 4 * latency.ENOUGH
+    assert clock.now <= 1.2
+
+
+def test_runs_too_short_for_the_clock_are_repeated(monkeypatch: pytest.MonkeyPatch):
+    clock = Clock(monkeypatch)
+    _, repeats = latency.turns(clock.run("d", 1e-5), clock.run("p", 1e-5), latency.Effort())
+    assert repeats == 50
+
+
+@pytest.mark.parametrize(
+    ("seconds", "least", "most"), [(0.01, 22, 25), (0.05, 6, 6), (0.7, 6, 6), (3, 1, 1)]
+)
 def test_the_time_is_bounded_and_slow_models_get_fewer_runs(
     monkeypatch: pytest.MonkeyPatch, seconds: float, least: int, most: int
 ):
     clock = Clock(monkeypatch)
-    found = latency.turns(clock.run("dense", seconds), clock.run("pruned", seconds))
+    effort = latency.Effort(half_width=0.0)
+    run = clock.run("d", seconds)
+    found, _ = latency.turns(run, run, effort)
     assert least <= len(found) <= most
-    assert clock.now <= max(latency.SECONDS, (latency.LEAST + 1) * 2 * seconds) + 1e-9
+    longest = effort.seconds if len(found) > latency.LEAST else effort.longest
+    assert clock.now <= longest + 6 * seconds + 1e-9
+
+
+def test_a_gate_is_worth_more_time():
+    asked = {"criterion": {"kind": "magnitude"}, "gates": {"latency": {"ratio": 1.0}}}
+    assert latency.effort_of(parse_spec(asked)) == latency.HELD
+    assert latency.effort_of(SPEC) == latency.Effort()
+    assert latency.Effort().seconds <= 1.0 < latency.HELD.seconds
 
 
 def test_a_clock_that_did_not_move_makes_no_infinite_ratio(monkeypatch: pytest.MonkeyPatch):
     clock = Clock(monkeypatch)
-    found = latency.turns(clock.run("dense", 0.0), clock.run("pruned", 0.0))
+    found, _ = latency.turns(clock.run("d", 0.0), clock.run("p", 0.0), latency.Effort())
     assert (found > 0).all()
 
 
+def section(ratio: float, low: float | None, high: float | None) -> Latency:
+    times = Times(median=0.001, q25=0.001, q75=0.001)
+    return Latency(
+        engine="onnxruntime", threads=1, batch=1, runs=60, dense=times, pruned=times,
+        ratio=ratio, ratio_low=low, ratio_high=high, message="",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("ratio", "low", "high", "says"),
+    ("ratio", "low", "high", "shown", "says"),
     [
-        (1.0, 0.99, 1.01, "No difference in time"),
-        (0.9, 0.7, 1.1, "No difference in time"),
-        (0.5, 0.45, 0.55, "takes 0.50 of the upload's time"),
-        (1.5, 1.4, 1.6, "1.50 times as long"),
+        (0.99, 0.93, 1.06, "same", "as fast as before, within the measurement (ratio 0.99, 95"),
+        (1.02, 1.01, 1.03, "same", "as fast as before"),
+        (0.9, 0.82, 1.01, "same", "as fast as before"),
+        (2.26, 0.7, 5.1, "unknown", "can't be told"),
+        (2.26, None, None, "unknown", "too few runs"),
+        (0.5, 0.45, 0.55, "faster", "takes 0.50 of the upload's time"),
+        (1.5, 1.4, 1.6, "slower", "1.50 times as long"),
     ],
 )
-def test_words_follow_from_ratio_and_spread(ratio: float, low: float, high: float, says: str):
-    text = latency.words(ratio, low, high, 50, SPEC)
+def test_words_claim_no_more_than_the_interval(
+    ratio: float, low: float | None, high: float | None, shown: str, says: str
+):
+    found = section(ratio, low, high)
+    assert speed.speed(found) == shown
+    text = latency.words(found, SPEC)
     assert says in text
-    assert ("unstructured zeros bring no speed" in text) == (ratio >= 0.9)
-    assert "Only" not in text
-    assert "Only 4 runs" in latency.words(ratio, low, high, 4, SPEC)
+    assert ("unstructured zeros bring no speed" in text) == (shown in ("same", "slower"))
+    assert ("times as long" in text) == (shown == "slower")
 
 
 def sane(found: dict, engine: str) -> Latency:
     section = Latency.model_validate(found)
     assert section.engine == engine
     assert section.threads == 1
-    assert section.runs >= latency.LEAST
+    assert section.pairs is not None
+    assert section.pairs >= latency.LEAST
+    assert section.runs >= 2 * section.pairs
+    assert section.seconds is not None
+    assert section.seconds < 5
     for times in (section.dense, section.pruned):
         assert times.q25 is not None
         assert times.median is not None
         assert times.q75 is not None
         assert 0 < times.q25 <= times.median <= times.q75 < math.inf
+        assert times.low is not None
+        assert times.high is not None
+        assert times.low <= times.median <= times.high
     assert section.ratio_low is not None
     assert section.ratio is not None
     assert section.ratio_high is not None
