@@ -6,15 +6,15 @@ import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import httpx
 
-from pruning.manifest import NAME, Manifest
 from secateur._files import Reporter, Source, file_sha256, safe_name, upload_body
 from secateur._flow import (
     ATTEMPTS,
+    FIRST,
     NOT_CONNECTED,
     PATIENCE,
     Call,
@@ -31,6 +31,9 @@ from secateur._sse import Parser
 from secateur.errors import SecateurError, connection_failed, from_problem
 from secateur.resources import Artifact, Dataset, Job, JobEvent, Key, Model
 
+if TYPE_CHECKING:
+    from pruning.manifest import Manifest
+
 R = TypeVar("R", Model, Dataset, Job, Key)
 M = TypeVar("M", Model, Dataset)
 
@@ -45,14 +48,25 @@ def path_of(*parts: str) -> str:
 
 
 class Calls:
-    """The flows against one service. `url` is only what errors name."""
+    """The flows against one service. `url` is only what errors name.
+
+    `answered`: whether the service has ever done so; who carries out the operations says it.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.answered = False
+
+    def _request(
+        self, call: Call, done_before: int | None = None, patience: float = 0.0
+    ) -> Flow[Reply]:
+        return request(
+            call, self.url, done_before, patience, attempts=ATTEMPTS if self.answered else FIRST
+        )
 
     def values(self, call: Call, patience: float = 0.0) -> Flow[Any]:
         """The JSON answer to a call."""
-        reply = yield from request(call, self.url, patience=patience)
+        reply = yield from self._request(call, patience=patience)
         return reply.json() if reply.content else None
 
     def upload(
@@ -77,7 +91,7 @@ class Calls:
 
     def delete(self, kind: type[R], id: str) -> Flow[None]:
         """Removes one resource; gone already counts when an earlier attempt may have done it."""
-        yield from request(Call("DELETE", path_of(KINDS[kind], id)), self.url, done_before=404)
+        yield from self._request(Call("DELETE", path_of(KINDS[kind], id)), done_before=404)
 
     def pages(self, kind: type[R], page: int = 100, **filters: Any) -> Flow[None]:
         """Emits all resources of a kind, page after page."""
@@ -236,13 +250,15 @@ class Calls:
         )
         return (yield from self.values(call))
 
-    def manifest(self, job_id: str) -> Flow[Manifest]:
+    def manifest(self, job_id: str) -> Flow["Manifest"]:
         """manifest.json.
 
         Raises:
             SecateurError: `not_ready` for a job that is not over, `not_found` for one that left
                 none.
         """
+        from pruning.manifest import NAME, Manifest
+
         job: Job = yield from self.get(Job, job_id)
         if NAME not in {artifact.name for artifact in job.artifacts}:
             raise SecateurError(

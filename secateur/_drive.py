@@ -7,9 +7,10 @@ import httpx
 
 from secateur import __version__
 from secateur._flow import Call, Reply
-from secateur.config import Connection
+from secateur.config import Connection, first_connect_seconds
 
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+_CONNECT_SECONDS = 5.0
 
 
 def settings(connection: Connection, timeout: float) -> dict[str, Any]:
@@ -20,22 +21,29 @@ def settings(connection: Connection, timeout: float) -> dict[str, Any]:
     return {
         "base_url": connection.url,
         "headers": headers,
-        "timeout": httpx.Timeout(timeout, connect=5.0),
+        "timeout": httpx.Timeout(timeout, connect=_CONNECT_SECONDS),
         # A proxy meant for the outside can't reach a service on this machine.
         "trust_env": urlsplit(connection.url).hostname not in _LOOPBACK,
     }
 
 
-def arguments(call: Call, timeout: float) -> dict[str, Any]:
-    """Arguments of build_request, the body excepted."""
+def arguments(call: Call, timeout: float, answered: bool) -> dict[str, Any]:
+    """Arguments of build_request, the body excepted.
+
+    Args:
+        call: What is sent.
+        timeout: Of the client.
+        answered: Whether the service ever has.
+    """
     headers = dict(call.headers)
     if call.body is not None and call.body.size is not None:
         headers["Content-Length"] = str(call.body.size)
     found: dict[str, Any] = {"params": dict(call.params), "headers": headers}
     if call.json is not None:
         found["json"] = call.json
-    if call.read_timeout is not None:
-        found["timeout"] = httpx.Timeout(timeout, connect=5.0, read=call.read_timeout)
+    read = timeout if call.read_timeout is None else call.read_timeout
+    connect = _CONNECT_SECONDS if answered else first_connect_seconds()
+    found["timeout"] = httpx.Timeout(timeout, connect=connect, read=read)
     return found
 
 

@@ -21,6 +21,9 @@ T = TypeVar("T")
 ATTEMPTS = 5
 """Times a call is sent before its failure is the caller's."""
 
+FIRST = 2
+"""The same for a service that nothing listens for, where it has never answered this client."""
+
 PATIENCE = 90.0
 """Seconds of pauses that following a job outlasts, as while its service restarts."""
 
@@ -130,7 +133,11 @@ def backoff(attempt: int) -> float:
 
 
 def request(
-    call: Call, url: str, done_before: int | None = None, patience: float = 0.0
+    call: Call,
+    url: str,
+    done_before: int | None = None,
+    patience: float = 0.0,
+    attempts: int = ATTEMPTS,
 ) -> Flow[Reply]:
     """Sends the call, again where that is safe, and returns the reply of status < 400.
 
@@ -140,6 +147,8 @@ def request(
         done_before: A status that is a success too, once an earlier attempt may have had its
             effect without its answer coming back.
         patience: Seconds of pauses to go through before giving up, however many attempts.
+        attempts: Times that no connection may come about. One that is waited for in vain counts
+            as all of them, where that is fewer than usual.
 
     Raises:
         SecateurError: What the service says, or `connection_failed`.
@@ -153,6 +162,9 @@ def request(
         try:
             reply: Reply = yield Send(call)
         except httpx.TransportError as error:
+            if isinstance(error, NOT_CONNECTED) and waited >= patience:
+                waited_in_vain = isinstance(error, httpx.ConnectTimeout) and attempts < ATTEMPTS
+                over = waited_in_vain or attempt >= attempts
             if over or not _may_repeat_after(call, error):
                 raise connection_failed(url, error) from None
             unanswered = unanswered or not isinstance(error, NOT_CONNECTED)

@@ -8,17 +8,19 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
 
-from pruning.manifest import Manifest
 from secateur import _calls, _drive
 from secateur._files import Reporter, Source
 from secateur._flow import Call, Emit, Flow, Open, Operation, Read, Send, Sleep, returning
 from secateur._requests import Named, Reference, ident, job_request
 from secateur.config import resolve
 from secateur.resources import Artifact, Dataset, Job, JobEvent, Key, Model
+
+if TYPE_CHECKING:
+    from pruning.manifest import Manifest
 
 T = TypeVar("T")
 M = TypeVar("M", Model, Dataset)
@@ -96,10 +98,11 @@ class AsyncClient:
 
     async def _send(self, call: Call, *, stream: bool) -> httpx.Response:
         body = _in_threads(call.body.chunks()) if call.body is not None else None
-        request = self._http.build_request(
-            call.method, call.path, content=body, **_drive.arguments(call, self._timeout)
-        )
-        return await self._http.send(request, stream=stream)
+        arguments = _drive.arguments(call, self._timeout, self._calls.answered)
+        request = self._http.build_request(call.method, call.path, content=body, **arguments)
+        response = await self._http.send(request, stream=stream)
+        self._calls.answered = True
+        return response
 
     async def _run(self, flow: Flow[T]) -> T:
         (result,) = [value async for value in self._iterate(returning(flow))]
@@ -225,7 +228,7 @@ class AsyncClient:
         """report.json of a finished job."""
         return await self._run(self._calls.report(ident(job)))
 
-    async def manifest(self, job: Reference) -> Manifest:
+    async def manifest(self, job: Reference) -> "Manifest":
         """manifest.json of a finished job: its inputs, outputs and circumstances by digest."""
         return await self._run(self._calls.manifest(ident(job)))
 

@@ -16,17 +16,19 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import httpx
 
-from pruning.manifest import Manifest
 from secateur import _calls, _drive
 from secateur._files import Reporter, Source
 from secateur._flow import Call, Emit, Flow, Open, Operation, Read, Send, Sleep, returning
 from secateur._requests import Named, Reference, ident, job_request
 from secateur.config import resolve
 from secateur.resources import Artifact, Dataset, Job, JobEvent, Key, Model
+
+if TYPE_CHECKING:
+    from pruning.manifest import Manifest
 
 T = TypeVar("T")
 M = TypeVar("M", Model, Dataset)
@@ -104,10 +106,11 @@ class Client:
 
     def _send(self, call: Call, *, stream: bool) -> httpx.Response:
         body = call.body.chunks() if call.body is not None else None
-        request = self._http.build_request(
-            call.method, call.path, content=body, **_drive.arguments(call, self._timeout)
-        )
-        return self._http.send(request, stream=stream)
+        arguments = _drive.arguments(call, self._timeout, self._calls.answered)
+        request = self._http.build_request(call.method, call.path, content=body, **arguments)
+        response = self._http.send(request, stream=stream)
+        self._calls.answered = True
+        return response
 
     def _run(self, flow: Flow[T]) -> T:
         (result,) = self._iterate(returning(flow))
@@ -231,7 +234,7 @@ class Client:
         """report.json of a finished job."""
         return self._run(self._calls.report(ident(job)))
 
-    def manifest(self, job: Reference) -> Manifest:
+    def manifest(self, job: Reference) -> "Manifest":
         """manifest.json of a finished job: its inputs, outputs and circumstances by digest."""
         return self._run(self._calls.manifest(ident(job)))
 

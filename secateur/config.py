@@ -7,6 +7,7 @@ owner alone. The entry written last is the default service.
 
 import contextlib
 import json
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from urllib.parse import urlsplit
 from secateur.errors import SecateurError
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+
+FIRST_CONNECT_SECONDS = 0.4
+"""For a first connection to a service: a command shall say within a second that nobody is there."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,27 @@ def normalise(url: str) -> str:
             hint=f"It looks like {DEFAULT_URL}.",
         )
     return url.strip().rstrip("/")
+
+
+def first_connect_seconds() -> float:
+    """Seconds that a first connection may take; SECATEUR_CONNECT_SECONDS says otherwise.
+
+    Raises:
+        SecateurError: `usage` where the variable is no positive number.
+    """
+    given = os.environ.get("SECATEUR_CONNECT_SECONDS", "").strip()
+    try:
+        seconds = float(given) if given else FIRST_CONNECT_SECONDS
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise SecateurError(
+            "usage",
+            f"SECATEUR_CONNECT_SECONDS is {given!r}, which is no number of seconds.",
+            where="SECATEUR_CONNECT_SECONDS",
+            hint=f"Unset it for {FIRST_CONNECT_SECONDS:g} s, or set it to 5, say.",
+        )
+    return seconds
 
 
 def resolve(url: str | None = None, api_key: str | None = None) -> Connection:

@@ -70,11 +70,14 @@ def from_fields(
 
 def connection_failed(url: str, error: Exception) -> SecateurError:
     """No answer came from `url`."""
+    hint = "Start a service with `secateur up`, or point SECATEUR_URL at one that runs."
+    if type(error).__name__ == "ConnectTimeout":
+        hint += " SECATEUR_CONNECT_SECONDS=5 waits longer where the way to it is slow."
     return SecateurError(
         "connection_failed",
         f"No answer from {url}: {str(error) or type(error).__name__}.",
         where=url,
-        hint="Start a service with `secateur up`, or point SECATEUR_URL at one that runs.",
+        hint=hint,
     )
 
 

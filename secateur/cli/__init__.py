@@ -4,6 +4,10 @@ Exit codes: 0 succeeded, 1 failed, 2 usage, 3 rejected by a gate, 130 cancelled.
 """
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from secateur.errors import SecateurError
 
 __all__ = ["main"]
 
@@ -11,7 +15,7 @@ __all__ = ["main"]
 def main() -> None:
     """Runs the command; every error is one block on stderr, never a traceback without --debug."""
     from secateur.cli.app import app
-    from secateur.cli.output import FAILED, USAGE, print_error, state
+    from secateur.cli.options import FAILED, USAGE, state
     from secateur.errors import SecateurError
 
     try:
@@ -19,7 +23,7 @@ def main() -> None:
     except SecateurError as error:
         if state.debug:
             raise
-        print_error(error)
+        _print(error)
         sys.exit(USAGE if error.code == "usage" else FAILED)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -30,7 +34,7 @@ def main() -> None:
     except Exception as error:
         if state.debug:
             raise
-        print_error(
+        _print(
             SecateurError(
                 "internal_error",
                 f"{type(error).__name__}: {error}",
@@ -38,3 +42,9 @@ def main() -> None:
             )
         )
         sys.exit(FAILED)
+
+
+def _print(error: "SecateurError") -> None:
+    from secateur.cli.output import print_error
+
+    print_error(error)

@@ -4,18 +4,51 @@ from typing import Annotated
 
 import typer
 
-from secateur import __version__
-from secateur.cli import jobs, report, uploads
-from secateur.cli.criteria import criteria
-from secateur.cli.export import export
-from secateur.cli.output import state
-from secateur.cli.prune import plan, prune
-from secateur.cli.reproduce import reproduce
-from secateur.cli.unpack import unpack
-from secateur.cli.up import up
+from secateur.cli.lazy import Place, lazy_group
+from secateur.cli.options import state
+
+COMMANDS = {
+    "up": Place("up", "up", "Run the whole service on this machine until Ctrl-C."),
+    "prune": Place(
+        "prune",
+        "prune",
+        "Prune MODEL and put the result, with its report, into a folder.",
+    ),
+    "plan": Place(
+        "prune",
+        "plan",
+        "Say what `prune` would do and cost, or why it can't, without running it.",
+    ),
+    "models": Place("uploads", "models", "Uploaded models."),
+    "datasets": Place("uploads", "datasets", "Uploaded datasets."),
+    "jobs": Place("jobs", "app", "Jobs."),
+    "report": Place("report", "app", "Reports of jobs."),
+    "export": Place(
+        "export",
+        "export",
+        "Write a network of your own code as architecture.json and model.safetensors.",
+    ),
+    "criteria": Place(
+        "criteria",
+        "criteria",
+        "List the criteria and compensations of this version, with formulas and papers.",
+    ),
+    "unpack": Place(
+        "unpack",
+        "unpack",
+        "Restore the model from FILE.sparse.safetensors, bit for bit.",
+    ),
+    "reproduce": Place(
+        "reproduce",
+        "reproduce",
+        "Run a finished job again and compare what comes out, digest by digest.",
+    ),
+}
+"""Their help is the first line of what the module says; a test holds the two together."""
 
 app = typer.Typer(
     name="secateur",
+    cls=lazy_group(COMMANDS),
     help="Prune trained networks, with the truth about what it cost.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -25,6 +58,8 @@ app = typer.Typer(
 
 def _answer(wanted: bool) -> None:
     if wanted:
+        from secateur import __version__
+
         print(f"secateur {__version__}")
         raise typer.Exit()
 
@@ -48,16 +83,3 @@ def _options(
 def version() -> None:
     """Print the version."""
     _answer(True)
-
-
-app.command()(up)
-app.command()(prune)
-app.command()(plan)
-app.add_typer(uploads.models, name="models")
-app.add_typer(uploads.datasets, name="datasets")
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(report.app, name="report")
-app.command()(export)
-app.command()(criteria)
-app.command()(unpack)
-app.command()(reproduce)

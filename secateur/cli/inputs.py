@@ -4,16 +4,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 import yaml
 
-from pruning.request import Role
 from pruning.schedule.earlier import check_use
 from pruning.spec import default_spec, parse_spec
 from secateur.cli.labels import labelled
 from secateur.errors import SecateurError
+
+if TYPE_CHECKING:
+    from pruning.request import Role
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Inputs:
     """What shall be pruned, with what, how."""
 
     model: Path
-    data: dict[Role, Path]
+    data: dict["Role", Path]
     spec: dict[str, Any]
     rewind_to: Path | None = None
 

@@ -1,4 +1,7 @@
-"""`secateur jobs`: list, show, follow, cancel, retry, report, download, delete."""
+"""`secateur jobs`: list, show, follow, cancel, retry, report, download, delete.
+
+What only some of them need is imported by those, since a list shall be there at once.
+"""
 
 import tempfile
 import webbrowser
@@ -7,7 +10,6 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur.cli.follow import JobDisplay
 from secateur.cli.output import (
     EXIT_OF_STATE,
     client,
@@ -19,9 +21,6 @@ from secateur.cli.output import (
     stderr,
     stdout,
 )
-from secateur.cli.remote import download as fetch_all
-from secateur.cli.remote import follow, under_name
-from secateur.cli.result import print_result
 from secateur.errors import SecateurError
 from secateur.resources import Job
 
@@ -125,6 +124,9 @@ def wait(id: str, json: Json = False) -> None:
     """Follow a job to its end; the exit code is that of `prune`. Ctrl-C leaves the job running."""
     with client() as service:
         job = service.job(id)
+        from secateur.cli.remote import follow
+        from secateur.cli.result import print_result
+
         if not job.finished:
             job = follow(service, job, stderr())
         if json:
@@ -166,6 +168,8 @@ def events(
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Print what a job has said and says."""
+    from secateur.cli.follow import JobDisplay
+
     with client() as service:
         stream = service.events(id, follow=follow)
         if json:
@@ -204,8 +208,10 @@ def report(
         found = service.report(id)
     if json:
         print_json(found)
-    else:
-        print_result(found)
+        return
+    from secateur.cli.result import print_result
+
+    print_result(found)
 
 
 def _page(id: str, out: Path | None, show: bool) -> None:
@@ -234,6 +240,9 @@ def download(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
 ) -> None:
     """Download a job's files."""
+    from secateur.cli.remote import download as fetch_all
+    from secateur.cli.remote import under_name
+
     with client() as service:
         job = service.job(id)
         for artifact in job.artifacts:

@@ -2,21 +2,20 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secateur.client import Client
+from secateur.cli.options import CANCELLED, FAILED, REJECTED, SUCCEEDED, state
 from secateur.config import credentials_path
 from secateur.errors import SecateurError
 
-SUCCEEDED, FAILED, USAGE, REJECTED, CANCELLED = 0, 1, 2, 3, 130
+if TYPE_CHECKING:
+    from secateur.client import Client
 
 EXIT_OF_STATE = {
     "succeeded": SUCCEEDED,
@@ -36,17 +35,6 @@ _STATE_STYLE = {
 }
 
 
-@dataclass
-class State:
-    """Options that stand before the sub-command."""
-
-    url: str | None = None
-    debug: bool = False
-
-
-state = State()
-
-
 def stdout() -> Console:
     """Results."""
     return Console(highlight=False, soft_wrap=False)
@@ -57,8 +45,10 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def client() -> Client:
+def client() -> "Client":
     """A client of the service that the options and the environment name."""
+    from secateur.client import Client
+
     return Client(state.url)
 
 
@@ -98,6 +88,8 @@ def _indented(console: Console, text: str, style: str = "") -> None:
 
 def print_json(value: Any) -> None:
     """JSON and nothing else on stdout."""
+    from pydantic import BaseModel
+
     if isinstance(value, BaseModel):
         value = value.model_dump(mode="json")
     elif isinstance(value, list):

@@ -11,10 +11,9 @@ from rich.text import Text
 from secateur.cli import inputs as inputs_
 from secateur.cli.interrupt import leave_at_the_next
 from secateur.cli.local import run_local
+from secateur.cli.options import CANCELLED, REJECTED
 from secateur.cli.output import (
-    CANCELLED,
     EXIT_OF_STATE,
-    REJECTED,
     client,
     operations,
     print_error,

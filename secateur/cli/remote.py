@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.text import Text
 
 from pruning.formats.magic import MODELS
-from pruning.report.schema import ArtifactEntry
-from pruning.request import Role
 from secateur._tar import FolderTar, unpack
 from secateur.cli.follow import JobDisplay, Uploading
 from secateur.cli.inputs import Inputs
@@ -20,7 +18,11 @@ from secateur.client import Client
 from secateur.errors import SecateurError
 from secateur.resources import Artifact, Dataset, Job, Model
 
-A = TypeVar("A", Artifact, ArtifactEntry)
+if TYPE_CHECKING:
+    from pruning.report.schema import ArtifactEntry
+    from pruning.request import Role
+
+A = TypeVar("A", Artifact, "ArtifactEntry")
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def _bytes(path: Path) -> int:
 
 def upload(
     service: Client, inputs: Inputs, console: Console
-) -> tuple[Model, dict[Role, Dataset], Model | None]:
+) -> tuple[Model, dict["Role", Dataset], Model | None]:
     """Uploads what the service does not have yet and waits until intake has read it.
 
     Returns:
@@ -116,13 +118,13 @@ def follow_or_cancel(service: Client, job: Job, console: Console) -> Job:
         return service.wait(job, timeout=30)
 
 
-def delivery_order(artifact: Artifact | ArtifactEntry) -> tuple[bool, str]:
+def delivery_order(artifact: "Artifact | ArtifactEntry") -> tuple[bool, str]:
     """The model and what belongs to it first, reports last."""
     last = artifact.format.startswith(("report", "manifest"))
     return last, "" if is_model(artifact) else artifact.name
 
 
-def is_model(artifact: Artifact | ArtifactEntry) -> bool:
+def is_model(artifact: "Artifact | ArtifactEntry") -> bool:
     """Whether the artifact is the pruned model, or one of its files."""
     return artifact.format in MODELS
 

@@ -8,10 +8,9 @@ from rich.text import Text
 
 from pruning.manifest import Comparison, Input, Manifest, compare
 from secateur.cli.interrupt import leave_at_the_next
+from secateur.cli.options import CANCELLED, FAILED
 from secateur.cli.output import (
-    CANCELLED,
     EXIT_OF_STATE,
-    FAILED,
     client,
     print_error,
     print_json,

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from secateur.cli.follow import Uploading
 from secateur.cli.output import (
     client,
     print_fields,
@@ -16,7 +15,6 @@ from secateur.cli.output import (
     stderr,
     stdout,
 )
-from secateur.cli.remote import naming
 from secateur.client import Client
 from secateur.resources import Dataset, Model
 
@@ -98,6 +96,10 @@ def _app(kind: type[Model] | type[Dataset], noun: str) -> typer.Typer:
         name: Annotated[str | None, typer.Option(help="Shown instead of the file name.")] = None,
         json: Json = False,
     ) -> None:
+        # A list shall be there at once, without these.
+        from secateur.cli.follow import Uploading
+        from secateur.cli.remote import naming
+
         with client() as service, Uploading(stderr()) as shown, naming(file):
             report = shown.reporter(file)
             item: Model | Dataset
