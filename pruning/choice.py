@@ -201,7 +201,7 @@ def compensate(job: Job, problem: Problem, removed: Tensor) -> Tensor:
 def own_prediction(
     job: Job, problem: Problem, scores: Tensor, removed: Tensor, change: Tensor
 ) -> float | None:
-    """What the criterion itself foretells a removal to cost; None if not in units of the loss.
+    """What the criterion itself predicts a removal to cost; None if not in units of the loss.
 
     For OBS it is 1/2 dw'(H + damping I)dw of the whole change, with the criterion's own H; at its
     minimum over the survivors that is 1/2 w_Q' ([(H + damping I)^-1]_QQ)^-1 w_Q, no sum of single

@@ -48,7 +48,7 @@ class Job:
 
     `general`: weights whose curvature had to take the general path; see `Network`. `digest`: of the
     dense network and the data, empty where no checkpoints are kept. `predicts`: whether the cost of
-    each step is foretold, as a report tells it; a run that is only measured goes without.
+    each step is predicted, as a report shows it; a run that is only measured goes without.
     """
 
     module: nn.Module

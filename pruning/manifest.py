@@ -141,8 +141,8 @@ class Compared(_Part):
     """One output of two runs."""
 
     name: str
-    result: Literal["same", "differs", "missing", "not expected"] = Field(
-        description="`not expected`: its bytes hold timings and are never the same."
+    result: Literal["same", "differs", "missing", "not compared"] = Field(
+        description="`not compared`: its bytes hold timings and are never the same."
     )
     before: str | None = Field(description="Digest; null where the first run lacks it.")
     after: str | None = Field(description="Digest; null where the second run lacks it.")
@@ -159,7 +159,7 @@ class Comparison(_Part):
     @property
     def same(self) -> bool:
         """Whether everything that should be the same is."""
-        return all(output.result in ("same", "not expected") for output in self.outputs)
+        return all(output.result in ("same", "not compared") for output in self.outputs)
 
 
 RESULTS = "results"
@@ -178,7 +178,7 @@ def compare(before: Manifest, after: Manifest) -> Comparison:
         if one is None or other is None:
             result = "missing"
         elif not one.reproduced:
-            result = "not expected"
+            result = "not compared"
         outputs.append(_compared(name, result, was, now))
     results = (before.results_sha256, after.results_sha256)
     same = "same" if results[0] == results[1] else "differs"

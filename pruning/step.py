@@ -225,7 +225,7 @@ def _predict(job: Job, cut: Cut, change: Tensor) -> tuple[Prediction, str | None
 
 
 def _own(job: Job, cut: Cut) -> float | None:
-    """What the criterion itself foretells, nothing where no weights were left."""
+    """What the criterion itself predicts; 0 where no weights were left."""
     problem = cut.problem
     if problem is None:
         return 0.0 if cast(Declaration, job.spec.criterion).about.unit == "loss" else None

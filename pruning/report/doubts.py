@@ -47,10 +47,11 @@ def _drops(report: Report) -> Iterator[Doubt]:
         holds_zero = drop.low <= 0 <= drop.high
         yield Doubt(
             f"The drop of {name}",
-            f"From {several(drop.samples, 'sample')} the drop is known to ±{points(name, half)} "
+            f"With {several(drop.samples, 'evaluation sample')}, the drop is known to within "
+            f"{points(name, half)} "
             f"({points(name, drop.low, False)} to {points(name, drop.high, False)}). "
             + (
-                "Whether anything was lost at all can't be told from these. "
+                "They can't tell whether anything was lost at all. "
                 if holds_zero and half > 0
                 else ""
             )
@@ -70,7 +71,7 @@ def _evaluation(report: Report) -> Iterator[Doubt]:
     if not report.metrics.dense:
         yield Doubt(
             "No metric",
-            "Nothing but the loss was measured: how the network does its task is not known here.",
+            "Only the loss was measured. How well the network does its task is not known.",
         )
         return
     seen = [
@@ -80,14 +81,14 @@ def _evaluation(report: Report) -> Iterator[Doubt]:
         used = " and ".join(seen) or "calibration"
         yield Doubt(
             "Evaluation data seen before",
-            f"The metrics were measured on data that {used} used too. They flatter the result; "
-            "separate evaluation data would not.",
+            f"The metrics were measured on data that was also used for {used}, so they are "
+            "probably too good. Give separate evaluation data.",
         )
     elif data.evaluation.source == "held_out" and data.training.source != "calibration":
         yield Doubt(
             "Evaluation data",
-            "They were split off the calibration data; whether they stand among the training data "
-            "too is not known.",
+            "They were split off the calibration data. Whether the network was trained on them is "
+            "not known.",
         )
 
 
@@ -105,15 +106,15 @@ def _search(report: Report) -> Iterator[Doubt]:
         upper = "" if found.high is None else f", below {share(found.high)}"
         yield Doubt(
             "The search's end",
-            f"It ran out of probes: the true limit lies above {share(found.low)}{upper}. "
-            "More probes (target.max_drop.probes) would narrow that.",
+            f"It used all its probes: the largest allowed sparsity lies above "
+            f"{share(found.low)}{upper}. More probes (target.max_drop.probes) would narrow that.",
         )
     if found.ended == "none_allowed":
         yield Doubt("The search's end", "No sparsity was allowed, so the answer removes nothing.")
     if found.judged_by == "estimate":
         yield Doubt(
             "The target",
-            "Probes were judged by the measured drop, not by the upper end of its interval: the "
+            "Probes were judged by the measured drop, not by the upper end of its interval, so the "
             "true drop may be larger than allowed. judged_by: upper_bound is the careful choice.",
         )
 
@@ -134,8 +135,8 @@ def _curve(report: Report) -> Iterator[Doubt]:
             low, high = told[0]
             yield Doubt(
                 "A curve that is not monotone",
-                f"{name} fell further at {share(low)} than at {share(high)}, by more than "
-                "the intervals allow for. A search by bracketing assumes that it does not: there "
+                f"{name} was lower at {share(low)} removed than at {share(high)}, by more than the "
+                "intervals explain. The search assumes that more sparsity never helps, so there "
                 "may be more than one sparsity at which the limit is met.",
             )
 
@@ -145,15 +146,16 @@ def _calibration(report: Report) -> Iterator[Doubt]:
     if report.curvature.kind != "none" and 0 < used < FEW_SAMPLES:
         yield Doubt(
             "Few calibration samples",
-            f"The curvature of {several(report.curvature.weights, 'weight')} rests on "
-            f"{several(used, 'sample')}. More would make the choice of weights steadier.",
+            f"The curvature of {several(report.curvature.weights, 'weight')} was estimated from "
+            f"{several(used, 'sample')}. With more, the selection of weights would vary less.",
         )
     thin = [x for x in report.layer_outputs if x.columns < x.entries]
     if thin:
         yield Doubt(
             "Layers fitted to few inputs",
-            f"{several(len({x.layer for x in thin}), 'layer')} had fewer inputs than an input has "
-            "entries: their survivors are fitted to these samples and may do worse on others.",
+            f"{several(len({x.layer for x in thin}), 'layer')} saw fewer inputs than one input has "
+            "entries: the remaining weights are fitted to these samples and may do worse on "
+            "others.",
         )
 
 
@@ -163,40 +165,46 @@ def _coin_tosses(report: Report) -> Iterator[Doubt]:
         return
     if not found.resamples:
         yield Doubt(
-            "Which weights went", f"How far that hangs on the samples is not known: {found.reason}."
+            "Which weights were removed",
+            "How much the selection depends on the calibration samples is not known: "
+            f"{found.reason}.",
         )
     elif found.coin_tosses:
         part = f" ({share(found.coin_tosses / found.removed)})" if found.removed else ""
         yield Doubt(
-            "Which weights went",
-            f"The fate of {count(found.coin_tosses)} of {count(found.removed)}{part} is a coin "
-            "toss: other samples of the same kind would have chosen others about as often.",
+            "Which weights were removed",
+            f"{count(found.coin_tosses)} of {several(found.removed, 'removal')}{part} depend on "
+            "the calibration samples: with other samples of the same kind, other weights would "
+            "have been removed about as often.",
         )
 
 
 def _predictions(report: Report) -> Iterator[Doubt]:
     reason = next((r.not_predicted for r in report.rounds if r.not_predicted), None)
     if reason:
-        yield Doubt("Nothing predicted", f"The loss was only measured, not predicted. {reason}")
+        yield Doubt(
+            "Nothing predicted",
+            f"The increase of the loss was measured but not predicted. {reason}",
+        )
         return
     ladder = report.trust.ladder if report.trust else None
     reached = report.sparsity.achieved
     if ladder and not ladder.not_predicted and (ladder.holds_up_to or 0.0) < reached - 1e-9:
         steps = len(report.rounds)
         yield Doubt(
-            "Predictions beyond their reach",
-            f"One quadratic model at the dense weights holds up to "
-            f"{share(ladder.holds_up_to or 0.0)}, and {share(reached)} was removed"
-            + (f" in {count(steps)} steps, each with a model of its own" if steps > 1 else "")
-            + ". Predictions beyond are extrapolated; what was measured is not touched by that.",
+            "Predictions at this sparsity",
+            f"A quadratic model at the dense weights is accurate up to "
+            f"{share(ladder.holds_up_to or 0.0)} removed; this job removed {share(reached)}"
+            + (f" in {count(steps)} steps, each with its own model" if steps > 1 else "")
+            + ". Beyond that, predictions are extrapolated. Measured values are not affected.",
         )
     failed = sum(c.group == "trust" and c.status != "pass" for c in report.checks)
     if failed:
         yield Doubt(
             "Assumptions of the theory",
             f"{several(failed, 'assumption')} of second-order pruning "
-            f"{'does' if failed == 1 else 'do'} not hold here; the checks say which, and what it "
-            "means.",
+            f"{'does' if failed == 1 else 'do'} not hold here. The checks say which, and what "
+            "follows.",
         )
 
 
@@ -208,8 +216,8 @@ def _comparison(report: Report) -> Iterator[Doubt]:
     if len(seeds) < 5:
         yield Doubt(
             "The comparison of criteria",
-            f"It rests on {several(len(seeds), 'seed')}; the order of criteria may differ with "
-            "others. comparison.seeds: 5 would say more.",
+            f"It was made with {several(len(seeds), 'seed')}; with others the order of the "
+            "criteria may differ. comparison.seeds: 5 would tell more.",
         )
 
 

@@ -46,6 +46,7 @@ def _template() -> Template:
     )
     environment.filters |= {
         "share": words.share,
+        "asked": words.asked,
         "number": words.number,
         "count": words.count,
         "size": words.size,

@@ -55,8 +55,10 @@ def exponent(value: float, digits: int) -> str:
     return f"{mantissa}e{int(power)}"
 
 
-def asked(value: float) -> str:
+def asked(value: float | None) -> str:
     """A value that somebody chose, as short as it was written: 0.01, 2, 1e-5."""
+    if value is None:
+        return NONE
     text = f"{value:.6g}"
     mantissa, _, power = text.partition("e")
     return f"{mantissa}e{int(power)}" if power else text

@@ -90,6 +90,12 @@ def loss_by_step(report: Report) -> Markup | None:
     return plot.svg()
 
 
+def steps_legend(report: Report) -> list[str]:
+    """Which of predicted and measured the plot of the steps shows."""
+    predicted = any(x.predicted_increase is not None for x in report.rounds)
+    return ["predicted", "measured"] if predicted else ["measured"]
+
+
 def damping(report: Report) -> Markup | None:
     """Held-out loss against the damping tried, one line a step; None without a sweep."""
     sweep = [t for t in report.damping_sweep if t.loss is not None and t.damping > 0]

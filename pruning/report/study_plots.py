@@ -65,6 +65,24 @@ def curve(report: Report) -> Markup | None:
     return plot.svg()
 
 
+def curve_legend(report: Report) -> list[tuple[str, str]]:
+    """Colour and words of each kind of mark that the curve shows."""
+    name = study_words.curve_metric(report)
+    shown = [p for p in report.curve if _value(p, name) is not None]
+    others = [p for p in shown if not p.delivered]
+    marks = [
+        ("removed round", "delivered", any(p.delivered for p in shown)),
+        (
+            "measured round",
+            "asked for",
+            any(p.source == "curve" for p in others),
+        ),
+        ("hollow round", "probe", any(p.source == "probe" for p in others)),
+        ("bar", "interval of the drop", any(_span(p, name, 0.0) for p in shown)),
+    ]
+    return [(css, words) for css, words, there in marks if there]
+
+
 def _value(point: Point, name: str | None) -> float | None:
     return point.loss if name is None else point.metrics.get(name)
 

@@ -7,11 +7,10 @@ from pruning.report.study import Compared, Difference, Point
 from pruning.report.words import count, limit, metric, number, points, several, share, title
 
 _ENDED = {
-    "resolution": "It ended because the bracket was as narrow as asked for.",
-    "probes": "It ended because the probes were used up, not because the bracket was narrow "
-    "enough: more sparsity may be possible.",
-    "all_allowed": "Every sparsity it tried was allowed: the answer is the largest it may try.",
-    "none_allowed": "No sparsity it tried was allowed.",
+    "resolution": "It ended because the two are as close as asked for.",
+    "probes": "It ended because all probes were used: more sparsity may be possible.",
+    "all_allowed": "Every sparsity tried was accepted: the answer is the largest it may try.",
+    "none_allowed": "No sparsity tried was accepted.",
 }
 
 
@@ -22,9 +21,7 @@ def search(report: Report) -> str:
         return ""
     allowed = limit(found.metric, found.allowed)
     judged = (
-        "at the upper end of its interval too"
-        if found.judged_by == "upper_bound"
-        else "as measured"
+        "at the upper end of its interval" if found.judged_by == "upper_bound" else "as measured"
     )
     bracket = (
         f"{share(found.low)} was the largest sparsity accepted"
@@ -33,8 +30,8 @@ def search(report: Report) -> str:
     )
     refused = "" if found.high is None else f" and {share(found.high)} the smallest refused"
     return (
-        f"The search looked for the most sparsity at which {found.metric} falls by at most "
-        f"{allowed}, {judged}. In {several(found.probes, 'probe')} {bracket}{refused}. "
+        f"The search looked for the largest sparsity at which {found.metric} falls by at most "
+        f"{allowed}, {judged}. In {several(found.probes, 'probe')}, {bracket}{refused}. "
         f"{_ENDED[found.ended]}"
     )
 
@@ -127,7 +124,7 @@ def _against(differences: list[Difference], own: str) -> str:
         "better": f"{own} was better than magnitude{by} of {first.quantity}",
         "worse": f"magnitude was better than {own}{by} of {first.quantity}",
         "as_good": f"magnitude was as good: the difference of {first.quantity} is within its noise",
-        "unknown": "the two could not be told apart: there is no interval",
+        "unknown": "there are too few runs to say which is better",
     }
     return said[first.verdict]
 

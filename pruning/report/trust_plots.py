@@ -6,7 +6,7 @@ from pruning.report.scale import logarithmic
 from pruning.report.schema import Report
 from pruning.report.svg import Plot, room_for, rows
 from pruning.report.trust import Ladder, Rung
-from pruning.report.words import clean, number, share
+from pruning.report.words import asked, clean, number, share
 
 MAX_LAYERS = 20
 """Layers whose saliency interval is drawn; the table has them all."""
@@ -78,6 +78,16 @@ def undrawn(report: Report) -> list[float]:
         return []
     drawn = [rung for _, _, rung in _points(found, "predicted")]
     return [rung.sparsity for rung in found.rungs if rung not in drawn]
+
+
+def ladder_legend(found: Ladder) -> list[tuple[str, str]]:
+    """Colour and words of each kind of mark that the ladder shows."""
+    marks = [
+        ("measured", "quadratic model", bool(_points(found, "predicted"))),
+        ("predicted", "criterion's own prediction", bool(_points(found, "own"))),
+        ("track", f"within a factor of {asked(found.factor)}", True),
+    ]
+    return [(css, words) for css, words, there in marks if there]
 
 
 def _runs(

@@ -2,7 +2,7 @@
 
 from pruning.report.schema import Report
 from pruning.report.trust import Ladder, Rung
-from pruning.report.words import asked_share, count, number, ratio, share
+from pruning.report.words import asked_share, count, number, ratio, several, share
 
 
 def ladder(found: Ladder) -> list[str]:
@@ -11,11 +11,11 @@ def ladder(found: Ladder) -> list[str]:
         f"Nothing is predicted. {found.not_predicted}"
         if found.not_predicted
         else _reach(
-            "The quadratic model, gradient term included,",
+            "The quadratic model",
             found.rungs,
             found.holds_up_to,
             "predicted",
-            f"within a factor of {found.factor:g} of the increase itself",
+            f"within a factor of {found.factor:g} of the measured increase",
             found.resolution,
         )
     ]
@@ -26,7 +26,7 @@ def ladder(found: Ladder) -> list[str]:
                 found.rungs,
                 found.own_holds_up_to,
                 "own",
-                f"within {asked_share(found.own_factor - 1)}",
+                f"within {asked_share(found.own_factor - 1)} of the measured increase",
                 found.resolution,
             )
         )
@@ -40,16 +40,16 @@ def rungs(report: Report) -> str:
         return ""
     greedy = spec.schedule.kind == "one_by_one" and spec.criterion.kind == "obs"
     how = (
-        "weight by weight, always the one that costs least then and the survivors moved each time"
+        "one weight at a time, always the cheapest one left, with the others adjusted each time"
         if greedy
-        else "in one step, by the criterion's scores and with its compensation"
+        else "in one step, with the criterion's scores and compensation"
     )
     text = (
-        "Each rung goes from the dense weights to its sparsity with what is known at these: "
-        f"{how}; on {count(trust.ladder.samples)} calibration samples."
+        f"Each rung of the ladder prunes the dense network to its sparsity {how}, and measures on "
+        f"{several(trust.ladder.samples, 'calibration sample')}."
     )
     steps = len(report.rounds)
-    more = f" The job itself takes {count(steps)} steps, each from the weights reached by then."
+    more = f" The job itself took {count(steps)} steps, each from the weights reached so far."
     return text + (more if steps > 1 else "")
 
 
@@ -61,23 +61,23 @@ def _reach(
     told = [r for r in rungs if r.sparsity <= limit and _tells(r, field, resolution)]
     if not beyond:
         if not told:
-            return f"All the way to {share(limit)} the increases are too small to tell."
-        return f"{who} holds {how} all the way to {share(limit)}."
+            return f"Up to {share(limit)} removed, the increases are too small to judge by."
+        return f"{who} is {how} on every rung, up to {share(limit)} removed."
     first = beyond[0]
     miss = (
-        f"at {share(first.sparsity)} it foretells {number(getattr(first, field))} and "
-        f"{number(first.measured)} is measured"
+        f"at {share(first.sparsity)}, predicted {number(getattr(first, field))}, "
+        f"measured {number(first.measured)}"
         if first.error is None
-        else f"at {share(first.sparsity)} nothing could be measured: {first.error}"
+        else f"at {share(first.sparsity)}, nothing could be measured: {first.error}"
     )
     if limit > 0 and not told:
         return (
-            f"Up to {share(limit)} the increases are too small to tell; beyond that "
-            f"{who[0].lower()}{who[1:]} does not hold {how}: {miss}."
+            f"Up to {share(limit)} removed, the increases are too small to judge by; beyond that "
+            f"{who[0].lower()}{who[1:]} is not {how} ({miss})."
         )
     if limit == 0:
-        return f"{who} holds nowhere {how}: {miss}."
-    return f"{who} holds {how} up to {share(limit)}; {miss}."
+        return f"{who} is not {how} on any rung ({miss})."
+    return f"{who} is {how} up to {share(limit)} removed, and not beyond ({miss})."
 
 
 def _tells(rung: Rung, field: str, resolution: float) -> bool:
@@ -86,18 +86,19 @@ def _tells(rung: Rung, field: str, resolution: float) -> bool:
 
 
 def bootstrap(report: Report) -> str:
-    """How many weights' fates hang on the samples."""
+    """How many removals depend on which samples were drawn."""
     found = None if report.trust is None else report.trust.bootstrap
     if found is None:
         return ""
     if not found.resamples:
-        return f"There is no bootstrap: {found.reason}."
+        return f"The bootstrap was left out: {found.reason}."
     part = f" ({share(found.coin_tosses / found.removed)} of them)" if found.removed else ""
     return (
-        f"Of {count(found.removed)} weights to be removed in one step from the dense network, the "
-        f"fate of {count(found.coin_tosses)}{part} is a coin toss: with the {found.batches} "
-        f"calibration batches drawn again {found.resamples} times, they went in 25 to 75 % of the "
-        "cases."
+        f"If {several(found.removed, 'weight')} were removed from the dense network in one step, "
+        f"{count(found.coin_tosses)}{part} would depend on which samples were drawn: the "
+        f"{several(found.batches, 'calibration batch', 'calibration batches')} were drawn again "
+        f"{several(found.resamples, 'time')}, and each of these weights was removed in 25 to 75 % "
+        "of the draws."
     )
 
 
@@ -106,26 +107,26 @@ def prediction(report: Report) -> str:
     predicted, measured = report.loss.predicted_increase, report.loss.measured_increase
     if measured is not None and any(r.not_predicted for r in report.rounds):
         return (
-            f"The removals raised the calibration loss by {number(measured)} in all, which was not "
-            "predicted."
+            f"The removals {'raised' if measured > 0 else 'lowered'} the calibration loss by "
+            f"{number(abs(measured))} in total; there is no prediction."
         )
     if predicted is None or measured is None:
-        return "The loss increase could not be compared: a value is not finite."
+        return "Predicted and measured increase can't be compared: one of them is not finite."
     text = (
-        f"The removals raised the calibration loss by {number(measured)} in all; the quadratic "
-        f"model predicted {number(predicted)}."
+        "Increase of the calibration loss by all removals: "
+        f"predicted {number(predicted)}, measured {number(measured)}."
     )
     if measured <= 0:
         return text
     if predicted <= 0:
-        return f"{text} The step left the region where a quadratic model holds."
+        return f"{text} The change was too large for a quadratic model."
     factor = measured / predicted
     if 0.5 <= factor <= 2:
         return f"{text} That is within a factor of two{_cancelled(report, measured)}."
     times = f"{ratio(factor)} times" if factor > 1 else f"{ratio(1 / factor)} times less than"
     return (
-        f"{text} Measured is {times} predicted: the change was too large for a quadratic model, "
-        "and its numbers say at most what comes before what."
+        f"{text} Measured is {times} predicted: the change was too large for a quadratic model. "
+        "Its numbers still rank the weights, but do not forecast the cost."
     )
 
 

@@ -20,6 +20,7 @@ from pruning.report.numbers import (
     share,
     size,
 )
+from pruning.report.numbers import asked as chosen
 from pruning.report.schema import Check, MetricValue, Report
 from pruning.report.study import Drop
 
@@ -31,6 +32,7 @@ __all__ = [
     "change",
     "clean",
     "count",
+    "found",
     "gates",
     "interval",
     "is_gate",
@@ -107,6 +109,20 @@ def title(kind: str) -> str:
 def is_gate(check: str) -> bool:
     """Whether a check is a gate of the spec, by its name."""
     return check.startswith(_GATES)
+
+
+def found(check: Check, value: float | None, asked: bool = False) -> str:
+    """A check's value, or with `asked` its limit, in the unit of what it checks."""
+    if value is None:
+        return NONE
+    kind, _, name = check.name.partition(".")
+    if kind == "max_drop":
+        return limit(name, value) if asked else points(name, value)
+    if kind == "layer_sparsity":
+        return asked_share(value) if asked else share(value)
+    if kind == "max_bytes" or check.name == "target.bytes":
+        return count(round(value))
+    return chosen(value) if asked else number(value)
 
 
 def gates(report: Report) -> list[Check]:

@@ -18,6 +18,8 @@ from pruning.evidence.layer_inputs import listen
 from pruning.evidence.view import layers_of
 from pruning.job import Job
 from pruning.registry import method
+from pruning.report.numbers import number
+from pruning.report.numbers import share as percent
 from pruning.report.trust import Check, DeadInputs
 from pruning.trust.check import check
 from pruning.trust.lanczos import Spectrum, lanczos, negative_share
@@ -53,14 +55,16 @@ def near_minimum(job: Job, removed: Tensor, data: ArrayData) -> Check:
     near = ratio <= GRADIENT
     message = (
         f"Setting the {int(removed.sum())} weights of least saliency to zero changes the loss by "
-        f"{first:.3g} through the gradient (norm {float(g.norm()):.3g}) and by {second:.3g} "
+        f"{number(first)} through the gradient (norm {number(float(g.norm()))}) and by "
+        f"{number(second)} "
         "through the curvature. "
         + (
-            "The network is close enough to a minimum for a theory that takes the gradient as zero."
+            "The network is close enough to a minimum for OBD and OBS, which take the gradient as "
+            "zero."
             if near
-            else "The network is not near a minimum: saliencies of OBD and OBS leave the gradient "
-            "out and miss its part. The report's predictions contain it. Training to convergence "
-            "on the calibration data would help."
+            else "The network is not near a minimum: OBD and OBS take the gradient as zero, and "
+            "their saliencies miss its part. The report's predictions include it. Training to "
+            "convergence on the calibration data would help."
         )
     )
     return check("gradient_term", near, ratio, GRADIENT, message)
@@ -76,8 +80,8 @@ def negative_curvature(job: Job, data: ArrayData) -> list[Check]:
 
     spectra: list[Spectrum] = []
     try:
-        for number in range(PROBES):
-            job.narrator.progress(number, PROBES, "Lanczos")
+        for probe in range(PROBES):
+            job.narrator.progress(probe, PROBES, "Lanczos")
             signs = torch.randint(2, (size,), generator=generator).double() * 2.0 - 1.0
             spectra.append(lanczos(product, signs.to(job.device), STEPS))
     except (NotImplementedError, RuntimeError, SecateurError) as failure:
@@ -92,15 +96,15 @@ def negative_curvature(job: Job, data: ArrayData) -> list[Check]:
     share = negative_share(spectra)
     ratio = max(0.0, -low) / high if high > 0 else (0.0 if low >= 0 else math.inf)
     mass = (
-        f"About {share:.1%} of the Hessian's spectral mass lies below zero ({PROBES} Lanczos runs "
-        f"of {STEPS} products, {data.samples} samples)"
+        f"About {percent(share)} of the Hessian's spectral mass lies below zero ({PROBES} Lanczos "
+        f"runs of {STEPS} products, {data.samples} samples)"
     )
     left_out = (
-        ": little enough for the Gauss-Newton matrix, which leaves it out, to stand for it."
+        ": so little that the Gauss-Newton matrix, which has none, is a good stand-in."
         if max(share, ratio) <= NEGATIVE
-        else ". Saliencies from the Gauss-Newton matrix leave it out: the loss may rise less, or "
-        "fall, where they foretell a rise. The report's predictions contain it. More training "
-        "would help."
+        else ". The Gauss-Newton matrix has none, so saliencies from it may predict a rise where "
+        "the loss rises less or falls. The report's predictions include it. More training would "
+        "help."
     )
     return [
         check("negative_curvature", share <= NEGATIVE, share, NEGATIVE, mass + left_out),
@@ -109,8 +113,8 @@ def negative_curvature(job: Job, data: ArrayData) -> list[Check]:
             ratio <= NEGATIVE,
             ratio,
             NEGATIVE,
-            f"The Hessian's eigenvalues reach from about {low:.3g} to {high:.3g}: the most "
-            f"negative one is {ratio:.2g} times the largest.",
+            f"The Hessian's eigenvalues range from about {number(low)} to {number(high)}: the most "
+            f"negative one is {number(ratio)} times the largest.",
         ),
     ]
 
@@ -129,20 +133,20 @@ def dead_inputs(job: Job, data: ArrayData) -> tuple[Check, list[DeadInputs]]:
     layers = layers_of(job.module, weights)
     listen(job.module, layers, data, job.loss, hear, job.device)
     found = []
-    for number, layer in enumerate(weights.layers):
-        if number not in seen:
+    for place, layer in enumerate(weights.layers):
+        if place not in seen:
             continue
-        dead = int((~seen[number]).sum())
-        each = layer.weight.numel() // len(seen[number])
+        dead = int((~seen[place]).sum())
+        each = layer.weight.numel() // len(seen[place])
         found.append(
-            DeadInputs(name=layer.layer, inputs=len(seen[number]), dead=dead, weights=dead * each)
+            DeadInputs(name=layer.layer, inputs=len(seen[place]), dead=dead, weights=dead * each)
         )
     dead = sum(f.dead for f in found)
     places = ", ".join(f"{f.name} ({f.dead} of {f.inputs})" for f in found if f.dead)
     message = (
         f"Inputs that are zero for all {data.samples} samples: {places}. The "
-        f"{sum(f.weights for f in found)} weights that only see them have no curvature and are "
-        "free to remove as far as these samples tell; on other data they may matter."
+        f"{sum(f.weights for f in found)} weights on them have no curvature and look free to "
+        "remove; on other data they may matter."
         if dead
         else f"Every input of every layer in scope is used by some of {data.samples} samples."
     )
@@ -180,7 +184,7 @@ def samples_against_weights(job: Job, problem: Problem) -> Check | None:
     message = f"{subject} a rank of at most {bound}, for {size} weights" + (
         "."
         if enough
-        else ": the curvature can't know all directions, and what it calls free may not be. "
-        "More calibration samples would help."
+        else ": some directions are not seen at all, and weights that look free to remove may not "
+        "be. More calibration samples would help."
     )
     return check("samples_against_weights", enough, bound / size, 1.0, message)

@@ -14,6 +14,7 @@ from torch import Tensor
 from pruning.criteria import Problem
 from pruning.curvature.kronecker import Kronecker
 from pruning.curvature.matrix import Blocks, Dense, Diagonal, LowRank, Matrix
+from pruning.report.numbers import number
 from pruning.report.trust import Check
 from pruning.trust.check import check
 from pruning.trust.lanczos import lanczos
@@ -126,28 +127,28 @@ def _rank(rank: int, size: int, part: str, approximation: str) -> Check:
         else f"Of the {what} {part}{size} weights and have together"
     )
     known = (
-        f"Every direction of the {approximation} approximation is known, which says nothing of the "
-        "matrix it stands for: see samples against weights."
+        f"The {approximation} approximation has full rank, which says nothing of the matrix that "
+        "it approximates: see samples against weights."
         if approximation
-        else "Every direction is known."
+        else "That is full rank."
     )
     message = f"{subject} numerical rank {rank}. " + (
         known
         if full
-        else f"In {size - rank} directions it says nothing, and removal there looks free; "
-        "what damping adds decides. More calibration samples would help, unless inputs or "
-        "units are dead."
+        else f"In the other {size - rank} directions it is zero: removal there looks free, and "
+        "only the damping decides. More calibration samples would help, unless inputs or units "
+        "are dead."
     )
     return check("curvature_rank", full, rank / size, 1.0, message)
 
 
 def _condition(value: float, damping: float, bound: bool = False) -> Check:
-    known = "infinite" if math.isinf(value) else f"{'at most ' if bound else ''}{value:.2g}"
+    known = "infinite" if math.isinf(value) else f"{'at most ' if bound else ''}{number(value)}"
     enough = value <= CONDITION
-    message = f"With damping {damping:.3g} its condition number is {known}" + (
-        ": the inverse keeps enough digits."
+    message = f"With damping {number(damping)}, its condition number is {known}" + (
+        ": small enough for an accurate inverse."
         if enough
-        else ", so few digits of its inverse can be trusted. A larger criterion.damping would help."
+        else ": its inverse has few correct digits. A larger criterion.damping would help."
     )
     return check("curvature_condition", enough, value, CONDITION, message)
 

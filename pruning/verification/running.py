@@ -151,9 +151,9 @@ def _difference(found: np.ndarray, memory: np.ndarray, allowed: float, how: str)
         distance <= allowed,
         distance,
         allowed,
-        f"The written file, run in {how}, and the pruned network put out the same on "
+        f"The written file, run in {how}, gives the pruned network's outputs on "
         f"{len(memory)} samples, relative to the largest output.",
-        f"The written file, run in {how}, puts out numbers that differ from the pruned network's "
+        f"The written file, run in {how}, gives outputs that differ from the pruned network's "
         f"by {number(distance)} of the largest output; {asked(allowed)} is allowed.",
     )
 

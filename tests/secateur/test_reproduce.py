@@ -111,7 +111,7 @@ def test_the_job_is_submitted_again_and_found_to_be_the_same(
     assert asked(script, "POST") == ["/v1/jobs/job_1/retry"]
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert lines[1] == ["net.onnx", "same", DIGEST["o"][:12], DIGEST["o"][:12]]
-    assert lines[2][:2] == ["report.json", "not expected"]
+    assert lines[2][:2] == ["report.json", "not compared"]
     assert lines[3][:2] == ["results", "same"]
     assert "2 of 2 digests are the same" in done.stdout
 

@@ -179,13 +179,18 @@ def test_a_curve_is_only_called_not_monotone_beyond_its_intervals(report):
 
 def test_what_is_not_known_goes_with_its_section(report):
     before = about(report)
-    assert {"The search's end", "Which weights went", "Predictions beyond their reach"} <= before
+    assert {
+        "The search's end",
+        "Which weights were removed",
+        "Predictions at this sparsity",
+    } <= before
     assert {"Few calibration samples", "Layers fitted to few inputs"} <= before
     report.search = report.trust = report.latency = report.comparison = None
     report.layer_outputs, report.curvature.samples = [], 10_000
     gone = before - about(report)
     assert gone == {
-        "The search's end", "The target", "Which weights went", "Predictions beyond their reach",
+        "The search's end", "The target", "Which weights were removed",
+        "Predictions at this sparsity",
         "Few calibration samples", "Layers fitted to few inputs",
     }  # fmt: skip
 
@@ -194,7 +199,7 @@ def test_a_loss_without_prediction_is_said_once(report):
     report.rounds = [Round.model_validate(r.model_dump()) for r in report.rounds]
     report.rounds[0].not_predicted = "No derivative."
     assert "Nothing predicted" in about(report)
-    assert "Predictions beyond their reach" not in about(report)
+    assert "Predictions at this sparsity" not in about(report)
 
 
 def test_noisy_times_and_few_seeds_are_admitted(report):

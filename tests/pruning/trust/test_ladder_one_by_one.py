@@ -117,7 +117,7 @@ def test_a_singular_curvature_ends_the_ladder_with_the_reason(monkeypatch):
 
 def test_the_page_says_what_a_rung_is():
     case = cases.make("mlp-mse", samples=60)
-    assert "weight by weight, always the one that costs least then" in report_html(run(case))
-    assert "The job itself takes" in report_html(run(case, recompute=8))
+    assert "one weight at a time, always the cheapest one left" in report_html(run(case))
+    assert "The job itself took" in report_html(run(case, recompute=8))
     other = report_html(run(case, criterion={"kind": "obd"}))
-    assert "in one step, by the criterion" in other
+    assert "in one step, with the criterion" in other
