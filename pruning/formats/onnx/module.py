@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.binding import Route
-from pruning.formats.onnx.values import Value, tensor
+from pruning.formats.onnx.values import DEVICE, Value, tensor
 
 FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 Observer = Callable[["Step", tuple[Any, ...]], None]
@@ -85,20 +85,34 @@ class OnnxModule(nn.Module):
             values[name] = value if reference.factor == 1.0 else value * reference.factor
         for name, value in zip(self.input_names, inputs, strict=True):
             values[name] = value.float() if value.dtype == torch.float16 else value
-        for step in self.steps:
-            results = self._step(step, values)
-            if observer:
-                observer(step, results)
-            values.update(zip(step.outputs, results, strict=True))
-            for name in step.last:
-                del values[name]
         device = inputs[0].device if inputs else torch.device("cpu")
+        token = DEVICE.set(device)
+        try:
+            for step in self.steps:
+                results = self._step(step, values, device)
+                if observer:
+                    observer(step, results)
+                values.update(zip(step.outputs, results, strict=True))
+                for name in step.last:
+                    del values[name]
+        finally:
+            DEVICE.reset(token)
         outputs = tuple(tensor(values[name], device) for name in self.output_names)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _step(self, step: Step, values: dict[str, Value]) -> tuple[Any, ...]:
+    def _step(self, step: Step, values: dict[str, Value], device: torch.device) -> tuple[Any, ...]:
         arguments = [None if name is None else values[name] for name in step.inputs]
-        call: Any = layer_at(self, step.layer) if step.layer else step.function
+        call: Any = step.function
+        if step.layer:
+            # A layer computes with tensors, also where its input comes from shapes alone;
+            # integers on the host are lengths, which it reads itself.
+            call = layer_at(self, step.layer)
+            arguments = [
+                tensor(value, device)
+                if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+                else value
+                for value in arguments
+            ]
         try:
             result = call(*arguments)
         except SecateurError as error:

@@ -26,6 +26,10 @@ TRIAL: ContextVar[int | None] = ContextVar("TRIAL", default=None)
 """Numbers of one value while intake tries a graph on data: fewer than a job may take."""
 
 
+DEVICE: ContextVar[torch.device | None] = ContextVar("DEVICE", default=None)
+"""Where the running graph's inputs lie; None while constants are folded."""
+
+
 class TooDear(Exception):  # noqa: N818 - no error: shapes are believed instead
     """Intake does not afford to try this graph."""
 
@@ -58,8 +62,9 @@ def tensor(value: Value, device: torch.device) -> Tensor:
 
 
 def tensors(*values: Value) -> tuple[Tensor, ...]:
-    """All values as tensors on the device of the first that is one (the default where none is)."""
-    device = next((v.device for v in values if isinstance(v, Tensor)), torch.get_default_device())
+    """All values as tensors on the device of the first that is one, of the graph where none is."""
+    found = next((v.device for v in values if isinstance(v, Tensor)), DEVICE.get())
+    device = torch.get_default_device() if found is None else found
     return tuple(tensor(value, device) for value in values)
 
 

@@ -123,8 +123,8 @@ def _axes(
     axes = [axis_of(a, rank, "Resize") for a in (options.axes or range(rank))]
     region = None
     if options.method.coordinates == "tf_crop_and_resize":
-        given = options.roi if roi is None else host(roi, "Resize's roi")
-        region = np.array(given or [], np.float64).reshape(-1)
+        given = (options.roi or []) if roi is None else host(roi, "Resize's roi")
+        region = np.array(given, np.float64).reshape(-1)
     factors = options.scales
     if factors is None and scales is not None:
         factors = [float(s) for s in host(scales, "Resize's scales").reshape(-1)]

@@ -37,8 +37,6 @@ class Lookup(nn.Embedding):
     def forward(self, input: Value) -> Tensor:
         """The rows of the table at the indices."""
         (indices,) = tensors(input)
-        if is_host(input):
-            indices = indices.to(self.weight.device)
         if indices.device.type != "meta":  # where comparing takes seconds to import
             indices = torch.where(indices < 0, indices + self.num_embeddings, indices)
         return nn.functional.embedding(indices.long(), self.weight)
