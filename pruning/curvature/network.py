@@ -13,6 +13,7 @@ from pruning.curvature.derivatives import WITHOUT, reason
 from pruning.curvature.whereabouts import named, watching
 from pruning.errors import SecateurError
 from pruning.layers import FlatWeights
+from pruning.recurrence import unrolled
 
 Parameters = dict[str, Tensor]
 
@@ -77,7 +78,8 @@ class Network:
 
     def _called(self, parameters: Parameters, inputs: tuple[Tensor, ...], once: bool) -> Tensor:
         # On other devices the fused backward pass may sum in any order, and results must repeat.
-        with attention(fused=once and self.weights.device.type == "cpu"):
+        fused = once and self.weights.device.type == "cpu"
+        with attention(fused=fused), unrolled():
             return first_output(functional_call(self.module, parameters, inputs))
 
     def _refusal(

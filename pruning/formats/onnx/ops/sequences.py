@@ -3,14 +3,12 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.ops.layers import plain
 from pruning.formats.onnx.values import TRIAL, TooDear, Value, ints, tensors
-
-_PARTS = ("ih", "hh")
+from pruning.recurrence import unrolled
 
 TRIED_STEPS = 5_000
 """Steps up to which intake tries a recurrent layer on data."""
@@ -98,46 +96,15 @@ class _Flat(Sequence, nn.RNNBase):
     def directions(self) -> range:
         return range(2 if self.bidirectional else 1)
 
-    def cell(self, entries: Tensor, gates: Tensor, state: list[Tensor]) -> list[Tensor]:
-        """The next state from what the input and the state before give to the gates."""
-        raise NotImplementedError
-
-    def stepwise(self, x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """As `run`, out of plain operations, which `torch.func` knows to map and to derive."""
-        outputs, last = [], []
-        for way in self.directions():
-            end = "_reverse" if way else ""
-            weights = [getattr(self, f"weight_{n}_l0{end}") for n in _PARTS]
-            biases = [getattr(self, f"bias_{n}_l0{end}") if self.bias else None for n in _PARTS]
-            state, seen = [part[way] for part in states], []
-            for entries in F.linear(x.flip(0) if way else x, weights[0], biases[0]):
-                state = self.cell(entries, F.linear(state[0], weights[1], biases[1]), state)
-                seen.append(state[0])
-            outputs.append(torch.stack(seen[::-1] if way else seen))
-            last.append(state)
-        return torch.cat(outputs, -1), [torch.stack(parts) for parts in zip(*last, strict=True)]
-
-    def _mapped(self, *values: Tensor) -> bool:
-        """Whether a `torch.func` transform is at work, which torch's layers have no rules for."""
-        tensors = (*values, *self._flat_weights)
-        return any(torch._C._functorch.is_functorch_wrapped_tensor(t) for t in tensors)
-
 
 class LSTM(_Flat, nn.LSTM):  # type: ignore[misc]
     """Long short-term memory without peepholes (Hochreiter and Schmidhuber 1997)."""
 
     def run(self, x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Outputs [steps, samples, directions * units] and the last states."""
-        if self._mapped(x, *states):
-            return self.stepwise(x, states)
-        y, last = nn.LSTM.forward(self, x, (states[0], states[1]))
+        with unrolled():
+            y, last = nn.LSTM.forward(self, x, (states[0], states[1]))
         return y, list(last)
-
-    def cell(self, entries: Tensor, gates: Tensor, state: list[Tensor]) -> list[Tensor]:
-        """The next state from what the input and the state before give to the gates."""
-        entry, forget, new, leave = (entries + gates).chunk(4, -1)
-        memory = forget.sigmoid() * state[1] + entry.sigmoid() * new.tanh()
-        return [leave.sigmoid() * memory.tanh(), memory]
 
 
 class GRU(_Flat, nn.GRU):  # type: ignore[misc]
@@ -145,17 +112,9 @@ class GRU(_Flat, nn.GRU):  # type: ignore[misc]
 
     def run(self, x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Outputs [steps, samples, directions * units] and the last states."""
-        if self._mapped(x, *states):
-            return self.stepwise(x, states)
-        y, last = nn.GRU.forward(self, x, states[0])
+        with unrolled():
+            y, last = nn.GRU.forward(self, x, states[0])
         return y, [last]
-
-    def cell(self, entries: Tensor, gates: Tensor, state: list[Tensor]) -> list[Tensor]:
-        """The next state from what the input and the state before give to the gates."""
-        given, had = entries.chunk(3, -1), gates.chunk(3, -1)
-        reset, update = ((given[i] + had[i]).sigmoid() for i in (0, 1))
-        new = (given[2] + reset * had[2]).tanh()
-        return [(1 - update) * new + update * state[0]]
 
 
 class RNN(_Flat, nn.RNN):  # type: ignore[misc]
@@ -163,15 +122,9 @@ class RNN(_Flat, nn.RNN):  # type: ignore[misc]
 
     def run(self, x: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Outputs [steps, samples, directions * units] and the last states."""
-        if self._mapped(x, *states):
-            return self.stepwise(x, states)
-        y, last = nn.RNN.forward(self, x, states[0])
+        with unrolled():
+            y, last = nn.RNN.forward(self, x, states[0])
         return y, [last]
-
-    def cell(self, entries: Tensor, gates: Tensor, state: list[Tensor]) -> list[Tensor]:
-        """The next state from what the input and the state before give to the gates."""
-        total = entries + gates
-        return [total.relu() if self.nonlinearity == "relu" else total.tanh()]
 
 
 class Gru(Sequence):
