@@ -1,7 +1,6 @@
 """One step of the schedule: score, choose, compensate, measure; and the recovery after it."""
 
 import math
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -201,27 +200,23 @@ def _predict(job: Job, cut: Cut, change: Tensor) -> tuple[Prediction, str | None
     """The prediction; NaN, and the reason, where there is none.
 
     None is made where torch can't differentiate the network, or where it would cost out of all
-    proportion to a layer-wise step; such a step is not split by layer either.
+    proportion to a layer-wise step.
     """
-    nothing = [math.nan] * len(job.weights.layers)
+    unknown = [math.nan] * len(job.weights.layers)
     if not job.predicts:
-        return Prediction(math.nan, math.nan, nothing), None
+        return Prediction(unknown, unknown), None
     if cut.macs is not None and cut.macs > PREDICTED_MACS:
         words = (
             f"Layer-wise pruning takes no derivatives, and over the {cut.macs:.1e} multiply-adds "
             "of the calibration data they would cost several times as much as the pruning."
         )
-        return Prediction(math.nan, math.nan, nothing), words
-    layerwise = cut.macs is not None
+        return Prediction(unknown, unknown), words
     try:
-        found = predict(
-            job.network(), job.data.calibration, job.loss, change, by_layer=not layerwise
-        )
+        return predict(job.network(), job.data.calibration, job.loss, change), None
     except SecateurError as failure:
         if not lacks_derivative(failure):
             raise
-        return Prediction(math.nan, math.nan, nothing), failure.message
-    return replace(found, by_layer=nothing) if layerwise else found, None
+        return Prediction(unknown, unknown), failure.message
 
 
 def _own(job: Job, cut: Cut) -> float | None:

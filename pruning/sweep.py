@@ -51,7 +51,7 @@ def best_damping(
             job.weights.write(old)
         foretold = None
         if predicted:
-            foretold = predict(job.network(), held, job.loss, change, by_layer=False).total
+            foretold = predict(job.network(), held, job.loss, change).total
         return dampings.Trial(damping, loss, foretold, loss - before)
 
     near = state.rounds[-1].damping if state.rounds else None

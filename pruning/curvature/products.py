@@ -1,20 +1,67 @@
-"""Exact products of the Hessian of the mean loss with vectors, forward over reverse."""
+"""Exact products of the Hessian of the mean loss with vectors, reverse over reverse.
+
+The gradient of g(w).v in w is H v (Pearlmutter 1994). All vectors share the forward pass and the
+gradient's own graph, so that each of them adds one backward pass through the two, about the time of
+four forward passes, and no more memory than the first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.autograd.function import BackwardCFunction
 
 from pruning.curvature.losses import Loss, required
 from pruning.curvature.network import Network, Parameters
-from pruning.curvature.per_sample import ACTIVATION_BYTES, CHUNK_BYTES
+from pruning.curvature.per_sample import ACTIVATION_BYTES
 from pruning.data.batches import ArrayData
 
-SAMPLES = 256
+SAMPLES = 1_024
 """Samples a pass, at most."""
+
+KEPT = 3
+"""How often what one forward pass saves is held while the gradient is differentiated."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A batch's weights, as leaves of a graph, and the sum of its samples' losses."""
+
+    weights: Parameters
+    loss: Tensor
+
+    def gradient(self, *, again: bool) -> list[Tensor]:
+        """The derivative in each weight, zero where the loss does not depend on it.
+
+        Args:
+            again: Whether it is to be differentiated itself.
+        """
+        leaves = list(self.weights.values())
+        if not self.loss.requires_grad:
+            return [torch.zeros_like(w) for w in leaves]
+        return list(
+            torch.autograd.grad(self.loss, leaves, create_graph=again, materialize_grads=True)
+        )
+
+
+def gradient(network: Network, data: ArrayData, loss: Loss) -> Tensor:
+    """Gradient of the mean loss in the weights in scope, shape [W], batches summed in float64."""
+    total = torch.zeros(len(network.weights), dtype=torch.float64, device=network.weights.device)
+    for batch in _batches(network, data, loss, copies=1):
+        total += _flat(batch.gradient(again=False))
+    return total / data.samples
 
 
 def hessian_products(network: Network, data: ArrayData, loss: Loss, vectors: Tensor) -> Tensor:
-    """H v for each row v of `vectors`: the derivative of the gradient along v (Pearlmutter 1994).
+    """H v for each row v of `vectors`; see `gradient_and_products`."""
+    return gradient_and_products(network, data, loss, vectors)[1]
+
+
+def gradient_and_products(
+    network: Network, data: ArrayData, loss: Loss, vectors: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The gradient g of the mean loss, and H v for each row v of `vectors`, in one pass.
 
     Args:
         network: The module with its weights in scope, W of them.
@@ -23,49 +70,78 @@ def hessian_products(network: Network, data: ArrayData, loss: Loss, vectors: Ten
         vectors: Directions over all W weights in scope, shape [k, W].
 
     Returns:
-        Shape [k, W], float64; each pass in the network's dtype, samples summed in float64.
+        g [W] and H v [k, W], float64; each pass in the network's dtype, samples summed in float64.
+
+    Raises:
+        NotImplementedError: The network has a derivative written by hand, which need not have one.
     """
-    parameters = network.parameters()
+    slope = vectors.new_zeros(len(network.weights), dtype=torch.float64)
     total = torch.zeros_like(vectors, dtype=torch.float64)
-    samples = max(1, min(SAMPLES, ACTIVATION_BYTES // _saved(network, data)))
-
-    def product(inputs: tuple[Tensor, ...], target: Tensor, vector: Parameters) -> Parameters:
-        def gradient(values: Parameters) -> Parameters:
-            def batch_loss(p: Parameters) -> Tensor:
-                return loss.samples(network.outputs(p, inputs), target).sum()
-
-            return grad(batch_loss)(values)
-
-        result: Parameters = jvp(gradient, (parameters,), (vector,))[1]
-        return result
-
-    width = vectors_at_once(network, data, min(samples, data.samples))
-    batched = vmap(product, in_dims=(None, None, 0), randomness="error")
-    with torch.no_grad():
-        for inputs, target in data.batches(samples, device=network.weights.device):
-            for start in range(0, len(vectors), width):
-                some = vectors[start : start + width]
-                rows = batched(inputs, required(target, loss), _named(network, some))
-                parts = [part.flatten(1).double() for part in rows.values()]
-                total[start : start + width] += torch.cat(parts, 1)
-    return total / data.samples
+    for number, batch in enumerate(_batches(network, data, loss, copies=KEPT)):
+        if number == 0:
+            _check_differentiable(batch.loss)
+        first = batch.gradient(again=True)
+        slope += _flat([part.detach() for part in first])
+        for row, vector in zip(total, vectors, strict=True):
+            row += _flat(_product(network, batch, first, vector))
+    return slope / data.samples, total / data.samples
 
 
-def vectors_at_once(network: Network, data: ArrayData, samples: int) -> int:
-    """Directions for which one pass over `samples` samples stays within the bounds of memory."""
-    item = max(p.weight.element_size() for p in network.weights.layers)
-    activations = ACTIVATION_BYTES // (samples * _saved(network, data))
-    return max(1, min(CHUNK_BYTES // (item * len(network.weights)), activations))
+def _product(network: Network, batch: _Batch, first: list[Tensor], vector: Tensor) -> list[Tensor]:
+    """The gradient of first.v, where `first` is a batch's gradient with its graph."""
+    leaves, along = list(batch.weights.values()), network.named(vector).values()
+    # A part of the gradient that is the same for all weights has no graph.
+    pairs = [(g, v) for g, v in zip(first, along, strict=True) if g.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(w) for w in leaves]
+    with torch.enable_grad():
+        slope = torch.stack([(g * v).sum() for g, v in pairs]).sum()
+    return list(torch.autograd.grad(slope, leaves, retain_graph=True, materialize_grads=True))
 
 
-def _saved(network: Network, data: ArrayData) -> int:
+def _check_differentiable(loss: Tensor) -> None:
+    """Refuses functions whose derivative is the user's own.
+
+    It may have been computed out of autograd's sight, and then its own derivative would be zero
+    without a word, even where the function is marked as differentiable once.
+    """
+    left, seen = [loss.grad_fn], set()
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(node, BackwardCFunction):
+            raise NotImplementedError(
+                f"{node.name()} is a derivative written by hand, which may have none itself"
+            )
+        left += [following for following, _ in node.next_functions]
+
+
+def _batches(network: Network, data: ArrayData, loss: Loss, copies: int) -> Iterator[_Batch]:
+    """Batches with the graphs of their losses.
+
+    Args:
+        network: The module with its weights in scope.
+        data: Samples and targets.
+        loss: The loss of one sample.
+        copies: How often what a forward pass saves is held at a time.
+    """
+    for inputs, target in data.batches(
+        pass_size(network, data, copies), device=network.weights.device
+    ):
+        weights = {k: v.requires_grad_() for k, v in network.parameters().items()}
+        with torch.enable_grad():
+            outputs = network.outputs(weights, inputs)
+            yield _Batch(weights, loss.samples(outputs, required(target, loss)).sum())
+
+
+def pass_size(network: Network, data: ArrayData, copies: int = 1) -> int:
+    """Samples a pass, such that `copies` of what it saves stay within the bounds of memory."""
     inputs, _ = next(iter(data.batches(1, device=network.weights.device)))
-    return max(1, network.saved_bytes(inputs))
+    saved = max(1, copies * network.saved_bytes(inputs))
+    return max(1, min(SAMPLES, ACTIVATION_BYTES // saved))
 
 
-def _named(network: Network, rows: Tensor) -> Parameters:
-    layers, sizes = network.weights.layers, network.weights.sizes
-    return {
-        p.name: part.reshape(len(rows), *p.weight.shape).to(p.weight.dtype)
-        for p, part in zip(layers, rows.split(sizes, dim=1), strict=True)
-    }
+def _flat(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.flatten().double() for part in parts])

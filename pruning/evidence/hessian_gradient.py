@@ -1,16 +1,15 @@
 """The product H g of the exact Hessian of the mean loss with the gradient of the mean loss.
 
-Forward mode over reverse mode (Pearlmutter 1994): H v = d/dt grad L(w + t v) at t = 0, linear in
-the samples, so that batches add up. H is the Hessian over the active weights, and is not formed.
+H v is the gradient of g(w).v (Pearlmutter 1994). H is the Hessian over the active weights, and is
+not formed.
 """
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
 
 from pruning.curvature import quadratic
-from pruning.curvature.losses import required
-from pruning.curvature.network import Parameters
+from pruning.curvature.derivatives import differentiating
+from pruning.curvature.products import hessian_products
 from pruning.evidence.view import View
 
 
@@ -20,19 +19,5 @@ def compute(view: View) -> Tensor:
     everywhere = quadratic.gradient(network, data, loss)
     direction = torch.zeros_like(everywhere)
     direction[view.active] = everywhere[view.active]
-    parameters, tangent = network.parameters(), network.named(direction)
-    total = torch.zeros_like(everywhere)
-
-    def batch_loss(values: Parameters, inputs: tuple[Tensor, ...], target: Tensor) -> Tensor:
-        return loss.samples(network.outputs(values, inputs), target).sum()
-
-    with torch.no_grad():
-        for inputs, target in data.batches(
-            quadratic.batch_size(network, data), device=network.weights.device
-        ):
-            labels = required(target, loss)
-            result = jvp(
-                lambda p, x=inputs, y=labels: grad(batch_loss)(p, x, y), (parameters,), (tangent,)
-            )
-            total += torch.cat([part.flatten().double() for part in result[1].values()])
-    return (total / data.samples)[view.active]
+    with differentiating():
+        return hessian_products(network, data, loss, direction[None])[0][view.active]

@@ -11,7 +11,7 @@ from pruning.criteria import Problem
 from pruning.curvature.derivatives import lacks_derivative, reason
 from pruning.curvature.losses import required
 from pruning.curvature.products import hessian_products
-from pruning.curvature.quadratic import curvature_term, gradient
+from pruning.curvature.quadratic import along
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.evidence.layer_inputs import listen
@@ -44,8 +44,8 @@ def near_minimum(job: Job, removed: Tensor, data: ArrayData) -> Check:
     """
     change = torch.where(removed, -job.weights.read(), 0.0)
     try:
-        g = gradient(job.network(), data, job.loss)
-        second = 0.5 * curvature_term(job.network(), data, job.loss, change).value
+        model = along(job.network(), data, job.loss, change[None])
+        g, second = model.gradient, 0.5 * float(change @ model.products[0])
     except SecateurError as failure:
         if not lacks_derivative(failure):
             raise

@@ -18,7 +18,7 @@ from pruning.catalogue.criteria.obs import OBS
 from pruning.choice import compensate, own_prediction, score, select
 from pruning.criteria import Problem
 from pruning.curvature.derivatives import lacks_derivative
-from pruning.curvature.quadratic import curvature_term, gradient
+from pruning.curvature.quadratic import along, gradient
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.job import Job
@@ -76,7 +76,7 @@ class _Ground:
         first = second = float("nan")
         if self.gradient is not None:
             first = float(self.gradient @ change)
-            second = 0.5 * curvature_term(job.network(), self.data, job.loss, change).value
+            second = 0.5 * float(change @ along(job.network(), self.data, job.loss, change[None]).products[0])
         moved = bool(change.any())
         measured, error = 0.0, None
         if moved:
@@ -196,7 +196,7 @@ def _gradient(job: Job, data: ArrayData) -> tuple[Tensor | None, str | None]:
     try:
         found = gradient(job.network(), data, job.loss)
         some = data.select(slice(0, 1))
-        curvature_term(job.network(), some, job.loss, torch.ones_like(found))
+        along(job.network(), some, job.loss, torch.ones_like(found)[None])
     except SecateurError as failure:
         if not lacks_derivative(failure):
             raise

@@ -109,23 +109,33 @@ def test_what_needs_no_derivatives_prunes_and_says_what_is_missing(activation, k
     assert Report.model_validate(json.loads(report_json(report))).rounds == report.rounds
 
 
-@pytest.mark.parametrize("activation", [Custom, Overwriting])
+TWICE_OR_BY_SAMPLE = [
+    {"kind": "grasp"},
+    {"kind": "obd", "curvature": "hutchinson"},
+    {"kind": "obs", "inverse": "full", "damping": 0.1},
+    {"kind": "obs", "inverse": "block_fisher", "damping": 0.1},
+]
+
+
 @pytest.mark.parametrize(
-    "criterion",
+    ("activation", "criterion"),
     [
-        {"kind": "taylor"},
-        {"kind": "grasp"},
-        {"kind": "obd", "curvature": "hutchinson"},
-        {"kind": "obs", "inverse": "full", "damping": 0.1},
-        {"kind": "obs", "inverse": "block_fisher", "damping": 0.1},
+        *((Custom, criterion) for criterion in TWICE_OR_BY_SAMPLE),
+        *((Overwriting, criterion) for criterion in [{"kind": "taylor"}, *TWICE_OR_BY_SAMPLE]),
     ],
-    ids=lambda c: c["kind"] + c.get("curvature", c.get("inverse", "")),
+    ids=str,
 )
 def test_what_needs_derivatives_is_refused_by_name_and_not_by_torch(activation, criterion):
     with pytest.raises(SecateurError) as caught:
         run(case(activation), criterion)
     assert caught.value.code == "operator_unsupported"
     assert "magnitude" in caught.value.hint
+
+
+def test_one_derivative_is_enough_for_a_criterion_made_of_the_gradient():
+    own, plain = (run(case(kind), {"kind": "taylor"}) for kind in (Custom, nn.ReLU))
+    assert all(torch.equal(own.masks[name], mask) for name, mask in plain.masks.items())
+    assert own.report.loss.predicted_increase is None
 
 
 def test_other_failures_stay_what_they_are():

@@ -9,6 +9,7 @@ from pruning.curvature import (
     full,
     ggn_diagonal,
     per_sample,
+    products,
     quadratic,
 )
 from pruning.curvature.network import first_output
@@ -146,7 +147,7 @@ def test_block_inverse_is_the_dense_inverse_of_each_block_and_woodburys(name):
 def test_gradient_and_quadratic_model(name, matrix, monkeypatch):
     case = cases.make(name)
     if matrix == "gauss_newton":
-        monkeypatch.setattr(quadratic, "hessian_products", _no_second_derivatives)
+        monkeypatch.setattr(products, "gradient_and_products", _no_second_derivatives)
     w = case.weights.read()
     change = 0.3 * torch.randn(len(w), dtype=torch.float64)
     g = torch.func.grad(lambda w: brute_force.mean_loss(case, w))(w).detach()
@@ -158,7 +159,20 @@ def test_gradient_and_quadratic_model(name, matrix, monkeypatch):
     assert prediction.second_order == pytest.approx(float(change @ h @ change) / 2, rel=1e-9)
     for number, value in enumerate(prediction.by_layer):
         part = torch.where(case.weights.group == number, change, 0.0)
-        assert value == pytest.approx(float(g @ part + part @ h @ part / 2), rel=1e-9)
+        share = float(g @ part + part @ h @ change / 2)
+        assert value == pytest.approx(share, rel=1e-9, abs=1e-12)
+    assert sum(prediction.by_layer) == pytest.approx(prediction.total, rel=1e-12)
+
+
+@cases_table
+def test_products_along_several_directions_are_those_of_the_matrices(name):
+    case = cases.make(name)
+    vectors = torch.randn(3, len(case.weights), dtype=torch.float64)
+    found = quadratic.along(case.network, case.data, case.loss, vectors)
+    close(found.products, vectors @ brute_force.exact_hessian(case))
+    close(found.gradient, quadratic.gradient(case.network, case.data, case.loss))
+    gauss_newton = quadratic.gauss_newton_products(case.network, case.data, case.loss, vectors)
+    close(gauss_newton, vectors @ brute_force.ggn(case))
 
 
 def _no_second_derivatives(*args):

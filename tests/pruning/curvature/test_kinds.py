@@ -54,7 +54,6 @@ def test_products_in_small_pieces_are_the_same(monkeypatch):
     active = some(case)
     expected = compute(hessian, case, active).values
     monkeypatch.setattr(products, "SAMPLES", 3)
-    monkeypatch.setattr(products, "CHUNK_BYTES", 1)
     monkeypatch.setattr(hessian, "COLUMNS", 50)
     close(compute(hessian, case, active).values, expected)
 
