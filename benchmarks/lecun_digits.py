@@ -26,7 +26,7 @@ from benchmarks.common import RESULTS, save, table
 from demo.network import digits, train
 from pruning.criteria import Problem
 from pruning.curvature import Request, compute
-from pruning.curvature.quadratic import gauss_newton_term
+from pruning.curvature.quadratic import gauss_newton_products
 from pruning.data.batches import ArrayData, Data
 from pruning.job import Job, prepare
 from pruning.progress import Narrator
@@ -116,7 +116,8 @@ def _with_gauss_newton(job: Job, data: ArrayData, diagonal: Tensor, rung: Any) -
     going = (diagonal * old.square()).argsort(stable=True)[: rung.removed]
     change = torch.zeros_like(old)
     change[going] = -old[going]
-    second = 0.5 * gauss_newton_term(job.network(), data, job.loss, change)
+    product = gauss_newton_products(job.network(), data, job.loss, change[None])[0]
+    second = 0.5 * float(change @ product)
     return float(rung.first_order + second)
 
 

@@ -110,13 +110,13 @@ def along(network: Network, data: ArrayData, loss: Loss, vectors: Tensor) -> Qua
         if not lacks_derivative(failure):
             raise
         slope = gradient(network, data, loss)
-        return QuadraticModel(slope, gauss_newton_products(network, data, loss, vectors), "gauss_newton")
+        return QuadraticModel(
+            slope, gauss_newton_products(network, data, loss, vectors), "gauss_newton"
+        )
     return QuadraticModel(slope, found, "hessian")
 
 
-def gauss_newton_products(
-    network: Network, data: ArrayData, loss: Loss, vectors: Tensor
-) -> Tensor:
+def gauss_newton_products(network: Network, data: ArrayData, loss: Loss, vectors: Tensor) -> Tensor:
     """G v for each row v of `vectors`, shape [k, W], samples summed in float64.
 
     J v by forward mode; the Hessian of the loss in the outputs, S S', by differentiating the loss

@@ -124,8 +124,10 @@ class LayerReport(_Section):
     )
     predicted_loss_increase: Number = Field(
         default=None,
-        description="Undamped quadratic model at this layer's part of the change alone, summed "
-        "over the steps. Layers interact, so these need not add up to the total.",
+        description="This layer's share of `loss.predicted_increase`, summed over the steps: "
+        "g_l.dw_l + 1/2 dw_l.(H dw)_l, H undamped. It holds half of what the layer's change has in "
+        "common with each other layer's, so that the shares add up to the whole; a layer whose "
+        "change makes up for another's may have a negative one.",
     )
 
 

@@ -76,7 +76,9 @@ class _Ground:
         first = second = float("nan")
         if self.gradient is not None:
             first = float(self.gradient @ change)
-            second = 0.5 * float(change @ along(job.network(), self.data, job.loss, change[None]).products[0])
+            second = 0.5 * float(
+                change @ along(job.network(), self.data, job.loss, change[None]).products[0]
+            )
         moved = bool(change.any())
         measured, error = 0.0, None
         if moved:
