@@ -53,6 +53,11 @@ CODES: dict[str, tuple[int, str]] = {
     "external_data": (422, "The model keeps weights in other files"),
     "model_pickled": (422, "The model holds pickled objects"),
     "weights_non_finite": (422, "A weight is NaN or infinite"),
+    "module_unsupported": (422, "The module is of a kind that can't be pruned"),
+    "module_failed": (422, "The module can't be run on the data"),
+    "outputs_vary": (422, "The module gives different outputs for the same samples"),
+    "weights_computed": (422, "A weight is computed from other tensors"),
+    "weights_overlap": (422, "Tensors share part of their memory"),
     "no_prunable_layers": (422, "The model has no layer that can be pruned"),
     # data
     "data_unreadable": (422, "The data can't be parsed"),

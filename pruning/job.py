@@ -1,21 +1,21 @@
 """One pruning job: what stays the same throughout (`Job`), and what its steps change (`State`)."""
 
 from collections.abc import Callable, Hashable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from pruning.budget import Budget
 from pruning.budget.of_job import budget_of
+from pruning.calling import Calling
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.curvature.losses import Loss, loss_of
 from pruning.curvature.network import Network, first_output
-from pruning.data.batches import ArrayData, Data, as_arrays
+from pruning.data.batches import ArrayData, Data
 from pruning.dense import Dense
 from pruning.dense_targets import with_dense_targets
 from pruning.errors import SecateurError
@@ -32,11 +32,11 @@ from pruning.report.schema import DampingTrial, LayerOutput, ReportWarning, Roun
 from pruning.report.study import Stopped
 from pruning.report.trust import Check, Trust
 from pruning.rewind import check_tensors
-from pruning.samples import adapt
+from pruning.samples import Place, adapt
 from pruning.schedule.earlier import check_use
 from pruning.schedule.step import Step, planned_steps, removal_target, scorings
 from pruning.solvers.damping import HELD_OUT
-from pruning.spec import Spec, Unstructured, parse_spec
+from pruning.spec import Spec, Unstructured
 from pruning.study.known import digest, known
 
 T = TypeVar("T")
@@ -186,31 +186,28 @@ class State:
 
 def prepare(
     module: nn.Module,
-    data: Data | ArrayData | Tensor | tuple[Tensor, Tensor | None],
-    spec: Spec | dict[str, Any] | None,
+    data: Data | ArrayData,
+    spec: Spec,
     *,
     facts: ModelFacts | None,
     narrator: Narrator,
-    copy: bool,
     rewind_to: dict[str, Tensor] | None = None,
+    calling: Calling = Calling(),
 ) -> Job:
     """Check what was given and find the weights in scope.
 
     The module is given in the form of `samples.adapt`, which whoever calls this takes back.
 
     Raises:
-        SecateurError: What `parse_spec`, `find_prunable` and `Data` raise, or
-            `weights_non_finite`, `labels_missing`, `target_invalid`.
+        SecateurError: What `find_prunable` and `Data` raise, or `weights_non_finite`,
+            `labels_missing`, `target_invalid`.
     """
-    spec = spec if isinstance(spec, Spec) else parse_spec(spec)
     check_use(spec, rewind_to is not None)
     if not isinstance(data, Data):
-        data = Data.from_calibration(
-            as_arrays(data, labelled=spec.objective.needs_labels), spec.seed
-        )
-    module = (deepcopy(module) if copy else module).eval()
+        data = Data.from_calibration(data, spec.seed)
+    module.eval()
     batch = None if facts is None else facts.batch
-    adapt(module, data.calibration, batch)
+    place = adapt(module, data.calibration, batch, calling)
     if not spec.objective.needs_labels:
         data = with_dense_targets(module, data)
     heads = None if facts is None else {f.name for f in facts.layers if f.is_output}
@@ -224,6 +221,8 @@ def prepare(
     dense = Dense(rewind_to=rewind_to)
     job = Job(module, data, spec, facts, narrator, layers, FlatWeights(scope), dense)
     weights = job.weights
+    if facts is None:
+        _tell_output(job, place)
     for error in refused:
         job.warn("layer_left_out", f"Left out of the scope: {error.message}", error.where)
     if rewind_to is not None:
@@ -241,6 +240,19 @@ def prepare(
             )
     _check_outputs(job)
     return job
+
+
+def _tell_output(job: Job, place: Place) -> None:
+    """Says which output was taken where there was a choice, or where it has a name."""
+    if not place.others and place.name in ("", "0"):
+        return
+    others = f" The others are not looked at: {', '.join(place.others)}." if place.others else ""
+    job.warn(
+        "output_chosen",
+        f"Of what the module returns, loss and metrics refer to {place.name}, its first "
+        f"real-valued output with one result a sample.{others}",
+        "outputs",
+    )
 
 
 def _layers(module: nn.Module, spec: Spec) -> list[Prunable]:

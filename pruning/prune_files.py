@@ -21,7 +21,7 @@ from pruning.formats import sparse
 from pruning.formats.contract import Imported
 from pruning.formats.masks import write_masks
 from pruning.formats.registry import read_model
-from pruning.loop import Outcome, prune
+from pruning.loop import Outcome, prune_admitted
 from pruning.plan import Plan, plan
 from pruning.progress import Narrator
 from pruning.report.schema import ArtifactEntry, Report, ReportWarning, report_json
@@ -66,15 +66,16 @@ def prune_files(
         narrator.warning(warning.code, warning.message, warning.where)
     narrator.phase(None)
 
-    outcome = prune(
+    work = Narrator(emit)
+    work.phase("checking")
+    outcome = prune_admitted(
         imported.module,
         data,
         spec,
         facts=imported.facts,
-        emit=emit,
+        narrator=work,
         checkpoints=folder / CHECKPOINTS,
         rewind_to=None if earlier is None else earlier[1],
-        copy=False,
     )
     outcome.module.to("cpu")
     report = outcome.report

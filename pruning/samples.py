@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pruning.calling import Calling
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.outputs import named_tensors
@@ -41,7 +42,7 @@ def by_samples(module: nn.Module) -> Iterator[None]:
 
 
 def adapt(
-    module: nn.Module, data: ArrayData, batch: int | None, keywords: tuple[str, ...] = ()
+    module: nn.Module, data: ArrayData, batch: int | None, calling: Calling = Calling()
 ) -> Place:
     """Let the module take any number of samples and give its first real-valued output.
 
@@ -51,7 +52,7 @@ def adapt(
         module: In evaluation mode.
         data: A few of its samples are run.
         batch: The only batch size that the module runs at; None for any.
-        keywords: Names of the inputs, in the data's order, where it takes them by name.
+        calling: How it takes its inputs.
 
     Returns:
         What of the module's own results the new ones are.
@@ -61,7 +62,8 @@ def adapt(
     """
     _restore(module)
     sizes = (batch,) if batch else tuple(n for n in (2, 3) if n <= data.samples) or (1,)
-    results = [_result(module, data, size, keywords) for size in sizes]
+    with torch.no_grad():
+        results = [calling.of(module, first_samples(module, data, size)) for size in sizes]
     found = [named_tensors(result) for result in results]
     real = [n for n, (_, output) in enumerate(found[0]) if output.is_floating_point()]
     for index in real:
@@ -79,8 +81,8 @@ def adapt(
     plain = isinstance(results[0], Tensor) or (
         isinstance(results[0], tuple | list) and isinstance(results[0][0], Tensor)
     )
-    if batch is not None or keywords or not plain or place[:2] != (0, 0):
-        _replace(module, _Call(batch, place, keywords))
+    if batch is not None or not (calling.plain and plain) or place[:2] != (0, 0):
+        _replace(module, _Call(batch, place, calling))
     return place
 
 
@@ -98,8 +100,8 @@ def _without_samples(result: Any, size: int) -> SecateurError:
 
 
 class _Call:
-    def __init__(self, batch: int | None, place: Place, keywords: tuple[str, ...]) -> None:
-        self.batch, self.place, self.keywords = batch, place, keywords
+    def __init__(self, batch: int | None, place: Place, calling: Calling) -> None:
+        self.batch, self.place, self.calling = batch, place, calling
 
     def run(self, call: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Tensor:
         count, size = len(inputs[0]), self.batch
@@ -112,7 +114,7 @@ class _Call:
         return torch.cat(parts)[:count]
 
     def _chosen(self, call: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Tensor:
-        output = named_tensors(_called(call, inputs, self.keywords))[self.place.output][1]
+        output = named_tensors(self.calling.of(call, inputs))[self.place.output][1]
         return output if self.place.axis == 0 else output.movedim(self.place.axis, 0)
 
 
@@ -137,18 +139,19 @@ def _restore(module: nn.Module) -> None:
         object.__setattr__(module, "__class__", own)
 
 
-def _called(call: Callable[..., Any], inputs: tuple[Tensor, ...], keywords: tuple[str, ...]) -> Any:
-    return call(**dict(zip(keywords, inputs, strict=True))) if keywords else call(*inputs)
-
-
 def _filled(part: Tensor, size: int) -> Tensor:
     """A last, smaller batch filled up with its last sample."""
     missing = size - len(part)
     return part if missing == 0 else torch.cat([part, *[part[-1:]] * missing])
 
 
-@torch.no_grad()
-def _result(module: nn.Module, data: ArrayData, size: int, keywords: tuple[str, ...]) -> Any:
+def first_samples(module: nn.Module, data: ArrayData, size: int) -> tuple[Tensor, ...]:
+    """A batch of the first samples, on the module's device; the last one again if they are few.
+
+    Args:
+        module: Whose device it is.
+        data: The samples.
+        size: How many.
+    """
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    few = (x[:size].to(device) for x in data.inputs.values())
-    return _called(module, tuple(_filled(x, size) for x in few), keywords)
+    return tuple(_filled(x[:size].to(device), size) for x in data.inputs.values())

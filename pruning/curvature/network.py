@@ -6,12 +6,12 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pruning.curvature.derivatives import WITHOUT, reason
 from pruning.curvature.whereabouts import named, watching
 from pruning.errors import SecateurError
+from pruning.functional import called_with
 from pruning.layers import FlatWeights
 from pruning.recurrence import unrolled
 
@@ -80,7 +80,7 @@ class Network:
         # On other devices the fused backward pass may sum in any order, and results must repeat.
         fused = once and self.weights.device.type == "cpu"
         with attention(fused=fused), unrolled():
-            return first_output(functional_call(self.module, parameters, inputs))
+            return first_output(called_with(self.module, parameters, inputs))
 
     def _refusal(
         self, parameters: Parameters, inputs: tuple[Tensor, ...], once: bool, error: Exception

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,56 +122,6 @@ class ArrayData:
                 inputs = tuple(tensor.to(device) for tensor in inputs)
                 target = None if target is None else target.to(device)
             yield inputs, target
-
-
-def as_arrays(data: Any, *, labelled: bool = True) -> ArrayData:
-    """Samples as a caller of `pruning.prune` gives them: `ArrayData`, or (inputs, labels).
-
-    Args:
-        data: The samples; inputs alone, or (inputs,), where no labels are needed.
-        labelled: Whether the objective needs labels.
-
-    Raises:
-        SecateurError: `labels_missing` for inputs alone where labels are needed, `data_unreadable`
-            for anything else that is no pair, `data_dtype` where a part is no tensor, `data_shape`
-            where counts differ.
-    """
-    if isinstance(data, ArrayData):
-        return data
-    if isinstance(data, Tensor):
-        data = (data,)
-    if isinstance(data, tuple | list) and len(data) == 1:
-        if labelled:
-            raise SecateurError(
-                "labels_missing",
-                "The data hold inputs and no labels.",
-                where="data",
-                hint="Pass them as the pair (inputs, labels), or ask for objective "
-                "{loss: match_dense}, which needs none.",
-            )
-        data = (data[0], None)
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        found = f"{type(data).__name__}"
-        if isinstance(data, tuple | list):
-            found += f" of {len(data)}"
-        raise SecateurError(
-            "data_unreadable",
-            f"The data are {found}, not a pair (inputs, labels).",
-            where="data",
-            hint="Pass (inputs, labels); for several inputs ArrayData({name: tensor, ...}, labels) "
-            "from pruning.data.batches.",
-        )
-    inputs, target = data
-    for name, part in (("input", inputs), ("target", target)):
-        if not isinstance(part, Tensor) and not (name == "target" and part is None):
-            raise SecateurError(
-                "data_dtype",
-                f"The {'labels' if name == 'target' else 'inputs'} are {type(part).__name__}, "
-                "not a torch.Tensor.",
-                where=name,
-                hint="Convert them, for example with torch.as_tensor.",
-            )
-    return ArrayData({"input": inputs}, target)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pruning.errors import SecateurError
 from pruning.facts import LayerFact, ModelFacts, TensorFact
 from pruning.formats.counting import Counted, TooLongError
 from pruning.formats.limits import Limits
+from pruning.functional import called_with
 from pruning.layers import KINDS
 from pruning.layerwise.weights import TRANSPOSED
 from pruning.layerwise.weights import weight_names as matrices
@@ -178,8 +179,6 @@ def _price_inputs(inputs: list[TensorFact], limits: Limits) -> None:
 
 def _price(module: nn.Module, make: Samples, batch: int, limits: Limits) -> None:
     """Refuses a pass that would take too much memory, by running it without data."""
-    from torch.func import functional_call
-
     state = {
         name: torch.empty_like(value, device="meta")
         for name, value in [*module.named_parameters(), *module.named_buffers()]
@@ -189,7 +188,7 @@ def _price(module: nn.Module, make: Samples, batch: int, limits: Limits) -> None
     counted = Counted(limits, batch, MOST_PRICED)
     try:
         with torch.no_grad(), torch.device("meta"), counted:
-            functional_call(module, state, samples)
+            called_with(module, state, samples)
     except SecateurError as error:
         if error.code == "model_too_large":
             raise

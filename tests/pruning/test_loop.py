@@ -222,7 +222,8 @@ def test_out_of_scope_layers_are_reported_and_untouched():
             lambda c: setattr(c, "data", ArrayData(c.data.inputs, c.data.target + 3)),
             "target_invalid",
         ),
-        (lambda c: c.data.inputs["x0"].fill_(float("inf")), "loss_non_finite"),
+        (lambda c: c.data.inputs["x0"].fill_(float("inf")), "data_non_finite"),
+        (lambda c: c.module[4].bias.data.fill_(float("nan")), "loss_non_finite"),
     ],
 )
 def test_what_can_not_be_pruned_is_refused(change, code):

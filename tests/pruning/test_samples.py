@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning import prune
+from pruning.calling import Calling
 from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
@@ -154,7 +155,7 @@ def test_inputs_are_given_by_name_where_asked():
     module, few = Given(lambda y: y).eval(), data(4)
     shifted = ArrayData({**few.inputs, "shift": torch.ones(4, 3)})
     with by_samples(module), torch.no_grad():
-        adapt(module, shifted, batch=None, keywords=("x", "shift"))
+        adapt(module, shifted, batch=None, calling=Calling(("x", "shift")))
         found = module(*shifted.inputs.values())
         assert torch.equal(found, module.layer(few.inputs["x"]) + 1)
 

@@ -1,0 +1,160 @@
+"""What was the caller's is the caller's again: the module after a failure, torch after any call."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pruning import prune
+from pruning.errors import SecateurError
+from tests.pruning.library.networks import MAGNITUDE, Net, pair, zeros
+
+torch.set_num_threads(1)
+
+DIVERGING = {
+    **MAGNITUDE,
+    "criterion": {"kind": "obd"},
+    "recovery": {"kind": "fine_tune", "epochs": 3, "optimizer": {"kind": "sgd", "lr": 1e30}},
+}
+
+
+def whole(dtype):
+    """Everything a module can lose: hooks, a patched forward, gradients, modes, frozen weights."""
+    net = nn.Sequential(*Net().m, nn.BatchNorm1d(3), nn.Dropout(0.5)).to(dtype)
+    net[3].running_var.fill_(2.0)
+    net.train()
+    net[3].eval()
+    net[0].bias.requires_grad_(False)
+    net[0].weight.grad = torch.ones_like(net[0].weight)
+    net[2].register_forward_hook(lambda m, i, o: o * 2)
+    net.forward = nn.Sequential.forward.__get__(net)
+    return net
+
+
+def seen(net):
+    return {
+        "values": {k: v.detach().clone() for k, v in net.state_dict().items()},
+        "objects": [id(t) for t in (*net.parameters(), *net.buffers())],
+        "memory": [t.data_ptr() for t in (*net.parameters(), *net.buffers())],
+        "modes": [m.training for m in net.modules()],
+        "required": [p.requires_grad for p in net.parameters()],
+        "gradients": [None if p.grad is None else p.grad.clone() for p in net.parameters()],
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in net.modules()],
+        "own": [sorted(vars(m)) for m in net.modules()],
+        "kinds": [type(m) for m in net.modules()],
+    }
+
+
+def same(a, b):
+    for key, value in a.items():
+        if key == "values":
+            assert all(v.dtype == b[key][k].dtype for k, v in value.items())
+            assert all(torch.equal(v, b[key][k]) for k, v in value.items())
+        elif key == "gradients":
+            assert all((x is None and y is None) or torch.equal(x, y)
+                       for x, y in zip(value, b[key], strict=True))  # fmt: skip
+        else:
+            assert value == b[key], key
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_module_is_as_it_was_after_a_job_that_fails_late(dtype, copy):
+    net = whole(dtype)
+    before = seen(net)
+    with pytest.raises(SecateurError, match="loss_non_finite"):
+        prune(net, pair(), DIVERGING, copy=copy)
+    same(before, seen(net))
+
+
+@pytest.mark.parametrize("phase", ["scoring", "recovering"])
+def test_a_module_is_as_it_was_after_an_interrupt(phase):
+    def interrupt(event):
+        if event.type == "phase" and event.phase == phase:
+            raise KeyboardInterrupt
+
+    net = whole(torch.bfloat16)
+    net[2].weight.data = net[2].weight.data  # its own memory
+    before = seen(net)
+    spec = {**MAGNITUDE, "recovery": {"kind": "fine_tune", "epochs": 1}}
+    with pytest.raises(KeyboardInterrupt):
+        prune(net, pair(), spec, copy=False, emit=interrupt)
+    same(before, seen(net))
+
+
+def test_of_a_module_pruned_in_place_only_weights_and_mode_change():
+    net = whole(torch.float32)
+    before = seen(net)
+    outcome = prune(net, pair(), MAGNITUDE, copy=False)
+    after = seen(net)
+    assert outcome.module is net
+    assert not any(after["modes"])
+    assert zeros(outcome) == 36
+    for key in ("values", "modes"):
+        del before[key], after[key]
+    same(before, after)
+
+
+def test_the_copy_has_no_gradients_and_the_original_keeps_its_own():
+    net = whole(torch.float32)
+    before = seen(net)
+    outcome = prune(net, pair(), {**MAGNITUDE, "recovery": {"kind": "fine_tune", "epochs": 1}})
+    assert all(p.grad is None for p in outcome.module.parameters())
+    assert [p.requires_grad for p in outcome.module.parameters()] == before["required"]
+    same(before, seen(net))
+
+
+def test_random_states_and_modes_of_torch_are_the_caller_s_own_afterwards():
+    spec = {**DIVERGING, "recovery": {"kind": "fine_tune", "epochs": 1}}
+    net = whole(torch.float32)
+    torch.manual_seed(3)
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    settings = (torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled(),
+                torch.are_deterministic_algorithms_enabled(),
+                torch.backends.mha.get_fastpath_enabled())  # fmt: skip
+    prune(net, pair(), spec)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert (states[1] == np.random.get_state()[1]).all()
+    assert states[2] == random.getstate()
+    assert settings == (torch.get_num_threads(), torch.get_default_dtype(),
+                        torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled(),
+                        torch.backends.mha.get_fastpath_enabled())  # fmt: skip
+
+
+def around_default_float64():
+    class Around:
+        def __enter__(self):
+            torch.set_default_dtype(torch.float64)
+
+        def __exit__(self, *args):
+            torch.set_default_dtype(torch.float32)
+
+    return Around()
+
+
+SURROUNDINGS = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "default float64": around_default_float64,
+}
+
+
+@pytest.mark.parametrize("around", SURROUNDINGS)
+@pytest.mark.parametrize("criterion", ["magnitude", "obd", "obs"])
+def test_what_the_caller_has_switched_on_changes_nothing(around, criterion):
+    spec = {
+        **MAGNITUDE,
+        "criterion": {"kind": criterion},
+        "recovery": {"kind": "fine_tune", "epochs": 1},
+    }
+    net, data = Net(), pair()
+    expected = prune(net, data, spec)
+    with SURROUNDINGS[around]():
+        outcome = prune(net, data, spec)
+    assert outcome.report.loss == expected.report.loss
+    assert all(torch.equal(v, outcome.module.state_dict()[k])
+               for k, v in expected.module.state_dict().items())  # fmt: skip
+    assert not outcome.module.m[0].weight.is_inference()
