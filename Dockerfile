@@ -23,7 +23,7 @@ VOLUME /var/lib/secateur /var/lib/secateur-slots
 FROM base AS api
 COPY api ./api
 COPY worker ./worker
-RUN pip install -c constraints.txt '.[service,postgres]'
+RUN pip install -c constraints.txt '.[service,postgres]' && python -m compileall -q /app
 USER secateur
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
@@ -38,14 +38,15 @@ COPY worker ./worker
 FROM worker AS worker-cpu
 ARG TORCH_INDEX_URL=""
 RUN if [ -n "$TORCH_INDEX_URL" ]; then pip install -c constraints.txt --index-url "$TORCH_INDEX_URL" torch; fi \
- && pip install -c constraints.txt '.[service,postgres,pruning]'
+ && pip install -c constraints.txt '.[service,postgres,pruning]' \
+ && python -m compileall -q /app
 USER secateur
 ENV SECATEUR_DEVICE=cpu
 CMD ["celery", "-A", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1", "-Q", "secateur.check,secateur.cpu", "--without-mingle", "--without-gossip"]
 
 # PyPI's torch brings its own CUDA libraries; the host needs only the driver and container toolkit.
 FROM worker AS worker-gpu
-RUN pip install -c constraints.txt '.[service,postgres,pruning]'
+RUN pip install -c constraints.txt '.[service,postgres,pruning]' && python -m compileall -q /app
 USER secateur
 ENV SECATEUR_DEVICE=cuda
 CMD ["celery", "-A", "worker.app", "worker", "--pool", "prefork", "--concurrency", "1", "-Q", "secateur.gpu", "--without-mingle", "--without-gossip"]

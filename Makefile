@@ -62,6 +62,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) install -c constraints.txt -e '.[service,pruning,demo]'
+	$(BIN)/python -m compileall -q api pruning secateur store worker demo
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

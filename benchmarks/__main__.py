@@ -21,6 +21,7 @@ BENCHMARKS = {
     "minilm_http": "a sentence encoder over HTTP, folder up and folder back, end to end",
     "import_cost": "reading ONNX files, in units of onnx.load and its checker",
     "report_render": "report.html of 100 layers: seconds and bytes",
+    "curl_job": "the job of README.md, by curl, beside four busy processes",
     "command_line": "start of the command line, and of one against a dead service",
     "service_overhead": "the same job through the service and in one process",
 }

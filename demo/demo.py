@@ -2,8 +2,8 @@
 
 Starts the service, trains a small network on real digits, sends it in over HTTP, prunes it by
 three criteria to the same sparsity without retraining and then with, searches for the most sparsity
-within one point of accuracy, downloads the results, checks
-them in onnxruntime against their reports and prints a table. Exit 0 only if all of that held.
+within one point of accuracy, downloads the results, checks them in onnxruntime against their
+reports and prints a table. Exit 0 only if all of that held. The service runs two jobs at a time.
 """
 
 import os
@@ -12,24 +12,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from network import Arrays, accuracy, digits, export, save, train
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from verify import DemoError, check, delivered_accuracy, verify
 
+from pruning import threads
 from secateur import Client, SecateurError
 from secateur.cli.follow import JobDisplay
 from secateur.cli.output import print_error, size
-from secateur.resources import Dataset, Model
+from secateur.resources import Dataset, Job, Model
+
+threads.prepare(1)  # of this process, which trains on batches of 64 x 64 numbers
+from network import Arrays, accuracy, digits, export, save, train  # noqa: E402
+from verify import DemoError, check, delivered_accuracy, verify  # noqa: E402
 
 SEED = 0
+WORKERS = 2
 SPARSITY = 0.85
 POINT = 0.01
 OUT = Path("demo-out")
@@ -52,21 +56,27 @@ class Result:
 
 
 @contextmanager
-def service(folder: Path) -> Iterator[Client]:
-    """`secateur up` on a free port with a data folder of its own."""
+def service(folder: Path) -> Iterator[Callable[[], Client]]:
+    """`secateur up` on a free port with a data folder of its own.
+
+    Yields:
+        What waits until it is ready and gives its client.
+    """
     os.environ["SECATEUR_CONFIG_DIR"] = str(folder / "config")
     for variable in ("SECATEUR_URL", "SECATEUR_API_KEY"):
         os.environ.pop(variable, None)
-    command = [sys.executable, "-m", "secateur", "up", "--port", "0"]
+    command = [sys.executable, "-m", "secateur", "up", "--port", "0", "--workers", str(WORKERS)]
     process = subprocess.Popen(
         [*command, "--data-dir", str(folder / "data")], stdout=subprocess.PIPE, text=True
     )
-    try:
+
+    def ready() -> Client:
         assert process.stdout is not None
-        ready = any("is ready" in line for line in process.stdout)
-        check(ready, "the service did not start")
-        with Client() as client:  # finds address and key where `secateur up` wrote them
-            yield client
+        check(any("is ready" in line for line in process.stdout), "the service did not start")
+        return Client()  # finds address and key where `secateur up` wrote them
+
+    try:
+        yield ready
     finally:
         process.terminate()
         try:
@@ -90,54 +100,72 @@ def prepare(folder: Path) -> tuple[Path, Path, Path, Arrays]:
     return *paths, evaluation
 
 
-def prune(
-    client: Client, model: Model, data: dict[str, Dataset], criterion: str, retrained: bool
-) -> Result:
-    """One job through the service, followed and downloaded."""
-    began = time.monotonic()
-    spec = {"criterion": {"kind": criterion}, "target": {"sparsity": SPARSITY}, "seed": SEED}
-    how = "with retraining" if retrained else "one shot"
-    job = client.submit(model, data, spec | (RETRAINING if retrained else {}), name=how)
+def submit(
+    client: Client, model: Model, data: dict[str, Dataset]
+) -> tuple[dict[tuple[str, bool], Job], Job]:
+    """All jobs: by criterion and whether they retrain, and the search, which takes longest."""
+    limit = {"max_drop": {"drop": POINT, "resolution": 0.1}}
+    search = client.submit(model, data, {"target": limit, "seed": SEED}, name="within one point")
+    jobs = {}
+    for retrained in (False, True):
+        for criterion in ("magnitude", "obd", "obs"):
+            spec = {"criterion": {"kind": criterion}, "target": {"sparsity": SPARSITY}}
+            spec |= {"seed": SEED, **(RETRAINING if retrained else {})}
+            jobs[criterion, retrained] = client.submit(model, data, spec, name=_how(retrained))
+    return jobs, search
+
+
+def _how(retrained: bool) -> str:
+    return "with retraining" if retrained else "one shot"
+
+
+def followed(client: Client, job: Job, name: str) -> tuple[Job, float]:
+    """The job when it is over, and the seconds that it ran."""
     if console.is_terminal:
         with JobDisplay(console, job.spec) as display:
-            display.say(f"{criterion}, {how}")
+            display.say(name)
             for event in client.events(job):
                 display.handle(event.event)
     job = client.wait(job)
     if job.failure is not None:
         raise job.failure
     check(job.state == "succeeded", f"job {job.id} ended {job.state}")
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    return job, (job.finished_at - job.started_at).total_seconds()
+
+
+def pruned(client: Client, job: Job, criterion: str, retrained: bool) -> Result:
+    """One job, followed and downloaded."""
+    name = f"{criterion}, {_how(retrained)}"
+    job, seconds = followed(client, job, name)
     folder = OUT / f"{criterion}-{'retrained' if retrained else 'one-shot'}"
     client.download(job, folder)
-    result = Result(criterion, retrained, folder, client.report(job), time.monotonic() - began)
+    result = Result(criterion, retrained, folder, client.report(job), seconds)
     dense = result.report["metrics"]["dense"]["accuracy"]["value"]
     console.print(
-        f"  {criterion + ', ' + how:<27} accuracy {dense:.2%} -> "
+        f"  {name:<27} accuracy {dense:.2%} -> "
         f"{delivered_accuracy(result.report):.2%} in {result.seconds:.1f} s",
         soft_wrap=True,
     )
     return result
 
 
-def search(client: Client, model: Model, data: dict[str, Dataset], evaluation: Arrays) -> Path:
+def found(client: Client, job: Job, model: Model, evaluation: Arrays) -> Path:
     """The most sparsity within one point of accuracy; the folder of the answer and its curve."""
-    began = time.monotonic()
-    spec = {"target": {"max_drop": {"drop": POINT, "resolution": 0.1}}, "seed": SEED}
-    job = client.wait(client.submit(model, data, spec, name="within one point"))
-    if job.failure is not None:
-        raise job.failure
+    job, seconds = followed(client, job, "within one point")
     folder = OUT / "within-one-point"
     client.download(job, folder)
     report = client.report(job)
     verify(folder / "digits.onnx", report, model, evaluation)
-    drop, found = report["metrics"]["drops"]["accuracy"], report["search"]
+    drop, search = report["metrics"]["drops"]["accuracy"], report["search"]
     check(drop["value"] <= POINT + 1e-12, f"the search's answer drops by {drop['value']:.2%}")
     points = [point for point in report["curve"] if point["artifact"]]
     check(all((folder / point["artifact"]).is_file() for point in points), "a point is missing")
     console.print(
         f"Within one point of accuracy: {report['sparsity']['achieved']:.1%} can go. The drop is "
         f"{100 * drop['value']:.2f} points ({100 * drop['low']:.2f} to {100 * drop['high']:.2f}), "
-        f"found with {found['probes']} probes in {time.monotonic() - began:.1f} s; "
+        f"found with {search['probes']} probes in {seconds:.1f} s; "
         f"{len(points)} points of the curve are files too."
     )
     return folder
@@ -186,22 +214,24 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
-    model_file, calibration_file, evaluation_file, evaluation = prepare(OUT)
     console.print("Starting the service (secateur up) ...")
-    with service(OUT / "service") as client:
-        console.print(f"Uploading to {client.url}")
-        model = client.wait_ready(client.upload_model(model_file))
-        data = {
-            "calibration": client.wait_ready(client.upload_dataset(calibration_file)),
-            "evaluation": client.wait_ready(client.upload_dataset(evaluation_file)),
-        }
-        console.print(f"Pruning {SPARSITY:.0%} of the weights, six jobs")
-        results = [
-            prune(client, model, data, criterion, retrained)
-            for retrained in (False, True)
-            for criterion in ("magnitude", "obd", "obs")
-        ]
-        smallest = search(client, model, data, evaluation)
+    with service(OUT / "service") as ready:
+        model_file, calibration_file, evaluation_file, evaluation = prepare(OUT)
+        with ready() as client:
+            console.print(f"Uploading to {client.url}")
+            model = client.upload_model(model_file)
+            data = {
+                "calibration": client.upload_dataset(calibration_file),
+                "evaluation": client.upload_dataset(evaluation_file),
+            }
+            model = client.wait_ready(model)
+            data = {role: client.wait_ready(item) for role, item in data.items()}
+            console.print(
+                f"Pruning {SPARSITY:.0%} of the weights, six jobs, and a search; two at a time"
+            )
+            jobs, search = submit(client, model, data)
+            results = [pruned(client, job, *what) for what, job in jobs.items()]
+            smallest = found(client, search, model, evaluation)
     check_results(results, model, evaluation)
     console.print(
         f"\n[bold]{SPARSITY:.0%} of the weights removed[/bold]; predicted and measured: increase "

@@ -123,7 +123,7 @@ class Calls:
                     hint="Is a worker running? GET /readyz tells.",
                 )
             yield Sleep(pause)
-            pause = min(pause * 1.5, 1.0)
+            pause = min(pause * 1.5, 0.3)
             item = yield from self.get(type(item), item.id)
         if item.failure is not None:
             raise item.failure
@@ -167,7 +167,7 @@ class Calls:
                     "not_ready", f"The job is still {job.state} after {timeout:g} s.", where=job_id
                 )
             yield Sleep(pause)
-            pause = min(pause * 1.3, 2.0)
+            pause = min(pause * 1.3, 0.5)
 
     def events(self, job_id: str, after: int, follow: bool) -> Flow[None]:
         """Emits the job's events from `after` on, until the final one or, if not `follow`, so far.

@@ -1,6 +1,7 @@
 """The child: imports ahead, waits for one job on stdin, runs it, says what happens, exits.
 
-`python -m worker.child [checks] EVENTS_FD`; `checks`: imports ahead what intake checks need alone.
+`python -m worker.child [checks|verify] EVENTS_FD`; a word: what it imports ahead is what such a job
+needs alone.
 One line on stdin is the path of job.json (a `pruning.request.RunRequest`), in the slot folder; end
 of file without a line means that there is no job after all. Events leave as JSON lines on
 EVENTS_FD; stdout and stderr are a log.
@@ -34,16 +35,16 @@ from worker import seccomp
 
 # What a run imports late; a child that waits for its job has the time to do it now.
 _CHECKS_AHEAD = ("pruning.run", "onnx", "torch", "pruning.formats.onnx")
-_AHEAD = (
+AHEAD = (
     *_CHECKS_AHEAD,
     "torch.func",
     "onnxruntime",
     "pruning.report.html",
     "pruning.prune_files",
     "pruning.verification.run",
-    # torch.func asks it something at the first derivative. Last, since verifying needs none.
-    "torch._dynamo",
+    "torch._dynamo",  # torch.func asks it something at the first derivative
 )
+_VERIFY_AHEAD = AHEAD[:-1]  # no derivatives are needed, and it takes as long as half of torch
 _PROGRESS_SECONDS = 1.0
 _LINE_LIMIT = 1 << 20
 _ERROR_LIMIT = 1 << 16
@@ -156,7 +157,7 @@ def main() -> NoReturn:
         # The launcher could not forbid it: it had to start this very program.
         seccomp.forbid_programs()
     voice = Voice(int(sys.argv[-1]))
-    import_ahead(_CHECKS_AHEAD if sys.argv[1] == "checks" else _AHEAD)
+    import_ahead({"checks": _CHECKS_AHEAD, "verify": _VERIFY_AHEAD}.get(sys.argv[1], AHEAD))
     job = wait_for_job()
     code = 0
     if job is not None:

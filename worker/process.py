@@ -47,7 +47,7 @@ class Child:
         limits: sandbox.Limits,
         closed: sandbox.Sandbox,
     ) -> None:
-        self.slot, self.threads = slot, limits.threads
+        self.slot, self.program, self.threads = slot, tuple(program), limits.threads
         self._sandbox = closed
         events, theirs = os.pipe()
         try:

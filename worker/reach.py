@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-_OURS = ("pruning", "worker")  # packages that the child imports
+OURS = ("pruning", "worker")  # packages that the child imports
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store")
 _ETC = (
@@ -90,7 +90,7 @@ def reach(
     files = [
         *(path for pattern in patterns for path in glob.glob(pattern)),
         *_interpreter(),
-        *(str(ROOT / name) for name in _OURS),
+        *(str(ROOT / name) for name in OURS),
         *(p for argument in program if os.path.isfile(argument) for p in _hops(argument)),
         *(p for p in outer.get("LD_LIBRARY_PATH", "").split(os.pathsep) if os.path.isabs(p)),
         *more,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from store import logs
 from store.settings import Settings
+from worker import bytecode
 from worker.levels import sandbox_of
 from worker.presence import Presence
 from worker.slots import House, wipe_leftovers
@@ -41,6 +42,7 @@ def begin(settings: Settings, processes: int = 1) -> None:
     _processes = processes
     logs.configure(settings)
     sandbox_of(settings)
+    bytecode.write()
     wipe_leftovers(settings.slots_dir)
     _main = House(settings.slots_dir)
 

@@ -92,7 +92,7 @@ class Attempt:
         written = self._artifacts(first, result)
         if not written:
             raise Lost(self._crash(first, "The job's process wrote no files."))
-        second = self._begin()
+        second = self._begin(second=True)
         self._fill(
             lambda: to_verify(claim, written, second.slot, place.blobs, settings, threads, tick)
         )
@@ -113,9 +113,9 @@ class Attempt:
             "rejected", error=missed, summary=verified.summary, artifacts=written + reports
         )
 
-    def _begin(self) -> Child:
+    def _begin(self, *, second: bool = False) -> Child:
         """The next child, which imports while its inputs are copied, if it has not done so."""
-        child = self._place.child(self._threads)
+        child = self._place.child(self._threads, second=second)
         self._children.append(child)
         return child
 

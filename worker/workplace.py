@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 # -P: what lies in the slot folder, the child's working directory, is never imported.
 PROGRAM = (sys.executable, "-P", "-m", "worker.child")
 CHECKS_PROGRAM = (*PROGRAM, "checks")  # where no other jobs come
+VERIFY_PROGRAM = (*PROGRAM, "verify")  # for the second half of a pruning
 _BYTES_PER_OUTPUT = 64 << 30
 
 
@@ -75,36 +76,47 @@ class Workplace:
         return self.settings.child_memory_bytes or share(self.processes)
 
     @property
-    def _ahead(self) -> int:
-        """Children that one job needs: a pruning has two, one after the other."""
-        return 1 if tuple(self.program) == CHECKS_PROGRAM else 2
+    def _programs(self) -> list[tuple[str, ...]]:
+        """Those of the children that one job needs: a pruning has two, one after the other."""
+        own = tuple(self.program)
+        if own == CHECKS_PROGRAM:
+            return [own]
+        return [own, VERIFY_PROGRAM if own == PROGRAM else own]
 
     def threads(self) -> int:
         """Threads of the next job: those of the settings, or this process's share of the cores."""
         return self.settings.threads or cores.share(self.house.root, self.processes)
 
-    def child(self, threads: int | None = None) -> Child:
+    def child(self, threads: int | None = None, *, second: bool = False) -> Child:
         """A child for one request: one started ahead that still lives, or a new one.
 
         Args:
             threads: Of the job, which its libraries are told before they are loaded.
+            second: Whether it is the job's second, which verifies. Each can do the other's work,
+                but has not imported all that it takes.
         """
         threads = threads or self.threads()
-        while self._warm:
-            warm = self._warm.pop(0)
+        program = self._programs[-1 if second else 0]
+        for warm in sorted(self._warm, key=lambda child: child.program != program):
+            self._warm.remove(warm)
             if warm.returncode is not None:
                 log.warning("the child started ahead had died:\n%s", warm.log)
             elif warm.threads == threads:
                 return warm
             discard(warm)
-        return self._start(threads)
+        return self._start(threads, program)
 
     def prepare(self) -> None:
         """Start children ahead, as many as a job needs, if the settings want that."""
-        while self.settings.warm_children and len(self._warm) < self._ahead and not self.draining:
-            self._warm.append(self._start(self.threads()))
+        missing = self._programs
+        for warm in self._warm:
+            if warm.program in missing:
+                missing.remove(warm.program)
+        for program in missing:
+            if self.settings.warm_children and not self.draining:
+                self._warm.append(self._start(self.threads(), program))
 
-    def _start(self, threads: int) -> Child:
+    def _start(self, threads: int, program: Sequence[str]) -> Child:
         slot = self.house.slot()
         limits = Limits(
             threads=threads,
@@ -113,7 +125,7 @@ class Workplace:
             file_bytes=self.output_bytes,
         )
         try:
-            return Child(slot, self.program, limits, self.sandbox)
+            return Child(slot, program, limits, self.sandbox)
         except BaseException:
             slot.wipe()
             raise

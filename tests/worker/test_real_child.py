@@ -119,8 +119,8 @@ def test_a_kill_of_the_verifying_child_resumes_to_the_bytes_of_a_local_run(
     job = bench.submit_spec(QUICK)
     real, started = place.child, []
 
-    def child() -> Child:
-        started.append(real())
+    def child(threads: int, *, second: bool) -> Child:
+        started.append(real(threads, second=second))
         if len(started) == 2:
             os.kill(started[1].pid, signal.SIGKILL)
         return started[-1]
@@ -206,7 +206,7 @@ def test_a_metric_that_is_not_finite_is_a_warning(voice):
 AHEAD = """
 import sys
 from worker import child
-child.import_ahead(child._CHECKS_AHEAD if sys.argv[1:] else child._AHEAD)
+child.import_ahead(child._CHECKS_AHEAD if sys.argv[1:] else child.AHEAD)
 heavy = {"torch", "onnxruntime", "pruning.prune_files"}
 print(*sorted(heavy & set(sys.modules)))
 """

@@ -6,7 +6,7 @@ import signal
 from bench import Bench, alive, until
 
 from worker.supervisor import Attempt
-from worker.workplace import CHECKS_PROGRAM
+from worker.workplace import CHECKS_PROGRAM, PROGRAM, VERIFY_PROGRAM, discard
 
 
 def warm(bench: Bench):
@@ -87,3 +87,20 @@ def test_a_job_after_a_crash_gets_a_fresh_slot(bench: Bench):
     assert second.job_id == job
     Attempt(place, second).run()
     assert bench.job(job).summary["checkpoints"] == []
+
+
+def test_what_a_failed_job_left_over_is_kept_and_completed(bench: Bench):
+    place = bench.place(PROGRAM, warm_children=True)
+    place.prepare()
+    first, verifying = place._warm
+    assert (first.program, verifying.program) == (PROGRAM, VERIFY_PROGRAM)
+    assert place.child() is first
+    discard(first)
+    place.prepare()
+    assert [child.program for child in place._warm] == [VERIFY_PROGRAM, PROGRAM]
+    assert place._warm[0] is verifying
+    again = place.child()
+    assert again.program == PROGRAM
+    assert place.child(second=True) is verifying
+    for child in (again, verifying):
+        discard(child)
