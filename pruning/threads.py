@@ -172,9 +172,13 @@ def asked(outer: Mapping[str, str] | None = None) -> int | None:
                 hint="Set it to 1 or more, or unset it for all cores.",
             )  # fmt: skip
         return int(own)
+    return _number(outer, "OMP_NUM_THREADS")
+
+
+def _number(outer: Mapping[str, str], name: str) -> int | None:
     # A list holds the numbers of nested levels; the first is the outermost.
-    general = outer.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(general) if general.isdecimal() and int(general) > 0 else None
+    text = outer.get(name, "").partition(",")[0].strip()
+    return int(text) if text.isdecimal() and int(text) > 0 else None
 
 
 def share(processes: int = 1, outer: Mapping[str, str] | None = None) -> int:
@@ -187,7 +191,10 @@ def share(processes: int = 1, outer: Mapping[str, str] | None = None) -> int:
     Raises:
         SecateurError: `usage`, as `asked`.
     """
-    return asked(outer) or max(1, cores() // max(1, processes))
+    found = asked(outer) or max(1, cores() // max(1, processes))
+    # Libraries keep to it without a word, and the report would name threads that there are not.
+    limit = _number(os.environ if outer is None else outer, "OMP_THREAD_LIMIT")
+    return found if limit is None else min(found, limit)
 
 
 def variables(threads: int, outer: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -91,6 +91,7 @@ def test_our_own_variable_wins_over_that_of_openmp():
     assert threads.share(2, {"OMP_NUM_THREADS": "5,2"}) == 5
     assert threads.asked({"OMP_NUM_THREADS": "nonsense"}) is None
     assert threads.share(1000, {}) == 1
+    assert threads.share(1, both | {"OMP_THREAD_LIMIT": "2"}) == 2
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5"])
