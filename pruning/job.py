@@ -95,7 +95,9 @@ class Job:
     def steps(self) -> list[Step]:
         """The schedule's steps."""
         spec = self.spec
-        return planned_steps(spec.schedule, len(self.weights), self.target, spec.pattern.unit)
+        return planned_steps(
+            spec.schedule_in_full, len(self.weights), self.target, spec.pattern.unit
+        )
 
     @cached_property
     def held_out(self) -> tuple[ArrayData, ArrayData]:

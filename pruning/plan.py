@@ -19,6 +19,7 @@ from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts
 from pruning.match import match, match_classes
 from pruning.report.schema import ReportWarning, Substitution
+from pruning.schedule import one_shot
 from pruning.schedule.earlier import check_facts, check_use
 from pruning.schedule.step import planned_steps, removal_target, scorings
 from pruning.spec import FineTune, Scope, Spec, Unstructured
@@ -188,7 +189,7 @@ def plan(
     unit = spec.pattern.unit
     budget = planned_budget(spec, layers, model)
     remove = removal_target(spec, weights) if budget is None else budget.uniform(unit)
-    steps = scorings(planned_steps(spec.schedule, weights, remove, unit))
+    steps = scorings(planned_steps(spec.schedule_in_full, weights, remove, unit))
     check_pattern(spec, [(layer.name, tuple(layer.shape), layer.groups) for layer in layers])
     check_combination(spec, weights, elsewhere=rewind_to is not None)
     check_sizes(spec, {layer.name: layer.parameters for layer in layers}, steps)
@@ -380,5 +381,6 @@ def _annotate(planned: Plan, spec: Spec) -> None:
                 reason=f"accuracy needs class labels; the objective is {spec.objective.loss}",
             )
         )
+    planned.substitutions += one_shot.substitution(spec)
     if isinstance(spec.recovery, FineTune) and planned.remove == 0:
         warn("recovery_only", "Nothing is removed, so recovery only trains on.", "spec.recovery")

@@ -30,6 +30,7 @@ from pruning.report.schema import (
     Substitution,
 )
 from pruning.report.study import Budget
+from pruning.schedule import one_shot
 from pruning.stopping import CODE, WHERE, words
 from pruning.study.points import curve, drops, looks
 from pruning.study.study import Study
@@ -236,6 +237,7 @@ def _substitutions(job: Job, state: State) -> list[Substitution]:
                 reason=f"{len(job.weights)} weights in scope",
             )
         )
+    made += one_shot.substitution(job.spec)
     compensation: Any = job.spec.compensation
     if getattr(compensation, "solver", None) == "auto":
         made.append(

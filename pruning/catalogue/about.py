@@ -40,6 +40,8 @@ class About:
 
     `unit` is "loss" where the saliency is a predicted increase of the loss, else "score".
     `cost` prices the method, given the parameters of its declaration, before it runs.
+    `scorings` is how often schedule one_shot scores weights on the way where the spec leaves it
+    open: 1 where scoring anew changes nothing, as for magnitude, or nothing for the better.
     """
 
     title: str
@@ -49,6 +51,7 @@ class About:
     unit: Literal["loss", "score"]
     needs: tuple[Need, ...]
     cost_formula: str
+    scorings: int = 4
 
 
 class Declaration(BaseModel):

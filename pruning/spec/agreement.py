@@ -126,5 +126,5 @@ def _check_pattern(spec: "Spec") -> None:
             f"pattern nm with n {pattern.n} and m {pattern.m} removes {pattern.sparsity:g} of the "
             "weights, whatever else is asked for; leave target and curve out"
         )
-    if not isinstance(spec.schedule, OneShot) or spec.schedule.recomputations != 1:
+    if spec.schedule_in_full != OneShot(recomputations=1):
         raise ValueError("pattern nm needs schedule {kind: one_shot, recomputations: 1}")

@@ -7,20 +7,17 @@ from pydantic import ValidationError
 
 from pruning.spec.pattern import NM
 
-ONE_STEP = {"kind": "one_shot", "recomputations": 1}
-
 
 def filled(spec: dict[str, Any]) -> dict[str, Any]:
     """The spec with the parts that follow from others.
 
-    The compensation is the OBS update for criterion obs and none for others; the criterion,
-    allocation and schedule of layer-wise pruning are its own; a pattern n:m fixes the target; soft
-    pruning ends by magnitude, and what goes at initialisation goes by snip.
+    The compensation is the OBS update for criterion obs and none for others; the criterion and
+    allocation of layer-wise pruning are its own; a pattern n:m fixes the target; soft pruning ends
+    by magnitude, and what goes at initialisation goes by snip.
     """
     found = dict(spec)
     if _kind(spec.get("pattern")) == "nm":
         found.setdefault("allocation", {"kind": "uniform"})
-        found.setdefault("schedule", ONE_STEP)
         with suppress(ValidationError):
             pattern = NM.model_validate(spec["pattern"])
             found.setdefault("target", {"sparsity": pattern.sparsity})
@@ -53,5 +50,4 @@ def _with_layerwise(compensation: Any) -> dict[str, Any]:
     return {
         "criterion": criterion,
         "allocation": {"kind": "global" if chooses else "uniform"},
-        "schedule": ONE_STEP,
     }

@@ -11,12 +11,14 @@ from pruning.spec.part import Part
 class OneShot(Part):
     """Down to the target without recovery in between.
 
-    `recomputations`: the curvature is computed this many times on the way, each at the weights
-    reached so far, with the same share of the survivors removed every time.
+    `recomputations`: the weights are scored this many times on the way, each time at the weights
+    reached so far, with the same share of the survivors removed every time. `auto` is 4 where new
+    scores help, as with curvature or gradients, and 1 for magnitude, random, wanda and layer_obs,
+    compensation layerwise and pattern nm.
     """
 
     kind: Literal["one_shot"] = "one_shot"
-    recomputations: int = Field(4, ge=1, le=64)
+    recomputations: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
 
 
 class RewindWeights(Part):

@@ -21,6 +21,7 @@ from pruning.spec.methods import Compensation, Criterion
 from pruning.spec.objective import Objective
 from pruning.spec.part import Part
 from pruning.spec.pattern import NM, Block, Unstructured
+from pruning.spec.recomputations import by_itself
 from pruning.spec.recovery import BatchNorm, FineTune, NoRecovery
 from pruning.spec.schedule import AtInitialisation, OneByOne, OneShot, Proximal, Rounds
 from pruning.spec.selection import Scope
@@ -53,6 +54,14 @@ class Spec(Part):
     gates: Gates = Gates()
     outputs: tuple[Literal["native", "masks", "sparse"], ...] = ("native", "masks", "sparse")
     seed: int = Field(0, ge=0, lt=2**31)
+
+    @property
+    def schedule_in_full(self) -> OneShot | Rounds | OneByOne | AtInitialisation | Proximal:
+        """The schedule, with what `auto` stands for."""
+        schedule = self.schedule
+        if not isinstance(schedule, OneShot) or schedule.recomputations != "auto":
+            return schedule
+        return OneShot(recomputations=by_itself(self)[0])
 
     @model_validator(mode="before")
     @classmethod

@@ -55,10 +55,7 @@ def modes(spec: Spec) -> list[bool]:
 def plain(spec: Spec, criterion: Declaration) -> Spec:
     """In one shot without recovery: the job's own where it is one, else the default one."""
     made = _by(spec, criterion)
-    schedule = spec.schedule
-    if not isinstance(schedule, OneShot):
-        walks = isinstance(made.compensation, Layerwise)
-        schedule = OneShot(recomputations=1) if walks else OneShot()
+    schedule = spec.schedule if isinstance(spec.schedule, OneShot) else OneShot()
     alone = isinstance(made.allocation, GlobalAllocation) and isinstance(spec.pattern, Unstructured)
     if isinstance(criterion, Magnitude) and alone:
         # Under one threshold the smallest weights are the same whether they go in one step or more.

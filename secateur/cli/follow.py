@@ -206,7 +206,7 @@ class JobDisplay:
 def _steps(spec: Mapping[str, Any] | None) -> str:
     """What `round N` is replaced by, as a template of `re`."""
     try:
-        schedule = None if spec is None else parse_spec(dict(spec)).schedule
+        schedule = None if spec is None else parse_spec(dict(spec)).schedule_in_full
     except SecateurError:  # of a newer service
         schedule = None
     if isinstance(schedule, OneShot):

@@ -236,13 +236,28 @@ def test_one_threshold_takes_the_smallest_weights_in_one_step_or_in_four(case):
     (magnitude,) = rivals(spec)
     assert plain(spec, magnitude).schedule == OneShot(recomputations=1)
     before = copy.deepcopy(case.module.state_dict())
-    masks = [
-        run(case, criterion={"kind": "magnitude"}, schedule={"kind": "one_shot", **n}).masks
-        for n in ({"recomputations": 1}, {"recomputations": 4})
+    done = [
+        run(case, criterion={"kind": "magnitude"}, schedule={"kind": "one_shot", **n})
+        for n in ({}, {"recomputations": 1}, {"recomputations": 4})
     ]
-    for name, kept in masks[0].items():
-        assert torch.equal(kept, masks[1][name])
+    assert [len(outcome.report.rounds) for outcome in done] == [1, 1, 4]
+    for name, kept in done[0].masks.items():
+        assert all(torch.equal(kept, outcome.masks[name]) for outcome in done)
         assert torch.equal(case.module.state_dict()[name], before[name])
+
+
+def test_each_criterion_takes_its_own_steps_where_the_spec_leaves_them_open():
+    open_ = parse_spec({"criterion": {"kind": "magnitude"}, **against(OBS)})
+    (obs,) = rivals(open_)
+    assert plain(open_, obs).schedule_in_full == OneShot(recomputations=4)
+    said = parse_spec(
+        {
+            "criterion": {"kind": "magnitude"},
+            "schedule": {"kind": "one_shot", "recomputations": 2},
+            **against(OBS),
+        }
+    )
+    assert plain(said, obs).schedule_in_full == OneShot(recomputations=2)
 
 
 def test_compensation_and_allocation_are_those_that_belong_to_a_criterion():

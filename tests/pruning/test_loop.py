@@ -147,6 +147,7 @@ def test_damping_sweep_is_recorded_and_the_chosen_one_used():
     assert {s.where for s in report.substitutions} == {
         "spec.criterion.inverse",
         "spec.criterion.damping",
+        "spec.schedule.recomputations",
     }
 
 

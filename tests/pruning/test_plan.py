@@ -189,6 +189,20 @@ def test_cross_entropy_needs_two_class_scores_or_more():
     assert (error.code, error.where) == ("target_invalid", "spec.objective.loss")
 
 
+def test_a_plan_prices_the_steps_that_the_job_takes_and_says_how_many():
+    def planned(kind, **schedule):
+        spec = {"criterion": {"kind": kind}, "schedule": {"kind": "one_shot", **schedule}}
+        return plan(parse_spec(spec), model(), {"calibration": dataset(500)})
+
+    for kind, steps in (("magnitude", 1), ("wanda", 1), ("obd", 4), ("obs", 4)):
+        auto, said = planned(kind), planned(kind, recomputations=steps)
+        assert auto.cost == said.cost
+        (found,) = [s for s in auto.substitutions if s.where == "spec.schedule.recomputations"]
+        assert (found.asked, found.used) == ("auto", str(steps))
+        assert not any(s.where == "spec.schedule.recomputations" for s in said.substitutions)
+    assert planned("wanda", recomputations=4).cost.flops == 4 * planned("wanda").cost.flops
+
+
 def test_mse_targets_must_have_the_shape_of_the_output():
     spec = {"objective": {"loss": "mse"}, "criterion": {"kind": "magnitude"}}
     assert refusal(spec).code == "target_invalid"

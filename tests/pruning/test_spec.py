@@ -184,11 +184,44 @@ def test_without_labels_the_default_is_layerwise_at_half_of_the_weights():
 def test_what_is_left_open_follows_from_the_pattern_and_the_compensation():
     spec = parse_spec({"pattern": {"kind": "nm", "n": 1, "m": 4}})
     assert (spec.target.sparsity, spec.allocation.kind) == (0.75, "uniform")
-    assert spec.schedule.recomputations == 1
+    assert spec.schedule_in_full.recomputations == 1
     spec = parse_spec({"compensation": {"kind": "layerwise", "damping": 0.1}})
     assert spec.criterion.damping == 0.1
     spec = parse_spec({"compensation": {"kind": "layerwise", "solver": "least_squares"}})
     assert spec.criterion.kind == "wanda"
+
+
+@pytest.mark.parametrize(
+    ("parts", "steps"),
+    [
+        ({}, 4),
+        ({"criterion": {"kind": "obd"}}, 4),
+        ({"criterion": {"kind": "taylor"}}, 4),
+        ({"criterion": {"kind": "synflow"}}, 4),
+        ({"criterion": {"kind": "magnitude"}}, 1),
+        ({"criterion": {"kind": "random"}}, 1),
+        ({"criterion": {"kind": "wanda"}}, 1),
+        ({"criterion": {"kind": "magnitude"}, "schedule": {"kind": "one_shot"}}, 1),
+        ({"compensation": {"kind": "layerwise"}}, 1),
+        ({"compensation": {"kind": "layerwise"}, "schedule": {"kind": "one_shot"}}, 1),
+        ({"pattern": {"kind": "nm"}, "schedule": {"kind": "one_shot"}}, 1),
+        *(
+            (
+                {
+                    "criterion": {"kind": kind},
+                    "schedule": {"kind": "one_shot", "recomputations": n},
+                },
+                n,
+            )
+            for kind, n in (("magnitude", 4), ("obs", 1), ("obs", 7))
+        ),
+    ],
+    ids=str,
+)
+def test_one_shot_takes_more_than_one_step_where_new_scores_help_or_the_spec_says_so(parts, steps):
+    spec = parse_spec(parts)
+    assert spec.schedule_in_full.recomputations == steps
+    assert parse_spec(spec.model_dump(mode="json")) == spec
 
 
 def test_a_completed_spec_reads_back_the_same():

@@ -31,6 +31,7 @@ class LayerOBS(Declaration):
         needs=("inputs",),
         cost_formula="bytes: 32 d^2 for the widest layer's d inputs; operations: 2 N P d^2 + d^3 a "
         "layer, N samples, P positions",
+        scorings=1,
     )
 
     def price(self, size: Size) -> Cost:

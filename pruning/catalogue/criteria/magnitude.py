@@ -18,6 +18,7 @@ class Magnitude(Declaration):
         unit="score",
         needs=(),
         cost_formula="bytes: 4 W; time: one pass over the weights",
+        scorings=1,
     )
 
     def price(self, size: Size) -> Cost:

@@ -19,6 +19,7 @@ class Random(Declaration):
         unit="score",
         needs=(),
         cost_formula="bytes: 8 W; time: one draw a weight",
+        scorings=1,
     )
 
     def price(self, size: Size) -> Cost:

@@ -28,6 +28,7 @@ class Wanda(Declaration):
         unit="score",
         needs=("inputs",),
         cost_formula="bytes: 40 W; operations: 4 N M, N samples, M multiply-adds a sample",
+        scorings=1,
     )
 
     def price(self, size: Size) -> Cost:
