@@ -16,6 +16,7 @@ in the total loss a miss would hide.
 
 import statistics
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from pruning.data.batches import ArrayData, Data
 from pruning.job import Job, prepare
 from pruning.progress import Narrator
 from pruning.report.trust import Ladder
+from pruning.spec import parse_spec
 from pruning.trust.ladder import climb, holds
 
 SEEDS = range(5)
@@ -99,7 +101,9 @@ def _measure(net: nn.Module, data: ArrayData, loss: str) -> tuple[Ladder, float]
         "criterion": {"kind": "obd"},
         "target": {"sparsity": 1.0 - 1e-9},
     }
-    job = prepare(net, Data(data, data, data), spec, facts=None, narrator=Narrator(), copy=True)
+    job = prepare(
+        deepcopy(net), Data(data, data, data), parse_spec(spec), facts=None, narrator=Narrator()
+    )
     everything = torch.arange(len(job.weights))
     curvature = compute(Request("ggn_diagonal"), job.network(), data, job.loss, everything)
     problem = Problem(job.weights.read(), curvature)

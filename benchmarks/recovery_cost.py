@@ -34,7 +34,7 @@ from pruning.progress import Narrator
 from pruning.recovery.fine_tune import recover
 from pruning.recovery.masking import Masking
 from pruning.recovery.setting import Setting
-from pruning.spec import Adam, FineTune, Scope
+from pruning.spec import Adam, FineTune, Scope, parse_spec
 from pruning.step import recover as recover_job
 from pruning.step import remove, start
 
@@ -155,7 +155,7 @@ def of_job(module: nn.Module, data: ArrayData) -> Callable[[], None]:
         "trust": {"checks": False, "bootstrap": 0, "ladder": False},
     }
     roles = Data(data, data, data)
-    job = prepare(module, roles, spec, facts=None, narrator=Narrator(), copy=False)
+    job = prepare(module, roles, parse_spec(spec), facts=None, narrator=Narrator())
     store = Checkpoints(None, job)
     state = start(job, store)
     remove(job, state, job.steps[-1], store)

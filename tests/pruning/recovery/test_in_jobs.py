@@ -7,6 +7,7 @@ from torch import nn
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
 from pruning.job import prepare
+from pruning.library.arrays import as_arrays
 from pruning.loop import prune
 from pruning.progress import Narrator
 from pruning.recovery import lighten, proximal, trainer
@@ -15,6 +16,7 @@ from pruning.recovery.proximal import soften
 from pruning.recovery.teacher import teacher_of
 from pruning.report.schema import results_json
 from pruning.schedule.step import Step
+from pruning.spec import parse_spec
 from pruning.spec.schedule import Proximal
 from pruning.step import remove, start
 from pruning.study.runs import Runs
@@ -47,7 +49,7 @@ def spec(recovery, **more):
 
 
 def job_of(asked):
-    return prepare(network(), pair(), asked, facts=None, narrator=Narrator(), copy=True)
+    return prepare(network(), as_arrays(pair()), parse_spec(asked), facts=None, narrator=Narrator())
 
 
 ONE_BY_ONE = ModelFacts(

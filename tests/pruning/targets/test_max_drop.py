@@ -15,6 +15,7 @@ from pruning.job import prepare
 from pruning.layerwise.ladders import Ladders
 from pruning.progress import Narrator
 from pruning.report.schema import results_json
+from pruning.spec import parse_spec
 from tests.pruning.targets.nets import QUICK, blobs, convolutional, data, images, trained
 
 torch.set_num_threads(1)
@@ -242,7 +243,7 @@ def test_recovery_is_part_of_every_probe():
 def test_a_curve_point_is_run_though_a_budget_would_take_as_many_from_layers_alike():
     """Under one threshold as many weights as of layers alike are not the budget's network."""
     asked = {"criterion": {"kind": "magnitude"}, "target": {"flops": 0.4}, **QUICK}
-    alike = prepare(convolutional(), images(), asked, facts=None, narrator=Narrator(), copy=True)
+    alike = prepare(convolutional(), images(), parse_spec(asked), facts=None, narrator=Narrator())
     sparsity = alike.target / len(alike.weights)
     outcome = prune(convolutional(), images(), {**asked, "curve": {"points": [sparsity]}})
     assert outcome.report.sparsity.removed != alike.target
