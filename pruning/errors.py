@@ -37,6 +37,7 @@ CODES: dict[str, tuple[int, str]] = {
     "spec_invalid": (422, "The spec is not valid"),
     "spec_conflict": (422, "Two parts of the spec exclude each other"),
     "not_available": (422, "Named in the design, not built yet"),
+    "metric_meaningless": (422, "A metric can't tell anything on this model or data"),
     "labels_missing": (422, "The method needs labels that the data lack"),
     "rewind_invalid": (422, "The earlier checkpoint does not fit"),
     "scope_empty": (422, "Nothing left to prune"),

@@ -14,7 +14,7 @@ from pruning.calling import Calling
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.curvature.losses import Loss, loss_of
-from pruning.curvature.network import Network, first_output
+from pruning.curvature.network import Network
 from pruning.data.batches import ArrayData, Data
 from pruning.dense import Dense
 from pruning.dense_targets import with_dense_targets
@@ -25,6 +25,7 @@ from pruning.layerwise.usable import usable
 from pruning.layerwise.walk import Options
 from pruning.layerwise.weights import layer_weights
 from pruning.metrics import Evaluation
+from pruning.output_checks import check_outputs
 from pruning.plan import check_patterns
 from pruning.progress import Narrator
 from pruning.recovery.masking import Masking
@@ -240,7 +241,7 @@ def prepare(
                 where=layer.layer,
                 hint="Train the model again, or exclude the layer from the scope.",
             )
-    _check_outputs(job)
+    check_outputs(job)
     return job
 
 
@@ -263,20 +264,3 @@ def _layers(module: nn.Module, spec: Spec) -> list[Prunable]:
     if alone and isinstance(spec.pattern, Unstructured):
         return layer_weights(module)
     return prunable_layers(module)
-
-
-@torch.no_grad()
-def _check_outputs(job: Job) -> None:
-    inputs, target = next(iter(job.data.calibration.batches(64, device=job.device)))
-    outputs = first_output(job.module(*inputs))
-    job.loss.check(outputs, target)
-    if job.spec.objective.loss != "cross_entropy":
-        return
-    sums = outputs.double().sum(1)
-    if bool((outputs >= 0).all()) and bool(((sums - 1.0).abs() < 1e-4).all()):
-        job.warn(
-            "outputs_are_probabilities",
-            "The model's outputs look like probabilities. cross_entropy takes scores "
-            "before softmax and applies softmax itself, so losses and curvature refer to a "
-            "softmax of probabilities. Export the model without its last Softmax.",
-        )

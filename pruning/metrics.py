@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from pruning.curvature.losses import Loss, required
+from pruning.curvature.losses.rows import rows
 from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
+from pruning.meaning import class_axis
 
 BATCH = 512
 
@@ -67,15 +69,32 @@ def accuracy(loss: Loss, outputs: Tensor, target: Tensor) -> Tensor:
 
 
 def agreement(loss: Loss, outputs: Tensor, target: Tensor) -> Tensor:
-    """Where the largest output is the dense network's: the share of each sample's rows [N]."""
-    same = outputs.argmax(-1) == target.argmax(-1)
-    return same.double().reshape(len(outputs), -1).mean(1)
+    """Where the largest score is the dense network's: the share of each sample's places [N].
+
+    Outputs [N] are one score a sample, of which the same one is always the largest.
+    """
+    outputs, target = (t.reshape(*t.shape, *[1] * (t.ndim < 2)) for t in (outputs, target))
+    axis = class_axis(outputs.ndim)
+    return rows((outputs.argmax(axis) == target.argmax(axis)).double()).mean(1)
 
 
 def cosine(loss: Loss, outputs: Tensor, target: Tensor) -> Tensor:
-    """Cosine of each sample's outputs, flattened, with the dense network's, shape [N]."""
-    flat, dense = outputs.double().flatten(1), target.double().flatten(1)
-    return torch.cosine_similarity(flat, dense, dim=1)
+    """Cosine of each sample's outputs, flattened, with the dense network's, shape [N].
+
+    Outputs that are all zero have no direction: they are like others that are all zero (1), and
+    unlike any that are not (0).
+    """
+    flat, dense = _directions(outputs), _directions(target)
+    both_zero = ~(flat.any(1) | dense.any(1))
+    return torch.where(both_zero, 1.0, (flat * dense).sum(1).clamp(-1.0, 1.0))
+
+
+def _directions(outputs: Tensor) -> Tensor:
+    """Rows of length one, or zero, in float64 [N, D]; scaled before squares can underflow."""
+    flat = rows(outputs.double())
+    largest = flat.abs().amax(1, keepdim=True)
+    flat = flat / torch.where(largest > 0, largest, 1.0)
+    return flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp(min=0.5)
 
 
 METRICS = {"accuracy": accuracy, "agreement": agreement, "cosine": cosine}

@@ -18,6 +18,7 @@ from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts
 from pruning.match import match, match_classes
+from pruning.meaning import check_labels, check_model
 from pruning.report.schema import ReportWarning, Substitution
 from pruning.schedule import one_shot
 from pruning.schedule.earlier import check_facts, check_use
@@ -185,6 +186,8 @@ def plan(
     bounded = tuple(spec.gates.layer_sparsity)
     check_patterns(bounded, [layer.name for layer in layers], "spec.gates.layer_sparsity")
     _check_data(spec, model, data)
+    doubtful = check_model(spec, model)
+    check_labels(spec, data)
     weights = sum(layer.parameters for layer in layers)
     unit = spec.pattern.unit
     budget = planned_budget(spec, layers, model)
@@ -226,6 +229,7 @@ def plan(
             planned.evaluation_samples,
             whole=_whole(spec, model),
         )
+    planned.warnings += doubtful
     _annotate(planned, spec)
     _annotate_drop(planned, spec, model)
     return planned

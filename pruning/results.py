@@ -11,6 +11,7 @@ import torch
 from pruning import intervals
 from pruning.data.batches import ArrayData
 from pruning.job import Job, State
+from pruning.output_checks import at_chance
 from pruning.registry import method
 from pruning.report.saliency import summarise
 from pruning.report.schema import (
@@ -72,6 +73,7 @@ def make_report(job: Job, done: Study) -> Report:
         substitutions=_substitutions(job, state),
         warnings=[
             *job.warnings,
+            *at_chance(job, state),
             *_stopped(state),
             *_without_curvature(state),
             *_not_predicted(state),

@@ -20,6 +20,7 @@ from pruning.errors import SecateurError
 from pruning.job import Job, State
 from pruning.layerwise import step as layerwise
 from pruning.metrics import Evaluation, evaluate
+from pruning.output_checks import check_accuracy
 from pruning.recovery.fine_tune import round_seed, split_seed
 from pruning.recovery.lighten import lightened
 from pruning.recovery.setting import Setting
@@ -54,6 +55,9 @@ def start(job: Job, store: Checkpoints) -> State:
     if job.dense.measured is None:
         loss = evaluate(module, job.data.calibration, job.loss)
         job.dense.measured = Evaluated(loss, _measure(job, "dense", loss.loss))
+        measured = job.dense.measured.metrics
+        if measured is not None and "accuracy" in measured.metrics:
+            check_accuracy(job, measured.metrics["accuracy"])
     dense, metrics = job.dense.measured.loss, job.dense.measured.metrics
     kept = torch.ones(len(job.weights), dtype=torch.bool, device=job.device)
     saliency = torch.zeros(len(job.weights), dtype=torch.float64, device=job.device)

@@ -41,15 +41,21 @@ def check_agreement(spec: "Spec") -> None:
         raise ValueError("outputs must hold native, the pruned model itself")
 
 
+def held_metrics(spec: "Spec") -> dict[str, str]:
+    """The metrics that decide something, each with the first field that holds the result to it."""
+    held: list[tuple[str, str]] = []
+    if spec.target.max_drop is not None:
+        held.append((spec.target.max_drop.metric, "target.max_drop"))
+    held += [(metric, "gates.max_drop") for metric in spec.gates.max_drop]
+    if isinstance(spec.schedule, Rounds) and spec.schedule.stop is not None:
+        held.append((spec.schedule.stop.metric, "schedule.stop"))
+    return dict(reversed(held))
+
+
 def _check_metrics(spec: "Spec") -> None:
     """Whatever is held to a metric needs the metric to be measured."""
-    held: dict[str, set[str]] = {"gates.max_drop": set(spec.gates.max_drop)}
-    if spec.target.max_drop is not None:
-        held["target.max_drop"] = {spec.target.max_drop.metric}
-    if isinstance(spec.schedule, Rounds) and spec.schedule.stop is not None:
-        held["schedule.stop"] = {spec.schedule.stop.metric}
-    for place, metrics in held.items():
-        if metrics - set(spec.objective.metrics):
+    for metric, place in held_metrics(spec).items():
+        if metric not in spec.objective.metrics:
             raise ValueError(f"{place} names a metric that objective.metrics does not list")
 
 

@@ -73,6 +73,11 @@ class BinaryCrossEntropy:
         right = (rows(outputs) > 0) == (rows(target) > 0.5)
         return right.to(outputs.dtype).mean(1)
 
+    def guessed(self, target: Tensor) -> float:
+        """Of each output the more frequent side of 1/2, on average."""
+        share = (rows(target) > 0.5).double().mean(0)
+        return float(torch.maximum(share, 1.0 - share).mean())
+
     @staticmethod
     def _roots(z: Tensor) -> Tensor:
         # Either factor by its own sigmoid: 1 - p loses all digits for large z.

@@ -108,6 +108,12 @@ class CausalLM:
         right = (outputs[:, :-1].argmax(-1) == target[:, 1:].long()).to(outputs.dtype)
         return (right * self._shares(outputs, target)).sum(1)
 
+    def guessed(self, target: Tensor) -> float:
+        """The share of the most frequent token among the labels, each sample weighing the same."""
+        labels, shares = target[:, 1:].long(), self._shares(target.double(), target)
+        known = labels != IGNORED
+        return float(labels[known].bincount(shares[known]).max()) / len(target)
+
     @staticmethod
     def _shares(outputs: Tensor, target: Tensor) -> Tensor:
         """What each predicted position weighs in its sample's loss, shape [N, T - 1]."""

@@ -84,3 +84,7 @@ class CrossEntropy:
     def correct(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Whether the label's output is the largest (the first of equal ones), shape [N]."""
         return (outputs.argmax(1) == target.long()).to(outputs.dtype)
+
+    def guessed(self, target: Tensor) -> float:
+        """The share of the most frequent label."""
+        return float(target.long().bincount().max()) / len(target)

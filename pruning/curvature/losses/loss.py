@@ -49,6 +49,9 @@ class Loss(Protocol):
     def correct(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The share of right decisions in each sample, shape [N]; not every loss has one."""
 
+    def guessed(self, target: Tensor) -> float:
+        """The accuracy of the best answer that is the same for all samples, where there is one."""
+
 
 def required(target: Tensor | None, loss: Loss) -> Tensor:
     """The target, which may not be missing.

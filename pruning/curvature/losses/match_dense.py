@@ -12,7 +12,7 @@ from pruning.curvature.losses.rows import (
     softmax_project,
 )
 from pruning.curvature.losses.squared_error import MeanSquaredError
-from pruning.errors import SecateurError
+from pruning.meaning import too_few_scores
 
 
 class MatchDense(MeanSquaredError):  # noqa: N818
@@ -42,13 +42,7 @@ class MatchDenseKL:
         """
         target = required(target, self)
         if outputs.ndim < 2 or outputs.shape[-1] < 2 or target.shape != outputs.shape:
-            raise SecateurError(
-                "target_invalid",
-                "The distance kl needs two scores or more along the last axis of the outputs; the "
-                f"model's have shape {list(outputs.shape)}.",
-                where="spec.objective.distance",
-                hint="Use objective {loss: match_dense, distance: squared}.",
-            )
+            raise too_few_scores(outputs.shape)
 
     def samples(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Divergence of each sample, shape [N]."""
@@ -92,4 +86,8 @@ class MatchDenseKL:
         Raises:
             TypeError: Always.
         """
+        raise TypeError(f"{self.name} knows no right and wrong")
+
+    def guessed(self, target: Tensor) -> float:
+        """Undefined, as `correct`."""
         raise TypeError(f"{self.name} knows no right and wrong")

@@ -68,3 +68,7 @@ class MeanSquaredError:
             TypeError: Always.
         """
         raise TypeError(f"{self.name} knows no right and wrong")
+
+    def guessed(self, target: Tensor) -> float:
+        """Undefined, as `correct`."""
+        raise TypeError(f"{self.name} knows no right and wrong")
