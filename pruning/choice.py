@@ -59,6 +59,8 @@ class Selection:
         pattern: Any = job.spec.pattern
         self.job, self.scores, self.active = job, scores, active
         self.shape = layer_pattern(pattern)
+        # Zeros of the upload come first where a group loses some of its weights.
+        self.zero = job.existing.held[active]
         # Groups of weights are chosen as single weights are, each with the sum of its scores.
         self.members = groups_of(job.weights.layers, active, self.shape)
         members = self.members
@@ -73,7 +75,8 @@ class Selection:
         members, worth = self.members, self.worth
         if self.shape.kind == "nm":
             assert members is not None
-            return lowest_of_each(self.scores, members, self.shape.columns - self.shape.keep)
+            scores = self.scores.masked_fill(self.zero, -torch.inf)
+            return lowest_of_each(scores, members, self.shape.columns - self.shape.keep)
         gone = torch.zeros(len(worth), dtype=torch.bool, device=self.active.device)
         wanted = self._wanted(target)
         for positions, share in split(self.number, self.sizes, wanted, count // self.size):
@@ -119,7 +122,7 @@ def settled(job: Job, selection: Selection, target: int) -> tuple[int, int]:
 
     Args:
         job: With a budget. Its target, under which all layers are pruned alike, is the whole way
-            from the dense network to the budget, so that a count is a part of that way.
+            from the weights there are to the budget, so that a count is a part of that way.
         selection: Of the weights that are left.
         target: How many would be gone afterwards if layers were pruned alike.
 
@@ -128,7 +131,7 @@ def settled(job: Job, selection: Selection, target: int) -> tuple[int, int]:
     """
     budget = job.budget
     assert budget is not None
-    allowed = budget.allowed(target / job.target if job.target else 1.0)
+    allowed = budget.allowed(job.way(target))
     before = len(job.weights) - len(selection.active)
     after = fewest(
         lambda gone: budget.of(selection.kept(gone - before, gone)) <= allowed,
@@ -187,14 +190,23 @@ def _outliers(job: Job, threshold: float) -> list[float]:
     ]
 
 
-def compensate(job: Job, problem: Problem, removed: Tensor) -> Tensor:
+def compensate(job: Job, problem: Problem, removed: Tensor, active: Tensor) -> Tensor:
     """The change of all active weights for the removed set, shape [A].
+
+    Weights that were zero in the upload stay so, whether they are in the set or not.
+
+    Args:
+        job: Its spec names the compensation.
+        problem: What the criterion knew.
+        removed: True for the weights that go, shape [A].
+        active: Flat positions of the active weights, ascending, shape [A].
 
     Raises:
         SingularError: If the survivors' curvature can't be factorised.
     """
     spec: Any = job.spec
-    change: Tensor = method("solvers", spec.compensation.kind).compensate(problem, removed)
+    zero = removed | job.existing.held[active]
+    change: Tensor = method("solvers", spec.compensation.kind).compensate(problem, zero)
     return change
 
 

@@ -62,6 +62,7 @@ def apply(job: Job, old: Tensor, active: Tensor, cut: Cut) -> Tensor:
     new = old.clone()
     new[active] += cut.change
     new[active[cut.removed]] = 0.0
+    new[job.existing.held] = 0.0
     job.weights.write(new)
     return job.weights.read() - old
 
@@ -121,7 +122,7 @@ def cut(job: Job, state: State, old: Tensor, active: Tensor, target: int) -> Cut
     )
     seed = job.spec.seed
     view = View(job.network(), job.data.calibration, job.loss, active, seed)
-    known = _Known(job, whole=len(active) == len(old))
+    known = _Known(job, whole=len(active) == len(job.existing.active))
     evidence = known("evidence", criterion.model_dump_json(), lambda: gather(criterion, view))
     problem = Problem(weights, evidence=evidence, criterion=criterion)
     if request is None:
@@ -165,7 +166,7 @@ def _with_best_damping(
         share = rest.samples / job.data.calibration.samples
         return average(rest_curvature, held_curvature, share)
 
-    known = _Known(job, whole=len(active) == len(job.weights))
+    known = _Known(job, whole=len(active) == len(job.existing.active))
     rest_curvature = known("curvature of the rest", repr(request), lambda: of(rest))
     curvature = known("curvature by parts", repr(request), both)
     old = job.weights.read()
@@ -193,4 +194,4 @@ def _solve(job: Job, problem: Problem, active: Tensor, count: int, target: int) 
     if job.budget is not None:
         count, target = settled(job, selection, target)
     removed = selection.removed(count, target)
-    return Cut(scores, removed, compensate(job, problem, removed), problem=problem)
+    return Cut(scores, removed, compensate(job, problem, removed, active), problem=problem)

@@ -24,7 +24,8 @@ class LayerFact(_Facts):
     `positions` counts the output positions a sample (1 for a Linear on vectors, H*W for a Conv2d);
     `macs` and `activation_bytes` are per sample. They are None where the sizes are not fixed.
     `weight` is the tensor's name in the uploaded file. `is_output` marks a layer whose result
-    reaches a graph output without another prunable layer in between.
+    reaches a graph output without another prunable layer in between. `zeros` counts entries of the
+    weight that are zero; None where an earlier version did not count them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class LayerFact(_Facts):
     activation_bytes: int | None = None
     is_output: bool = False
     tied_to: str | None = None
+    zeros: int | None = None
 
 
 class ModelFacts(_Facts):

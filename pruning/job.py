@@ -19,6 +19,7 @@ from pruning.data.batches import ArrayData, Data
 from pruning.dense import Dense
 from pruning.dense_targets import with_dense_targets
 from pruning.errors import SecateurError
+from pruning.existing import Existing, existing_zeros
 from pruning.facts import ModelFacts
 from pruning.layers import FlatWeights, Prunable, find_prunable, prunable_layers
 from pruning.layerwise.usable import usable
@@ -39,6 +40,7 @@ from pruning.schedule.step import Step, planned_steps, removal_target, scorings
 from pruning.solvers.damping import HELD_OUT
 from pruning.spec import Spec, Unstructured
 from pruning.study.known import digest, known
+from pruning.zero_words import Zeros, of_zeros
 
 T = TypeVar("T")
 
@@ -50,6 +52,7 @@ class Job:
     `general`: weights whose curvature had to take the general path; see `Network`. `digest`: of the
     dense network and the data, empty where no checkpoints are kept. `predicts`: whether the cost of
     each step is predicted, as a report shows it; a run that is only measured goes without.
+    `existing`: the zeros that the weights came with.
     """
 
     module: nn.Module
@@ -59,6 +62,7 @@ class Job:
     narrator: Narrator
     layers: list[Prunable]
     weights: FlatWeights
+    existing: Existing
     dense: Dense = field(default_factory=Dense)
     warnings: list[ReportWarning] = field(default_factory=list)
     general: set[str] = field(default_factory=set)
@@ -90,14 +94,23 @@ class Job:
         """Weights to be removed in all; for bytes and flops as if layers were pruned alike."""
         if self.budget is not None:
             return self.budget.uniform(self.spec.pattern.unit)
-        return removal_target(self.spec, len(self.weights))
+        return max(self.existing.removed, removal_target(self.spec, len(self.weights)))
+
+    def way(self, gone: int) -> float:
+        """The share of the way from the weights there are to the target, with so many gone."""
+        start = self.existing.removed
+        return (gone - start) / (self.target - start) if self.target > start else 1.0
 
     @cached_property
     def steps(self) -> list[Step]:
         """The schedule's steps."""
         spec = self.spec
         return planned_steps(
-            spec.schedule_in_full, len(self.weights), self.target, spec.pattern.unit
+            spec.schedule_in_full,
+            len(self.weights),
+            self.target,
+            spec.pattern.unit,
+            self.existing.removed,
         )
 
     @cached_property
@@ -145,7 +158,8 @@ class Job:
         return {p.name: part.cpu().clone() for p, part in self.weights.by_layer(kept)}
 
     def masking(self, kept: Tensor) -> Masking:
-        """The removed weights, to be kept at zero."""
+        """The removed weights, and those that were zero before, to be kept at zero."""
+        kept = kept & ~self.existing.held.to(kept.device)
         return Masking((p.weight, part) for p, part in self.weights.by_layer(kept))
 
 
@@ -222,8 +236,9 @@ def prepare(
     if isinstance(spec.compensation, Layerwise):
         scope, refused = usable(module, scope, data.calibration, batch or Options.batch)
     dense = Dense(rewind_to=rewind_to)
-    job = Job(module, data, spec, facts, narrator, layers, FlatWeights(scope), dense)
-    weights = job.weights
+    weights = FlatWeights(scope)
+    existing = existing_zeros(weights, spec)
+    job = Job(module, data, spec, facts, narrator, layers, weights, existing, dense)
     if facts is None:
         _tell_output(job, place)
     for error in refused:
@@ -242,6 +257,7 @@ def prepare(
                 hint="Train the model again, or exclude the layer from the scope.",
             )
     check_outputs(job)
+    _tell_zeros(job)
     return job
 
 
@@ -256,6 +272,20 @@ def _tell_output(job: Job, place: Place) -> None:
         f"real-valued output with one result a sample.{others}",
         "outputs",
     )
+
+
+def _tell_zeros(job: Job) -> None:
+    """Warns of zeros in the upload, unless the plan has."""
+    if job.facts is not None and all(f.zeros is not None for f in job.facts.layers):
+        return
+    names = [p.layer if p.param == "weight" else p.name for p in job.weights.layers]
+    layers = list(map(Zeros, names, job.existing.found, job.weights.sizes))
+    if job.budget is not None:
+        asked = job.budget.uniform(job.spec.pattern.unit)
+    else:
+        asked = removal_target(job.spec, len(job.weights))
+    for warning in of_zeros(job.spec, layers, asked):
+        job.warn(warning.code, warning.message, warning.where)
 
 
 def _layers(module: nn.Module, spec: Spec) -> list[Prunable]:

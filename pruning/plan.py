@@ -26,6 +26,7 @@ from pruning.schedule.step import planned_steps, removal_target, scorings
 from pruning.spec import FineTune, Scope, Spec, Unstructured
 from pruning.study import chance
 from pruning.study.search import check_drop
+from pruning.zero_words import Zeros, of_zeros
 
 ROLES = ("calibration", "training", "evaluation")
 
@@ -60,8 +61,9 @@ class Plan(BaseModel):
 
     `inverse` is the inverse that criterion obs will use, None for the other criteria. `layers`
     are the names in scope; `remove` of their `weights_in_scope` weights will be zero, at most so
-    many where the target is a drop, about so many where it is bytes or flops. `runs` of the
-    schedule from the dense network are made at most: probes of a search, points of a curve.
+    many where the target is a drop, about so many where it is bytes or flops. `zeros` of them are
+    zero in the model and stay so, None where that is not known. `runs` of the schedule from the
+    dense network are made at most: probes of a search, points of a curve.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -69,6 +71,7 @@ class Plan(BaseModel):
     layers: list[str]
     weights_in_scope: int
     remove: int
+    zeros: int | None = None
     inverse: Inverse | None
     cost: PlanCost
     runs: int = 1
@@ -190,9 +193,12 @@ def plan(
     check_labels(spec, data)
     weights = sum(layer.parameters for layer in layers)
     unit = spec.pattern.unit
-    budget = planned_budget(spec, layers, model)
-    remove = removal_target(spec, weights) if budget is None else budget.uniform(unit)
-    steps = scorings(planned_steps(spec.schedule_in_full, weights, remove, unit))
+    zeros = _zeros(spec, layers)
+    gone = zeros if zeros and isinstance(spec.pattern, Unstructured) else 0
+    budget = planned_budget(spec, layers, model, keep_zeros=bool(gone))
+    asked = removal_target(spec, weights) if budget is None else budget.uniform(unit)
+    remove = max(gone, asked)
+    steps = scorings(planned_steps(spec.schedule_in_full, weights, remove, unit, gone))
     check_pattern(spec, [(layer.name, tuple(layer.shape), layer.groups) for layer in layers])
     check_combination(spec, weights, elsewhere=rewind_to is not None)
     check_sizes(spec, {layer.name: layer.parameters for layer in layers}, steps)
@@ -215,6 +221,7 @@ def plan(
         layers=[layer.name for layer in layers],
         weights_in_scope=weights,
         remove=remove,
+        zeros=zeros,
         inverse=inverse,
         cost=_cost(spec, size, steps),
         runs=_runs(spec),
@@ -230,6 +237,9 @@ def plan(
             whole=_whole(spec, model),
         )
     planned.warnings += doubtful
+    if all(layer.zeros is not None for layer in model.layers):
+        counts = [Zeros(layer.name, layer.zeros or 0, layer.parameters) for layer in layers]
+        planned.warnings += of_zeros(spec, counts, asked)
     _annotate(planned, spec)
     _annotate_drop(planned, spec, model)
     return planned
@@ -276,6 +286,14 @@ def _check_data(spec: Spec, model: ModelFacts, data: dict[str, DatasetFacts]) ->
             hint="Leave the gate out, or set objective.loss to "
             f"{'cross_entropy' if accuracy else 'match_dense'}.",
         )
+
+
+def _zeros(spec: Spec, layers: list[LayerFact]) -> int | None:
+    """Weights in scope that are zero and stay so."""
+    if spec.scope.existing_zeros == "free":
+        return 0
+    counts = [layer.zeros for layer in layers]
+    return None if None in counts else sum(n or 0 for n in counts)
 
 
 def _inverse(spec: Spec, weights: int) -> Inverse | None:

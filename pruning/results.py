@@ -57,6 +57,7 @@ def make_report(job: Job, done: Study) -> Report:
             achieved=removed / total,
             removed=removed,
             total=total,
+            found=sum(job.existing.found),
         ),
         layers=layers,
         loss=_loss(job, state),
@@ -75,7 +76,7 @@ def make_report(job: Job, done: Study) -> Report:
             *job.warnings,
             *at_chance(job, state),
             *_stopped(state),
-            *_without_curvature(state),
+            *_without_curvature(state, job.existing.removed),
             *_not_predicted(state),
             *_notes(state),
             *_gates_of_files(job),
@@ -127,6 +128,7 @@ def _layers(job: Job, state: State) -> list[LayerReport]:
         )
     }
     errors = {o.layer: o.relative_error for o in state.layer_outputs}
+    found = {p.name: n for p, n in zip(job.weights.layers, job.existing.found, strict=True)}
     reports = []
     for layer in job.layers:
         zeros = int((layer.weight == 0).sum())
@@ -143,6 +145,7 @@ def _layers(job: Job, state: State) -> list[LayerReport]:
             kept, saliency, predicted = in_scope[layer.name]
             gone = ~kept.cpu().numpy()
             report.removed = int(gone.sum())
+            report.found = found[layer.name]
             report.saliency, report.saliency_histogram = summarise(saliency.cpu().numpy(), gone)
             report.predicted_loss_increase = predicted
             report.output_error = errors.get(layer.name)
@@ -269,12 +272,12 @@ def _stopped(state: State) -> list[ReportWarning]:
     return [ReportWarning(code=CODE, message=words(state.stopped), where=WHERE)]
 
 
-def _without_curvature(state: State) -> list[ReportWarning]:
+def _without_curvature(state: State, found: int) -> list[ReportWarning]:
     """One warning for all steps in which weights without curvature were left; the first is told."""
     steps = [r for r in state.rounds if r.without_curvature]
     if not steps:
         return []
-    first, total = steps[0], len(state.kept)
+    first, total = steps[0], len(state.kept) - found
     left = total - sum(r.removed for r in state.rounds[: first.index - 1])
     later = f" So it was in later steps, {len(steps) - 1} of them." if len(steps) > 1 else ""
     message = (

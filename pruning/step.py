@@ -59,13 +59,14 @@ def start(job: Job, store: Checkpoints) -> State:
         if measured is not None and "accuracy" in measured.metrics:
             check_accuracy(job, measured.metrics["accuracy"])
     dense, metrics = job.dense.measured.loss, job.dense.measured.metrics
-    kept = torch.ones(len(job.weights), dtype=torch.bool, device=job.device)
+    kept = ~job.existing.gone
     saliency = torch.zeros(len(job.weights), dtype=torch.float64, device=job.device)
     state = State(dense, {}, kept, saliency, [0.0] * len(job.weights.layers))
     state.dense_metrics = _note(state, "dense", metrics)
     schedule = job.spec.schedule
     if isinstance(schedule, AtInitialisation) and job.dense.rewind_to is not None:
         to_earlier(job)
+        job.masking(state.kept).weights()
         state.begun = evaluate(job.module, job.data.calibration, job.loss).loss
     elif isinstance(schedule, Proximal):
         job.narrator.phase("recovering")

@@ -44,6 +44,7 @@ class Budget:
         rest: What remains whatever goes.
         parts: The weights in scope.
         cost: Of a part with so many non-zero entries.
+        start: Entries of each weight that are left before anything goes; all without it.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Budget:
     rest: int
     parts: list[Part]
     cost: Callable[[Part, int], float]
+    start: Sequence[int] | None = None
 
     def of(self, kept: Sequence[int]) -> float:
         """What remains with so many non-zero entries in each weight."""
@@ -58,14 +60,19 @@ class Budget:
 
     @cached_property
     def dense(self) -> float:
-        """What there is before anything goes."""
+        """What there would be without any zeros."""
         return self.of([p.size for p in self.parts])
 
+    @cached_property
+    def first(self) -> float:
+        """What there is before anything goes."""
+        return self.dense if self.start is None else self.of(self.start)
+
     def allowed(self, share: float) -> float:
-        """What may remain after a share of the way from dense to the limit."""
-        if share >= 1.0 or self.dense <= self.limit:
+        """What may remain after a share of the way from what there is to the limit."""
+        if share >= 1.0 or self.first <= self.limit:
             return self.limit
-        return self.dense - share * (self.dense - self.limit)
+        return self.first - share * (self.first - self.limit)
 
     def check(self) -> None:
         """Refuses a limit that can't be met, whatever goes.
@@ -82,14 +89,18 @@ class Budget:
 
         Args:
             unit: How many go at once.
+
+        Returns:
+            How many are gone in all, those that count as gone from the start included.
         """
-        sizes = [p.size for p in self.parts]
+        sizes = [p.size for p in self.parts] if self.start is None else list(self.start)
         total = sum(sizes)
 
         def enough(gone: int) -> bool:
             return self.of([n - gone * n // total for n in sizes]) <= self.limit
 
-        return fewest(enough, 0, total, unit)
+        found = sum(p.size for p in self.parts) - total
+        return found + fewest(enough, 0, total, unit)
 
 
 def fewest(

@@ -1,5 +1,6 @@
 """The budget of a job, from its network and what intake learned of it."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,7 +32,8 @@ def budget_of(job: "Job") -> Budget | None:
     found = counting(job, kind)
     whole = _bytes_of_all(job) if kind == "bytes" else found.dense
     limit = asked if asked >= 1 else int(asked * whole + 1e-6)
-    found = Budget(kind, limit, found.rest, found.parts, found.cost)
+    start = [int((~part).sum()) for part in job.weights.split(job.existing.gone)]
+    found = replace(found, limit=limit, start=start)
     found.check()
     return found
 

@@ -8,13 +8,16 @@ from pruning.spec import Spec
 ITEMSIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
-def planned_budget(spec: Spec, layers: list[LayerFact], model: ModelFacts) -> Budget | None:
+def planned_budget(
+    spec: Spec, layers: list[LayerFact], model: ModelFacts, *, keep_zeros: bool = False
+) -> Budget | None:
     """What may remain, with the bytes of weights estimated from below.
 
     Args:
         spec: What is asked for.
         layers: In scope, a tied weight once.
         model: All facts.
+        keep_zeros: Whether weights that are zero in the model are gone before the first step.
 
     Returns:
         None where the target is another, or the facts do not tell.
@@ -37,7 +40,9 @@ def planned_budget(spec: Spec, layers: list[LayerFact], model: ModelFacts) -> Bu
     found = Budget(kind, float("inf"), rest, parts, cost)
     asked = getattr(spec.target, kind)
     whole = _all(parts, model) if kind == "bytes" else found.dense
-    found = Budget(kind, asked if asked >= 1 else int(asked * whole + 1e-6), rest, parts, cost)
+    limit = asked if asked >= 1 else int(asked * whole + 1e-6)
+    start = [p.size - (x.zeros or 0) for p, x in zip(parts, layers, strict=True)]
+    found = Budget(kind, limit, rest, parts, cost, start if keep_zeros else None)
     found.check()
     return found
 

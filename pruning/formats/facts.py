@@ -307,10 +307,15 @@ def layer_facts(
                     activation_bytes=activation,
                     is_output=path in heads,
                     tied_to=first.get(id(weight)),
+                    zeros=None if weight.is_meta else _zeros(weight),
                 )
             )
             first.setdefault(id(weight), name)
     return facts
+
+
+def _zeros(weight: Tensor) -> int:
+    return weight.numel() - int(torch.count_nonzero(weight))
 
 
 def distinct(layers: list[LayerFact]) -> int:

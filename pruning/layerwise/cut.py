@@ -17,11 +17,15 @@ from pruning.layerwise.collected import Collected
 from pruning.layerwise.ladders import Ladders
 from pruning.layerwise.padding import real_tokens
 from pruning.layerwise.walk import Aim, Layer, Options, walk
+from pruning.patterns.groups import groups_of, lowest_of_each
 from pruning.patterns.shape import layer_pattern
-from pruning.solvers import admm, greedy_rows, least_squares, sparsegpt
+from pruning.solvers import admm, greedy_rows, least_squares, masked_cg, sparsegpt
 from pruning.solvers.layer import LayerProblem, LayerSolution
 from pruning.solvers.layer_factor import damped
 from pruning.solvers.singular import SingularError
+
+MENDED = 8
+"""Conjugate-gradient steps that mend rows in which zeros of the upload are held."""
 
 
 class Saved(Protocol):
@@ -90,7 +94,8 @@ def cut(
     shape = layer_pattern(pattern)
     weights = job.weights
     numbers = {p.name: n for n, p in enumerate(weights.layers)}
-    gone = weights.split(~kept)
+    held = weights.split(job.existing.held)
+    gone = weights.split(_first(job, kept))
     fixed = None if chosen is None else weights.split(chosen)
     fixed_size = None if job.facts is None else job.facts.batch
     options = Options(
@@ -130,9 +135,11 @@ def cut(
                 solution = _solved(problem, compensation)
             else:
                 removed = found.as_matrix(fixed[number])
-                solution = LayerSolution(least_squares.fit(problem, removed), removed)
+                zero = removed | found.as_matrix(held[number])
+                solution = LayerSolution(least_squares.fit(problem, zero), removed)
         except SingularError as failure:
             raise _refusal(found, failure) from None
+        solution = _held(problem, solution, found.as_matrix(held[number]))
         parts[number][...] = found.as_weight(solution.removed)
         result = {"weight": solution.weight, "removed": solution.removed, "scores": scores[number]}
         saved.keep(found.prunable.name, {**result, "counts": torch.tensor(counts)})
@@ -156,6 +163,33 @@ def cut(
     return LayerwiseCut(flat, removed, torch.where(removed, 0.0, new), done.layers, done.notes)
 
 
+def _first(job: Job, kept: Tensor) -> Tensor:
+    """What goes before all else: weights that are gone, and zeros of the upload in n:m groups.
+
+    Of such a group no more than the pattern removes count, the first by position.
+    """
+    gone = ~kept
+    shape = layer_pattern(job.spec.pattern)
+    if shape.kind != "nm" or not bool(job.existing.held.any()):
+        return gone
+    everything = torch.arange(len(gone), device=gone.device)
+    groups = groups_of(job.weights.layers, everything, shape)
+    assert groups is not None
+    zero = gone | job.existing.held
+    first = lowest_of_each((~zero).double(), groups, shape.columns - shape.keep)
+    return gone | (first & zero)
+
+
+def _held(problem: LayerProblem, solution: LayerSolution, held: Tensor) -> LayerSolution:
+    """The solution with further weights at zero, which the others of their rows make up for."""
+    more = held & ~solution.removed
+    if not bool((solution.weight[more] != 0).any()):
+        return solution
+    zero = solution.removed | more
+    weight = masked_cg.improve(damped(problem), problem.aim, solution.weight, zero, MENDED)
+    return LayerSolution(weight, solution.removed)
+
+
 def _aim(compensation: Layerwise) -> Aim:
     return compensation.aim if compensation.sequential else "weights"
 
@@ -167,7 +201,7 @@ def _counts(
     spec: Any = job.spec
     layers: Layers = layers_of(job)
     if spec.allocation.kind in ("global", "search"):
-        ladders = Ladders(job, options, real, dense=bool(kept.all()))
+        ladders = Ladders(job, options, real, dense=torch.equal(kept, ~job.existing.gone))
         layers = Layers(layers.shapes, layers.outliers, ladders.of_layers, ladders.prices)
     active = kept.nonzero()[:, 0]
     before = [int((~part).sum()) for part in job.weights.split(kept)]
@@ -185,7 +219,7 @@ def _settled(job: Job, gone: Callable[[int], list[int]], before: int, target: in
     """The fewest weights whose removal meets a step's part of the budget; see `choice.settled`."""
     budget, sizes = job.budget, job.weights.sizes
     assert budget is not None
-    allowed = budget.allowed(target / job.target if job.target else 1.0)
+    allowed = budget.allowed(job.way(target))
 
     def enough(after: int) -> bool:
         left = [n - k for n, k in zip(sizes, gone(after), strict=True)]

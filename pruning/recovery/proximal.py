@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from pruning.recovery.early_stop import split
 from pruning.recovery.fine_tune import recover, round_seed, split_seed
+from pruning.recovery.masking import Masking
 from pruning.recovery.setting import At, Saved, Setting
 from pruning.recovery.teacher import features_of, teacher_of
 from pruning.spec import FineTune
@@ -27,10 +28,11 @@ class Shrinking:
     Args:
         weights: The weights in scope.
         schedule: The spec's part.
+        masking: Weights that are zero and stay so meanwhile.
     """
 
-    def __init__(self, weights: list[nn.Parameter], schedule: Proximal) -> None:
-        self.weights_in_scope, self.schedule = weights, schedule
+    def __init__(self, weights: list[nn.Parameter], schedule: Proximal, masking: Masking) -> None:
+        self.weights_in_scope, self.schedule, self.masking = weights, schedule, masking
 
     def penalty(self, at: At) -> float:
         """The factor p in one step."""
@@ -38,15 +40,17 @@ class Shrinking:
         return self.schedule.penalty * (min(1.0, at.step / warm) if warm > 0 else 1.0)
 
     def begin(self) -> None:
-        """Nothing has to hold."""
+        """Set what is held to +0.0."""
+        self.masking.begin()
 
     @torch.no_grad()
     def gradients(self, at: At) -> None:
-        """Add the subgradient."""
+        """Add the subgradient, but for what is held."""
         if self.schedule.method == "l1":
             for weight in self.weights_in_scope:
                 if weight.grad is not None:
                     weight.grad.add_(weight.sign(), alpha=self.penalty(at))
+        self.masking.gradients(at)
 
     @torch.no_grad()
     def stepped(self, at: At) -> None:
@@ -57,14 +61,16 @@ class Shrinking:
                 weight.copy_(nn.functional.softshrink(weight, threshold))
 
     def end(self, optimizer: Optimizer) -> None:
-        """Nothing has to hold."""
+        """Make sure that what is held is zero."""
+        self.masking.end(optimizer)
 
 
 def soften(job: "Job", state: "State", schedule: Proximal, saved: Saved | None = None) -> None:
     """Train all weights under the penalty, as the spec's recovery says but for its epochs.
 
     Every epoch counts, so it does not end early; what recovery holds out to end early by is left
-    out here too. No weight is masked; those in scope that reach zero may leave it again.
+    out here too. No weight is masked but the zeros of the upload; others in scope that reach zero
+    may leave it again.
 
     Args:
         job: At the dense weights.
@@ -85,7 +91,7 @@ def soften(job: "Job", state: "State", schedule: Proximal, saved: Saved | None =
         job.module,
         data,
         job.loss,
-        Shrinking([p.weight for p in job.weights.layers], schedule),
+        Shrinking([p.weight for p in job.weights.layers], schedule, job.masking(state.kept)),
         round_seed(seed, len(state.rounds)),
         teacher=teacher_of(job),
         features=features_of(job),

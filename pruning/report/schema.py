@@ -60,8 +60,13 @@ class Sparsity(_Section):
         description="Share asked for; null where the target is none, see `spec.target`."
     )
     achieved: float = Field(description="removed / total.")
-    removed: int = Field(description="Positions masked, exactly.")
+    removed: int = Field(
+        description="Positions masked, exactly; zeros of the upload that stay zero are among them."
+    )
     total: int = Field(description="Weights in scope.")
+    found: int = Field(
+        default=0, description="Weights in scope that are zero in the upload; see scope."
+    )
 
 
 class Saliency(_Section):
@@ -108,7 +113,8 @@ class LayerReport(_Section):
     zeros: int = Field(description="Entries that are exactly zero in the result.")
     sparsity: float = Field(description="zeros / parameters.")
     in_scope: bool = Field(default=True, description="Whether the spec allows it to be pruned.")
-    removed: int = Field(default=0, description="Positions masked by this job.")
+    removed: int = Field(default=0, description="Positions masked, zeros of the upload among them.")
+    found: int = Field(default=0, description="Entries that are zero in the upload, in scope.")
     saliency: Saliency | None = Field(
         default=None,
         description="Each weight's saliency when it was last scored (removed weights: when they "

@@ -78,19 +78,28 @@ def removal_target(spec: Any, total: int) -> int:
     return removal_count(1.0 - asked if asked < 1 else 0.5, total, unit)
 
 
-def planned_steps(schedule: Any, total: int, target: int, unit: int = 1) -> list[Step]:
-    """The steps of a spec's schedule from nothing removed to `target`.
+def planned_steps(
+    schedule: Any, total: int, target: int, unit: int = 1, gone: int = 0
+) -> list[Step]:
+    """The steps of a spec's schedule from the weights there are to `target`.
 
     Args:
         schedule: The spec's part.
         total: Weights in scope.
         target: Weights that are gone at the end, a multiple of `unit`.
         unit: How many go at once; every step removes a multiple of it.
+        gone: Weights that count as removed before the first step, a multiple of `unit`.
     """
+    if gone >= total:
+        return [Step(gone, recover=True)]
     found: list[Step] = method("schedule", schedule.kind).steps(
-        schedule, total // unit, target // unit
+        schedule, (total - gone) // unit, max(0, target - gone) // unit
     )
     return [
-        replace(step, removed=unit * step.removed, via=tuple(unit * k for k in step.via))
+        replace(
+            step,
+            removed=gone + unit * step.removed,
+            via=tuple(gone + unit * k for k in step.via),
+        )
         for step in found
     ]

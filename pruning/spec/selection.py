@@ -6,9 +6,20 @@ from pruning.spec.part import Part
 
 
 class Scope(Part):
-    """Which weights may go. `exclude` holds shell patterns matched against layer names."""
+    """Which weights may go.
+
+    Args:
+        exclude: Shell patterns matched against layer names; what they match stays as it is.
+        biases: Not pruned.
+        embeddings: Not pruned.
+        output_head: Whether the last layers may be pruned.
+        existing_zeros: What becomes of weights that are zero in the upload. `keep`: they stay zero,
+            also through recovery and compensation, and count among the removed ones. `free`: they
+            are weights like others.
+    """
 
     exclude: tuple[str, ...] = ()
     biases: Literal[False] = False
     embeddings: Literal[False] = False
     output_head: bool = True
+    existing_zeros: Literal["keep", "free"] = "keep"

@@ -56,7 +56,7 @@ def compare(runs: Runs, answer: Run) -> Comparison | None:
     """
     spec = runs.job.spec
     others = rivals(spec)
-    if not others or not answer.removed:
+    if not others or answer.removed <= runs.job.existing.removed:
         return None
     criteria = [spec.criterion, *others]
     found: list[Found] = [{} for _ in criteria]

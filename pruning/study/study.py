@@ -73,10 +73,14 @@ def _curve(runs: Runs, done: list[Run]) -> list[Run]:
     planned = {
         run.job.target for run in done if run.state.stopped is None and run.job.budget is None
     }
-    wanted = [s for s in spec.curve.points
-              if removal_count(s, total, spec.pattern.unit) not in planned]  # fmt: skip
+    wanted: dict[int, float] = {}
+    for s in spec.curve.points:
+        # Points with no more zeros than there are already are one network.
+        removed = max(runs.job.existing.removed, removal_count(s, total, spec.pattern.unit))
+        if removed not in planned:
+            wanted.setdefault(removed, s)
     made = []
-    for number, sparsity in enumerate(wanted):
+    for number, sparsity in enumerate(wanted.values()):
         message = f"point {number + 1} of {len(wanted)}: {share(sparsity)}"
         with runs.job.narrator.about(message, number, len(wanted)):
             made.append(runs.at(f"at-{sparsity!r}", sparsity))

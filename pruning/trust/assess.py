@@ -24,7 +24,7 @@ def assess(job: Job, problem: Problem) -> tuple[Trust, list[Check]]:
 
     Args:
         job: Nothing of it has been pruned yet.
-        problem: All weights in scope, with the criterion's curvature and the damping it takes.
+        problem: All weights that may go, with the criterion's curvature and the damping it takes.
 
     Returns:
         The report's section, and the checks before pruning.
@@ -39,7 +39,7 @@ def assess(job: Job, problem: Problem) -> tuple[Trust, list[Check]]:
     if options.bootstrap != 0:
         with job.narrator.part("bootstrap"):
             trust.bootstrap = bootstrap.resample(job, problem)
-    if options.ladder and job.target:
+    if options.ladder and job.target > job.existing.removed:
         in_loss_units = criterion.about.unit == "loss"
         with job.narrator.part("ladder"):
             trust.ladder = ladder.climb(job, problem, some, in_loss_units=in_loss_units)
@@ -47,8 +47,9 @@ def assess(job: Job, problem: Problem) -> tuple[Trust, list[Check]]:
 
 
 def _check(job: Job, problem: Problem, some: ArrayData) -> tuple[list[Check], list[DeadInputs]]:
-    everything = torch.arange(len(job.weights), device=job.device)
-    removed = select(job, score(job, problem), everything, job.target, job.target)
+    active, count = job.existing.active, job.target - job.existing.removed
+    removed = torch.zeros(len(job.weights), dtype=torch.bool, device=job.device)
+    removed[active] = select(job, score(job, problem), active, count, job.target)
     found = [
         checks.near_minimum(job, removed, some),
         *checks.negative_curvature(job, _spread(job.data.calibration, SPECTRUM_SAMPLES)),

@@ -45,25 +45,27 @@ def resample(job: Job, problem: Problem) -> Bootstrap:
 
     Args:
         job: Its spec says by which criterion, and how often.
-        problem: All weights in scope, with the criterion's curvature and damping on all samples.
+        problem: All weights that may go, with the criterion's curvature and damping on all samples.
     """
-    everything = torch.arange(len(job.weights), device=job.device)
+    active, target = job.existing.active, job.target
+    count, group = target - job.existing.removed, job.weights.group[active]
+    sizes = torch.bincount(group, minlength=len(job.weights.layers)).tolist()
     try:
         parts = _parts(job, problem)
-        removals = torch.zeros(len(everything), dtype=torch.float64, device=job.device)
+        removals = torch.zeros(len(active), dtype=torch.float64, device=job.device)
         medians: list[list[float]] = [[] for _ in job.weights.layers]
         failed = done = 0
-        for item in _problems(job, problem, everything, parts):
+        for item in _problems(job, problem, active, parts):
             try:
                 scores = score(job, item)
-                removed = select(job, scores, everything, job.target, job.target)
+                removed = select(job, scores, active, count, target)
             except SingularError:
                 failed += 1
                 continue
             removals += removed
             done += 1
-            for own, part in zip(medians, job.weights.split(scores), strict=True):
-                own.append(float(part.median()))
+            for own, part in zip(medians, scores.split(sizes), strict=True):
+                own.append(_median(part))
             job.narrator.progress(done, _times(job), "resamples")
     except _UnavailableError as reason:
         return Bootstrap(resamples=0, reason=str(reason))
@@ -76,14 +78,14 @@ def resample(job: Job, problem: Problem) -> Bootstrap:
     scores = score(job, problem)
     ends = torch.tensor([0.05, 0.95], dtype=torch.float64)
     layers = []
-    for (layer, tossed), now, found in zip(
-        job.weights.by_layer(toss), job.weights.split(scores), medians, strict=True
+    for layer, tossed, now, found in zip(
+        job.weights.layers, toss.split(sizes), scores.split(sizes), medians, strict=True
     ):
         low, high = torch.tensor(found, dtype=torch.float64).quantile(ends).tolist()
         layers.append(
             LayerInterval(
                 name=layer.layer,
-                median=float(now.median()),
+                median=_median(now),
                 low=low,
                 high=high,
                 coin_tosses=int(tossed.sum()),
@@ -93,10 +95,15 @@ def resample(job: Job, problem: Problem) -> Bootstrap:
         resamples=done,
         failed=failed,
         batches=len(parts),
-        removed=job.target,
+        removed=count,
         coin_tosses=int(toss.sum()),
         layers=layers,
     )
+
+
+def _median(scores: Tensor) -> float:
+    """Of the saliencies of a layer, 0 where none of its weights may go."""
+    return float(scores.median()) if len(scores) else 0.0
 
 
 class _UnavailableError(Exception):
@@ -135,21 +142,17 @@ def _linear(problem: Problem) -> bool:
     return not problem.evidence and isinstance(problem.curvature, Diagonal | Dense | Blocks)
 
 
-def _problems(
-    job: Job, problem: Problem, everything: Tensor, parts: list[Tensor]
-) -> Iterator[Problem]:
+def _problems(job: Job, problem: Problem, active: Tensor, parts: list[Tensor]) -> Iterator[Problem]:
     """What the criterion would have known on each resample."""
     request = _request(job)
     whole = problem.curvature
     if not _linear(problem) or request is None or not isinstance(whole, Diagonal | Dense | Blocks):
-        yield from _again(job, problem, everything, parts)
+        yield from _again(job, problem, active, parts)
         return
     network, data = job.network(), job.data.calibration
     stacked = torch.empty(len(parts), whole.values.numel(), dtype=torch.float64, device=job.device)
     for row, part in zip(stacked, parts, strict=True):
-        matrix: Any = compute(
-            request, network, data.select(part), job.loss, everything, job.spec.seed
-        )
+        matrix: Any = compute(request, network, data.select(part), job.loss, active, job.spec.seed)
         row.copy_(matrix.values.reshape(-1))
     sizes = torch.tensor([len(p) for p in parts], dtype=torch.float64, device=job.device)
     for counts in _counts(job, len(parts)):
@@ -158,12 +161,10 @@ def _problems(
         yield replace(problem, curvature=replace(whole, values=values))
 
 
-def _again(
-    job: Job, problem: Problem, everything: Tensor, parts: list[Tensor]
-) -> Iterator[Problem]:
+def _again(job: Job, problem: Problem, active: Tensor, parts: list[Tensor]) -> Iterator[Problem]:
     """Everything anew on every resample."""
     data, request = job.data.calibration, _request(job)
-    work = float(len(everything)) * data.samples * _times(job)
+    work = float(len(active)) * data.samples * _times(job)
     if work > WORK:
         raise _UnavailableError(
             f"this criterion's evidence is no mean over samples and would have to be computed "
@@ -174,11 +175,11 @@ def _again(
         drawn = [part for part, n in zip(parts, counts.int().tolist(), strict=True)
                  for _ in range(n)]  # fmt: skip
         some = data.select(torch.cat(drawn))
-        view = View(job.network(), some, job.loss, everything, job.spec.seed)
+        view = View(job.network(), some, job.loss, active, job.spec.seed)
         curvature = (
             None
             if request is None
-            else compute(request, view.network, some, job.loss, everything, job.spec.seed)
+            else compute(request, view.network, some, job.loss, active, job.spec.seed)
         )
         yield replace(problem, curvature=curvature, evidence=gather(job.spec.criterion, view))
 

@@ -163,7 +163,7 @@ def samples_against_weights(job: Job, problem: Problem) -> Check | None:
         return None
     criterion: Any = job.spec.criterion
     request = method("criteria", criterion.kind).curvature(criterion, len(job.weights))
-    calibration, size = job.data.calibration, len(job.weights)
+    calibration, size = job.data.calibration, len(problem.weights)
     samples = request.samples(calibration.samples)
     if request.kind in EMPIRICAL:
         bound = samples

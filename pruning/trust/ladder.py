@@ -43,7 +43,7 @@ wakes up, the model foretells zero and the truth is some millionth."""
 
 @dataclass(frozen=True)
 class _Step:
-    """From the dense weights to one rung, all of shape [W]; `scores` are those it was chosen by."""
+    """From the dense weights to one rung, all of shape [A]; `scores` are those it was chosen by."""
 
     removed: Tensor
     change: Tensor
@@ -102,11 +102,11 @@ class _Ground:
 
 
 def _heights(job: Job, shares: Sequence[float]) -> list[int]:
-    """Weights removed at each rung: whole groups of the pattern, and all of n:m or nothing."""
-    pattern = job.spec.pattern
+    """Weights gone at each rung: whole groups of the pattern, and all of n:m or nothing."""
+    pattern, start = job.spec.pattern, job.existing.removed
     if isinstance(pattern, NM):
         return [job.target]
-    return [removal_count(share, job.target, pattern.unit) for share in shares]
+    return [start + removal_count(share, job.target - start, pattern.unit) for share in shares]
 
 
 def climb(
@@ -121,13 +121,13 @@ def climb(
 
     Args:
         job: Its spec says what is removed and how.
-        problem: All weights in scope, with the criterion's curvature and damping.
+        problem: All weights that may go, with the criterion's curvature and damping.
         data: Samples to predict and measure on.
         in_loss_units: Whether the criterion's scores are increases of the loss.
         shares: Heights, as shares of the target, ascending.
     """
     weights, options = job.weights, job.spec.trust
-    old = weights.read()
+    old, active = weights.read(), job.existing.active
     loss = evaluate(job.module, data, job.loss).loss
     slope, why_not = _gradient(job, data)
     ground = _Ground(job, data, old, slope, loss)
@@ -145,8 +145,9 @@ def climb(
             for group in layers if measured_layers else []:
                 group.append(nothing.model_copy())
             continue
-        removed = step.removed
-        change = _rounded(job, old, step.change, removed)
+        removed, moved = job.existing.gone.clone(), torch.zeros_like(old)
+        removed[active], moved[active] = step.removed, step.change
+        change = _rounded(job, old, moved, removed)
         rungs.append(ground.rung(change, count, len(old), step.own(job, problem)))
         for index, size in enumerate(weights.sizes if measured_layers else []):
             here = weights.group == index
@@ -155,7 +156,7 @@ def climb(
                     torch.where(here, change, 0.0),
                     int(removed[here].sum()),
                     size,
-                    step.own(job, problem, here),
+                    step.own(job, problem, here[active]),
                 )
             )
     largest = max((abs(r.measured) for r in rungs if r.measured is not None), default=0.0)
@@ -210,14 +211,14 @@ def _steps(job: Job, problem: Problem, counts: Sequence[int]) -> Iterator[_Step 
     """One for each of `counts`, ascending; what could not be solved in the place of a step."""
     spec: Any = job.spec
     if isinstance(spec.schedule, OneByOne) and isinstance(spec.criterion, OBS):
-        yield from _along_the_path(problem, counts)
+        yield from _along_the_path(problem, [n - job.existing.removed for n in counts])
         return
-    everything = torch.arange(len(job.weights), device=job.device)
+    active = job.existing.active
     scores = score(job, problem)
     for count in counts:
-        removed = select(job, scores, everything, count, count)
+        removed = select(job, scores, active, count - job.existing.removed, count)
         try:
-            change = compensate(job, problem, removed)
+            change = compensate(job, problem, removed, active)
         except SingularError as failure:
             yield failure
             continue

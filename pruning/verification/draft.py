@@ -123,10 +123,14 @@ def _check_counts(report: Report, found: Reference, weights: Mapping[str, Tensor
             raise _refuse(f"it gives {layer.name} another size")
         if layer.in_scope:
             said[name] = layer.removed
+            if layer.found != int((weights[name] == 0).sum()):
+                raise _refuse(f"it counts other zeros in {layer.name} than the upload has")
     if said != gone:
         raise _refuse("its masks are not those of the layers that it lists")
     if len({layer.name for layer in report.layers}) != len(report.layers):
         raise _refuse("it lists a layer twice")
+    if report.sparsity.found != sum(x.found for x in report.layers if x.in_scope):
+        raise _refuse("its zeros of the upload are not those of its layers")
     sparsity, total = report.sparsity, sum(mask.size for mask in found.masks.values())
     if (sparsity.total, sparsity.removed) != (total, sum(gone.values())):
         raise _refuse("its numbers of weights are not those of its masks")

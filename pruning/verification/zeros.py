@@ -17,6 +17,8 @@ from pruning.verification.written import Written
 def zeros(written: Written) -> list[Check]:
     """All checks on zeros."""
     checks = [exact_zeros(written), zeros_by_layer(written)]
+    if written.report.spec.scope.existing_zeros == "keep":
+        checks += zeros_kept(written)
     if not isinstance(written.report.spec.pattern, Unstructured):
         checks.append(pattern_kept(written))
     return checks
@@ -64,6 +66,30 @@ def zeros_by_layer(written: Written) -> Check:
         check.status = "warn"
         check.message = f"{more:,} kept weights are too small for the file's type and became 0."
     return check
+
+
+def zeros_kept(written: Written) -> list[Check]:
+    """What was zero in the upload, of the layers in scope, is zero in the file; none without."""
+    lost = found = 0
+    for name in written.reference.masks:
+        before = written.uploaded.module.get_parameter(name).detach() == 0
+        after = written.again.module.get_parameter(name).detach() == 0
+        found += int(before.sum())
+        lost += int((before & ~after).sum())
+    if not found:
+        return []
+    return [
+        judged(
+            "zeros_kept",
+            lost == 0,
+            lost,
+            0,
+            f"All {found:,} weights in scope that were zero in the upload are 0 in the written "
+            "file.",
+            f"{lost:,} of {found:,} weights in scope that were zero in the upload are not 0 in the "
+            "written file.",
+        )
+    ]
 
 
 def pattern_kept(written: Written) -> Check:

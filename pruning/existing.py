@@ -1,0 +1,63 @@
+"""Zeros that an upload comes with: which of them stay, and what is said of them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from pruning.layers import FlatWeights
+from pruning.patterns.groups import groups_of
+from pruning.patterns.shape import layer_pattern
+from pruning.spec import Spec
+
+
+@dataclass(frozen=True)
+class Existing:
+    """The zeros of the weights in scope before anything was removed; -0 counts as zero.
+
+    Args:
+        found: How many there are in each layer.
+        held: True for those that stay zero whatever happens, shape [W].
+        gone: Those among them that count as removed from the start, shape [W]: with single weights
+            all, with blocks those of whole blocks. Others are zeros in groups that stand, and with
+            n:m in groups that have lost nothing yet; they are the first of their group to go.
+    """
+
+    found: list[int]
+    held: Tensor
+    gone: Tensor
+
+    @cached_property
+    def active(self) -> Tensor:
+        """Flat positions of the weights that may go, ascending, shape [A]."""
+        return (~self.gone).nonzero()[:, 0]
+
+    @cached_property
+    def removed(self) -> int:
+        """Weights that count as removed from the start."""
+        return int(self.gone.sum())
+
+
+def existing_zeros(weights: FlatWeights, spec: Spec) -> Existing:
+    """The zeros of the dense weights, as `scope.existing_zeros` has them.
+
+    Args:
+        weights: At the dense weights.
+        spec: Its scope and its pattern.
+    """
+    zero = torch.cat([(p.weight.detach() == 0).flatten() for p in weights.layers])
+    found = [int(part.sum()) for part in weights.split(zero)]
+    nothing = torch.zeros_like(zero)
+    if spec.scope.existing_zeros == "free" or not any(found):
+        return Existing(found, nothing, nothing)
+    pattern = layer_pattern(spec.pattern)
+    if pattern.kind == "unstructured":
+        return Existing(found, zero, zero)
+    gone = nothing.clone()
+    if pattern.kind == "block":
+        everything = torch.arange(len(zero), device=zero.device)
+        groups = groups_of(weights.layers, everything, pattern)
+        assert groups is not None
+        gone[groups[zero[groups].all(1)].flatten()] = True
+    return Existing(found, zero, gone)
