@@ -11,6 +11,7 @@ from pruning.errors import SecateurError
 from pruning.intervals import of_mean
 from pruning.meaning import check_classes, check_model, class_axis
 from pruning.meaning import check_outputs as check_shape
+from pruning.report.numbers import share
 from pruning.report.schema import ReportWarning
 from pruning.spec.agreement import held_metrics
 
@@ -81,8 +82,8 @@ def at_chance(job: "Job", state: "State") -> list[ReportWarning]:
     if surely > guess or guess == 1.0:
         return []
     message = (
-        f"The dense network's accuracy is {found:.4f} on {len(dense):,} evaluation samples, no "
-        f"better than always giving the most frequent answer ({guess:.4f}), as far as so many "
+        f"The dense network's accuracy is {share(found)} on {len(dense):,} evaluation samples, no "
+        f"better than always giving the most frequent answer ({share(guess)}), as far as so many "
         "samples tell. Are the labels in the order of the model's outputs, and the inputs scaled "
         "as in its training? A drop from here says little."
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pruning.report.numbers import share
 from pruning.report.schema import ReportWarning
 from pruning.spec import Spec
 
@@ -33,9 +34,7 @@ def of_zeros(spec: Spec, layers: Sequence[Zeros], asked: int) -> list[ReportWarn
     if not found:
         return []
     kept = spec.scope.existing_zeros == "keep"
-    many = (
-        f"{found:,} of the {total:,} weights in scope ({found / total:.1%}) are zero in the model"
-    )
+    many = f"{found:,} of the {total:,} weights in scope ({share(found / total)}) are zero in the model"
     told: list[ReportWarning] = []
     if found >= NOTED * total:
         told.append(

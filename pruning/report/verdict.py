@@ -231,7 +231,8 @@ def facts(report: Report) -> list[Fact]:
         Fact(
             "removed",
             words.share(sparsity.achieved),
-            f"{words.count(sparsity.removed)} of {words.count(sparsity.total)} weights",
+            f"{words.count(sparsity.removed)} of {words.count(sparsity.total)} weights"
+            + (f", {words.count(sparsity.found)} zero in the upload" if sparsity.found else ""),
         )
     ]
     for name, drop in report.metrics.drops.items():
