@@ -34,7 +34,8 @@ def of_zeros(spec: Spec, layers: Sequence[Zeros], asked: int) -> list[ReportWarn
     if not found:
         return []
     kept = spec.scope.existing_zeros == "keep"
-    many = f"{found:,} of the {total:,} weights in scope ({share(found / total)}) are zero in the model"
+    part = share(found / total)
+    many = f"{found:,} of the {total:,} weights in scope ({part}) are zero in the model"
     told: list[ReportWarning] = []
     if found >= NOTED * total:
         told.append(
