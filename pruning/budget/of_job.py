@@ -13,6 +13,7 @@ from pruning.formats.sparse import stored_bytes
 from pruning.formats.sparse.choice import FILE_BYTES
 from pruning.layers import Prunable
 from pruning.registry import method
+from pruning.spec.amount import limit_of
 
 if TYPE_CHECKING:
     from pruning.job import Job
@@ -31,7 +32,7 @@ def budget_of(job: "Job") -> Budget | None:
     asked = getattr(target, kind)
     found = counting(job, kind)
     whole = _bytes_of_all(job) if kind == "bytes" else found.dense
-    limit = asked if asked >= 1 else int(asked * whole + 1e-6)
+    limit = limit_of(asked, whole)
     start = [int((~part).sum()) for part in job.weights.split(job.existing.gone)]
     found = replace(found, limit=limit, start=start)
     found.check()

@@ -4,6 +4,7 @@ from pruning.budget import Budget, Part
 from pruning.budget.flops import cost as multiply_adds
 from pruning.facts import LayerFact, ModelFacts
 from pruning.spec import Spec
+from pruning.spec.amount import limit_of
 
 ITEMSIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -40,7 +41,7 @@ def planned_budget(
     found = Budget(kind, float("inf"), rest, parts, cost)
     asked = getattr(spec.target, kind)
     whole = _all(parts, model) if kind == "bytes" else found.dense
-    limit = asked if asked >= 1 else int(asked * whole + 1e-6)
+    limit = limit_of(asked, whole)
     start = [p.size - (x.zeros or 0) for p, x in zip(parts, layers, strict=True)]
     found = Budget(kind, limit, rest, parts, cost, start if keep_zeros else None)
     found.check()

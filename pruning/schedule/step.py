@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pruning.registry import method
+from pruning.spec.amount import limit_of
 
 MOST = 0.999
 """The largest sparsity that a search tries."""
@@ -72,10 +73,9 @@ def removal_target(spec: Any, total: int) -> int:
         return removal_count(target.sparsity, total, unit)
     asked = getattr(target, target.kind)
     if target.kind == "weights":
-        # At most so many stay; a share of them is not lowered by the rounding of its product.
-        stay = asked if asked >= 1 else int(asked * total * (1.0 + 1e-12))
+        stay = limit_of(asked, total)
         return unit * min(-(-max(0, total - stay) // unit), total // unit)
-    return removal_count(1.0 - asked if asked < 1 else 0.5, total, unit)
+    return removal_count(1.0 - asked if isinstance(asked, float) else 0.5, total, unit)
 
 
 def planned_steps(

@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from pruning.spec.amount import WholeNumber
 from pruning.spec.objective import Metric
 from pruning.spec.part import Part
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Bytes = Annotated[int, Field(ge=1)]
 
 
 class Latency(Part):
@@ -49,6 +49,6 @@ class Gates(Part):
     """
 
     max_drop: dict[Metric, Share] = {}
-    max_bytes: dict[Literal["native", "native_gzip", "sparse"], Bytes] = {}
+    max_bytes: dict[Literal["native", "native_gzip", "sparse"], WholeNumber] = {}
     latency: Latency | None = None
     layer_sparsity: dict[str, Between] = {}

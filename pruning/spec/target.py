@@ -4,13 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pruning.spec.amount import Amount
 from pruning.spec.objective import Metric
 from pruning.spec.part import Part
-
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-Count = Annotated[int, Field(ge=1)]
-Amount = Count | Share
-"""A whole number from 1 on is a limit as it stands, a number below 1 a share of the dense."""
 
 
 class MaxDrop(Part):
@@ -40,11 +36,11 @@ class Target(Part):
 
     Args:
         sparsity: The share of the weights in scope that will be zero.
-        weights: The most weights in scope that stay: a count, or below 1 a share of them.
-        bytes: The most bytes of the model's sparse file (`outputs: [sparse]`), or below 1 a share
-            of the bytes of all its weights.
-        flops: The most multiply-adds a sample of the layers in scope, zeros left out, or below 1 a
-            share of what they are without any zeros.
+        weights: The most weights in scope that stay: a count, or a share of them.
+        bytes: The most bytes of the model's sparse file (`outputs: [sparse]`), or a share of the
+            bytes of all its weights.
+        flops: The most multiply-adds a sample of the layers in scope, zeros left out, or a share of
+            what they are without any zeros.
         max_drop: The most sparsity within an allowed drop of a metric, by a search.
     """
 

@@ -122,12 +122,13 @@ def target_bytes(report: Report, sizes: Sizes) -> list[Check]:
     asked, budget = report.spec.target.bytes, report.budget
     if asked is None:
         return []
-    most = int(asked) if asked >= 1 else None if budget is None else budget.limit
+    counted = isinstance(asked, int)
+    most = int(asked) if counted else None if budget is None else budget.limit
     size = sizes.sparse_bytes
     if size is None or most is None:
         message = "There is no sparse file to hold to the target, or no limit is known."
         return [_check("target.bytes", False, size, most, message)]
-    part = "" if asked >= 1 else f", {asked_share(asked)} of the bytes of all weights"
+    part = "" if counted else f", {asked_share(asked)} of the bytes of all weights"
     message = f"The sparse file has {size:,} bytes; {most:,} were asked for at most{part}."
     return [_check("target.bytes", size <= most, size, most, message)]
 
