@@ -65,7 +65,7 @@ class Dense:
 
     def forget(self) -> None:
         """No run begins any more: curvature and the like are given back, small counts are not."""
-        for what in self.known.keys() - {"uses"}:
+        for what in self.known.keys() - {"uses", "packed"}:
             del self.known[what]
 
     def load(self) -> dict[str, Tensor]:

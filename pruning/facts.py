@@ -47,7 +47,8 @@ class ModelFacts(_Facts):
     """What is known of an uploaded model.
 
     `batch` is the fixed batch size, or None when free. `text`: the upload brings its tokenizer, so
-    texts can be given as data. `bytes` of its files.
+    texts can be given as data. `bytes` of its files; `sparse_bytes` of the sparse file of the
+    upload as it is, None where it was too large to try.
     """
 
     format: str
@@ -65,6 +66,7 @@ class ModelFacts(_Facts):
     batch: int | None = None
     text: bool = False
     bytes: int | None = None
+    sparse_bytes: int | None = None
     operators: dict[str, int] = {}
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pruning.budget import Budget
-from pruning.budget.of_job import budget_of
+from pruning.budget.of_job import budget_of, measure
 from pruning.calling import Calling
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.combinations import check_combination, check_pattern, check_sizes
@@ -243,6 +243,7 @@ def prepare(
         _tell_output(job, place)
     for error in refused:
         job.warn("layer_left_out", f"Left out of the scope: {error.message}", error.where)
+    measure(job)
     if rewind_to is not None:
         check_tensors(module, rewind_to)
     check_combination(spec, len(weights), elsewhere=rewind_to is not None)

@@ -19,6 +19,7 @@ from pruning.events import Event
 from pruning.facts import ModelFacts
 from pruning.formats import sparse
 from pruning.formats.contract import Imported
+from pruning.formats.intake import measure
 from pruning.formats.masks import write_masks
 from pruning.formats.registry import read_model
 from pruning.loop import Outcome, prune_admitted
@@ -53,6 +54,8 @@ def prune_files(
     device = _device(request.device)
     narrator.phase("loading")
     imported = read_model(folder / request.model.path, request.limits)
+    if spec.target.bytes is not None:
+        measure(imported)
     _check_names(imported, spec, stem(request.model.name))
     earlier = _earlier(request, folder)
     # The plan comes before the arrays, so that what can't run is refused early.

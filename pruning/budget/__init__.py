@@ -45,6 +45,8 @@ class Budget:
         parts: The weights in scope.
         cost: Of a part with so many non-zero entries.
         start: Entries of each weight that are left before anything goes; all without it.
+        bound: How what remains was found: `about` by measuring, `at least` or `up to` as a bound;
+            empty where it is exact.
     """
 
     kind: str
@@ -53,6 +55,7 @@ class Budget:
     parts: list[Part]
     cost: Callable[[Part, int], float]
     start: Sequence[int] | None = None
+    bound: str = ""
 
     def of(self, kept: Sequence[int]) -> float:
         """What remains with so many non-zero entries in each weight."""
@@ -82,7 +85,7 @@ class Budget:
         """
         least = self.of([0] * len(self.parts))
         if least > self.limit:
-            raise too_little(self.kind, self.limit, least)
+            raise too_little(self.kind, self.limit, least, self.bound)
 
     def uniform(self, unit: int = 1) -> int:
         """The fewest weights that meet the limit where all layers are pruned alike.
@@ -125,12 +128,13 @@ def fewest(
     return least + unit * high
 
 
-def too_little(kind: str, limit: float, least: float) -> SecateurError:
+def too_little(kind: str, limit: float, least: float, bound: str = "") -> SecateurError:
     """The error for a budget below what remains whatever goes."""
+    amount = f"{bound} {least:,.0f}".strip()
     what = {
-        "bytes": "the sparse file takes {:,.0f} without any of the weights in scope",
-        "flops": "the layers take {:,.0f} without any of their weights",
-    }[kind].format(least)
+        "bytes": f"the sparse file takes {amount} without any of the weights in scope",
+        "flops": f"the layers take {amount} without any of their weights",
+    }[kind]
     return SecateurError(
         "spec_conflict",
         f"At most {limit:,.0f} {kind} shall remain, and {what}.",

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from pruning.budget import Budget, Part
+from pruning.budget import bytes as bytes_of_file
 from pruning.budget.uses import uses_of
 from pruning.facts import LayerFact
-from pruning.formats.sparse import stored_bytes
+from pruning.formats.sparse import packed_bytes, stored_bytes
 from pruning.formats.sparse.choice import FILE_BYTES
 from pruning.layers import Prunable
 from pruning.registry import method
@@ -17,6 +18,13 @@ from pruning.spec.amount import limit_of
 
 if TYPE_CHECKING:
     from pruning.job import Job
+
+
+MEASURED = 4 << 20
+"""Bytes of a module in memory up to which it is found out what its sparse file would take."""
+
+NUMPY = (torch.float64, torch.float32, torch.float16, torch.int64, torch.int32, torch.bool)
+"""Types that NumPy has, as most networks."""
 
 
 def budget_of(job: "Job") -> Budget | None:
@@ -46,8 +54,15 @@ def counting(job: "Job", kind: str) -> Budget:
         Part(p.name, tuple(p.weight.shape), _itemsize(job, p), used)
         for p, used in zip(job.weights.layers, uses, strict=True)
     ]
-    rest = _rest(job) if kind == "bytes" else 0
-    return Budget(kind, float("inf"), rest, parts, method("budget", kind).cost)
+    limit = float("inf")
+    if kind != "bytes":
+        return Budget(kind, limit, 0, parts, method("budget", kind).cost)
+    whole = _packed(job)
+    if whole is None:
+        return Budget(kind, limit, _rest(job), parts, method("budget", kind).cost, bound="up to")
+    kept = [n - zero for n, zero in zip(job.weights.sizes, job.existing.found, strict=True)]
+    rest = bytes_of_file.rest_of(whole, parts, kept)
+    return Budget(kind, limit, rest, parts, bytes_of_file.cost_within(whole), bound="about")
 
 
 def multiply_adds_known(job: "Job") -> bool:
@@ -96,6 +111,28 @@ def _others(job: "Job") -> dict[str, Tensor]:
             known.add(tensor.data_ptr())
             found[name] = tensor
     return found
+
+
+def measure(job: "Job") -> None:
+    """Find what the sparse file of a module in memory would take, if that is cheap.
+
+    Of an upload intake has.
+
+    Args:
+        job: At the dense weights.
+    """
+    state = job.module.state_dict()
+    size = sum(t.numel() * t.element_size() for t in state.values())
+    known = all(t.dtype in NUMPY for t in state.values())
+    if job.facts is None and known and size <= MEASURED:
+        arrays = {name: t.detach().cpu().numpy() for name, t in state.items()}
+        job.dense.known["packed"] = packed_bytes([], arrays)
+
+
+def _packed(job: "Job") -> int | None:
+    """Bytes of the sparse file of the network as it came; None where nobody packed it."""
+    found: int | None = job.dense.known.get("packed")
+    return found if job.facts is None else job.facts.sparse_bytes
 
 
 def _rest(job: "Job") -> int:

@@ -36,14 +36,15 @@ def planned_budget(
         Part(layer.weight, tuple(layer.shape), ITEMSIZES.get(layer.dtype, 4), used or 0.0)
         for layer, used in zip(layers, uses, strict=True)
     ]
-    rest = _others(parts, model) if kind == "bytes" else 0
+    rest = _beside(parts, model) if kind == "bytes" else 0
     cost = multiply_adds if kind == "flops" else _stored
     found = Budget(kind, float("inf"), rest, parts, cost)
     asked = getattr(spec.target, kind)
     whole = _all(parts, model) if kind == "bytes" else found.dense
     limit = limit_of(asked, whole)
     start = [p.size - (x.zeros or 0) for p, x in zip(parts, layers, strict=True)]
-    found = Budget(kind, limit, rest, parts, cost, start if keep_zeros else None)
+    bound = "at least" if kind == "bytes" else ""
+    found = Budget(kind, limit, rest, parts, cost, start if keep_zeros else None, bound)
     found.check()
     return found
 
@@ -63,6 +64,14 @@ def _stored(part: Part, kept: int) -> float:
     marked = part.size / 8 + kept * part.itemsize
     listed = kept * (part.itemsize + 1)
     return min(part.size * part.itemsize, marked, listed)
+
+
+def _beside(parts: list[Part], model: ModelFacts) -> int:
+    """Bytes of the sparse file beside the weights in scope, never more than there are."""
+    held = sum(p.size * p.itemsize for p in parts)
+    if model.sparse_bytes is None:
+        return _others(parts, model)
+    return max(_others(parts, model), model.sparse_bytes - held)
 
 
 def _others(parts: list[Part], model: ModelFacts) -> int:

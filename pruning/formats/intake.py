@@ -4,10 +4,16 @@ from pathlib import Path
 
 from pruning.data.kinds import check_dataset
 from pruning.facts import ModelFacts
+from pruning.formats.contract import Imported
 from pruning.formats.limits import Limits
 from pruning.formats.registry import read_model
+from pruning.formats.sparse import packed_bytes
 
-__all__ = ["check_dataset", "check_model"]
+__all__ = ["check_dataset", "check_model", "measure"]
+
+MEASURED = 64 << 20
+"""Bytes of an upload up to which it is found out what its sparse file takes. Of larger ones the
+header, which is what bounds overstate, is no part to speak of."""
 
 
 def check_model(path: Path, limits: Limits | None = None) -> ModelFacts:
@@ -20,4 +26,15 @@ def check_model(path: Path, limits: Limits | None = None) -> ModelFacts:
     Raises:
         SecateurError: `unsupported_format` naming what the file looks like, or the reader's error.
     """
-    return read_model(Path(path), limits or Limits()).facts
+    imported = read_model(Path(path), limits or Limits())
+    measure(imported)
+    return imported.facts
+
+
+def measure(imported: Imported) -> None:
+    """Enters into the facts what the sparse file of the upload takes, unless it is large."""
+    facts, source = imported.facts, imported.source
+    if facts.bytes is None or facts.bytes > MEASURED:
+        return
+    files = [p for p in source.rglob("*") if p.is_file()] if source.is_dir() else [source]
+    facts.sparse_bytes = packed_bytes(files, imported.tensors())

@@ -4,7 +4,7 @@ docs/sparse.md describes the layout. NumPy only.
 """
 
 from pruning.formats.sparse.choice import stored_bytes
-from pruning.formats.sparse.pack import pack
+from pruning.formats.sparse.pack import pack, packed_bytes
 from pruning.formats.sparse.unpack import read, unpack
 
-__all__ = ["pack", "read", "stored_bytes", "unpack"]
+__all__ = ["pack", "packed_bytes", "read", "stored_bytes", "unpack"]

@@ -19,6 +19,10 @@ _ENTRY, _DIMENSION, _MEMBER = 288, 12, 112
 """Most bytes in the header of a tensor beyond its name, of each dimension, and of each member."""
 
 
+_GROWN = 40
+"""Most letters by which a tensor's entry is longer for its codec than for none."""
+
+
 class Coding(NamedTuple):
     """A codec, with its pattern where it has one, and the members it makes."""
 
@@ -62,6 +66,43 @@ def stored_bytes(
             layout = nm.layout(Pattern(n, m, 0), shape, itemsize)
             found.append(Coding("nm", layout).bytes)
     return min(found) + _ENTRY + name_bytes + _DIMENSION * len(shape)
+
+
+def coded_bytes(kept: int, shape: tuple[int, ...], itemsize: int, digits: int) -> int:
+    """The most bytes that a tensor adds to a sparse file whose rest was measured.
+
+    Like `stored_bytes`, but the codec is the one that `choose` takes, a tensor that is not coded
+    adds its own bytes alone, and a member's part of the header is counted by letters.
+
+    Args:
+        kept: Non-zero entries, at most.
+        shape: The tensor's shape, in either order.
+        itemsize: Bytes an entry.
+        digits: Of the largest number in the header.
+    """
+    dense, most = entries(shape) * itemsize, 0
+    for order in (shape, shape[::-1]):
+        best = min(_anywhere(kept, order, itemsize), key=lambda coding: coding.bytes)
+        most = max(most, _added(best, digits) if best.bytes < dense else dense)
+    return most
+
+
+def least_bytes(kept: int, shape: tuple[int, ...], itemsize: int) -> int:
+    """The fewest bytes that a tensor may take in a sparse file, without the header."""
+    found = [entries(shape) * itemsize]
+    for order in (shape, shape[::-1]):
+        codings = _anywhere(kept, order, itemsize)
+        found += [sum(member.bytes for member in coding.layout.values()) for coding in codings]
+    # Of an n:m pattern the values are stored, and at least a bit for each.
+    return min(*found, kept * itemsize + kept // 8)
+
+
+def _added(coding: Coding, digits: int) -> int:
+    number, total = "9" * digits, _GROWN
+    for role, member in coding.layout.items():
+        entry = f'"{role}.{number}":{{"dtype":"BF16","shape":[{number}],"data_offsets":[,]}},'
+        total += member.bytes + len(entry) + 2 * digits
+    return total
 
 
 def choose(bits: np.ndarray, shape: tuple[int, ...]) -> Coding | None:

@@ -32,9 +32,7 @@ def pack(files: Sequence[Path], tensors: Mapping[str, np.ndarray], path: Path) -
             and are left out of what `read` gives.
         path: The file to write.
     """
-    folders = [file.resolve().parent for file in files]
-    root = Path(os.path.commonpath(folders)) if folders else Path()
-    named = sorted((file.resolve().relative_to(root).as_posix(), file) for file in files)
+    named = _named(files)
     with ExitStack() as stack:
         contents = [_bytes(file, stack) for _, file in named]
         packing = _Packing(contents, tensors)
@@ -44,6 +42,26 @@ def pack(files: Sequence[Path], tensors: Mapping[str, np.ndarray], path: Path) -
         ]
         with path.open("wb") as out:
             packing.write(out, entries)
+
+
+def packed_bytes(files: Sequence[Path], tensors: Mapping[str, np.ndarray]) -> int:
+    """The size of the file that `pack` would write of the same, without writing it."""
+    named = _named(files)
+    with ExitStack() as stack:
+        contents = [_bytes(file, stack) for _, file in named]
+        entries = [
+            {"name": name, "bytes": len(data), "sha256": 64 * "0"}
+            for (name, _), data in zip(named, contents, strict=True)
+        ]
+        header, _, size = _Packing(contents, tensors).layout(entries)
+        return 8 + len(header) + size
+
+
+def _named(files: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Files by their names in the folder that holds all of them, sorted."""
+    folders = [file.resolve().parent for file in files]
+    root = Path(os.path.commonpath(folders)) if folders else Path()
+    return sorted((file.resolve().relative_to(root).as_posix(), file) for file in files)
 
 
 class _Packing:
@@ -71,8 +89,8 @@ class _Packing:
         array = self.tensors[name]
         return None if name in self.same else choice.choose(_bits(array), array.shape)
 
-    def write(self, out: BinaryIO, files: list[dict[str, Any]]) -> None:
-        """Writes the header, then every member at its place."""
+    def layout(self, files: list[dict[str, Any]]) -> tuple[bytes, dict[str, int], int]:
+        """The header, where each member begins after it, and bytes of all members."""
         members = self._members()
         header: dict[str, Any] = {}
         starts, start = {}, 0
@@ -89,7 +107,11 @@ class _Packing:
             "tensors": [self._entry(name) for name in self.index],
         }
         raw = _compact({"__metadata__": {KEY: _compact(metadata)}} | header).encode()
-        raw += b" " * (-len(raw) % 8)
+        return raw + b" " * (-len(raw) % 8), starts, start
+
+    def write(self, out: BinaryIO, files: list[dict[str, Any]]) -> None:
+        """Writes the header, then every member at its place."""
+        raw, starts, _ = self.layout(files)
         out.write(len(raw).to_bytes(8, "little"))
         out.write(raw)
         begin = out.tell()
