@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 SAMPLES = 64
 """Calibration samples that are looked at, evenly spread."""
 
-ENOUGH = 100
+ENOUGH = 50
 """Evaluation samples from which on an accuracy has to be above chance at the lower end of its
-interval; of fewer the interval is too wide to ask for that."""
+interval; of fewer the interval is too wide to ask for that, and only an accuracy of 0 is told."""
 
 SUM = 1e-4
 """How far probabilities may be from adding up to one."""
@@ -77,9 +77,10 @@ def at_chance(job: "Job", state: "State") -> list[ReportWarning]:
         return []
     dense = state.each["dense.accuracy"]
     found, guess = float(dense.mean()), job.loss.guessed(target)
-    surely = found if len(dense) < ENOUGH else of_mean(dense)[0]
+    if len(dense) < ENOUGH and found > 0:
+        return []
     # Labels that are all the same have a warning of their own.
-    if surely > guess or guess == 1.0:
+    if of_mean(dense)[0] > guess or guess == 1.0:
         return []
     message = (
         f"The dense network's accuracy is {share(found)} on {len(dense):,} evaluation samples, no "
