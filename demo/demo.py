@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from verify import DemoError, check, delivered_accuracy, verify
 
 from pruning import threads
 from secateur import Client, SecateurError
@@ -28,9 +29,8 @@ from secateur.cli.follow import JobDisplay
 from secateur.cli.output import print_error, size
 from secateur.resources import Dataset, Job, Model
 
-threads.prepare(1)  # of this process, which trains on batches of 64 x 64 numbers
-from network import Arrays, accuracy, digits, export, save, train  # noqa: E402
-from verify import DemoError, check, delivered_accuracy, verify  # noqa: E402
+if TYPE_CHECKING:
+    from network import Arrays
 
 SEED = 0
 WORKERS = 2
@@ -85,8 +85,12 @@ def service(folder: Path) -> Iterator[Callable[[], Client]]:
             process.kill()
 
 
-def prepare(folder: Path) -> tuple[Path, Path, Path, Arrays]:
+def prepare(folder: Path) -> "tuple[Path, Path, Path, Arrays]":
     """Trains and exports the network; returns model, calibration, evaluation files and arrays."""
+    threads.prepare(1)  # of this process, which trains on batches of 64 x 64 numbers
+    # While the service starts.
+    from network import accuracy, digits, export, save, train
+
     calibration, evaluation = digits(SEED)
     net = train(calibration, SEED)
     dense = accuracy(net, evaluation)
@@ -151,7 +155,7 @@ def pruned(client: Client, job: Job, criterion: str, retrained: bool) -> Result:
     return result
 
 
-def found(client: Client, job: Job, model: Model, evaluation: Arrays) -> Path:
+def found(client: Client, job: Job, model: Model, evaluation: "Arrays") -> Path:
     """The most sparsity within one point of accuracy; the folder of the answer and its curve."""
     job, seconds = followed(client, job, "within one point")
     folder = OUT / "within-one-point"
@@ -171,7 +175,7 @@ def found(client: Client, job: Job, model: Model, evaluation: Arrays) -> Path:
     return folder
 
 
-def check_results(results: list[Result], model: Model, evaluation: Arrays) -> None:
+def check_results(results: list[Result], model: Model, evaluation: "Arrays") -> None:
     """Every file against its report, and the reports against each other."""
     for result in results:
         verify(result.folder / "digits.onnx", result.report, model, evaluation)

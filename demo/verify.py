@@ -1,14 +1,13 @@
 """Checks a downloaded network in onnxruntime against what its report says."""
 
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import onnxruntime
-from network import Arrays
-from onnx import ModelProto, numpy_helper
+from typing import TYPE_CHECKING, Any
 
 from secateur.resources import Model
+
+if TYPE_CHECKING:
+    from network import Arrays
+    from onnx import ModelProto
 
 
 class DemoError(Exception):
@@ -27,12 +26,16 @@ def delivered_accuracy(report: dict[str, Any]) -> float:
     return float((metrics["recovered"] or metrics["pruned"])["accuracy"]["value"])
 
 
-def verify(path: Path, report: dict[str, Any], model: Model, evaluation: Arrays) -> None:
+def verify(path: Path, report: dict[str, Any], model: Model, evaluation: "Arrays") -> None:
     """Accuracy on the evaluation data, and exact zeros layer by layer and in total.
 
     Raises:
         DemoError: Where the file and the report disagree.
     """
+    import numpy as np
+    import onnxruntime
+    from onnx import numpy_helper
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -59,7 +62,9 @@ def verify(path: Path, report: dict[str, Any], model: Model, evaluation: Arrays)
     check(total >= removed, f"{path.name}: {total} zeros, {removed} weights removed")
 
 
-def _proto(path: Path) -> ModelProto:
+def _proto(path: Path) -> "ModelProto":
+    from onnx import ModelProto
+
     proto = ModelProto()
     proto.ParseFromString(path.read_bytes())
     return proto
