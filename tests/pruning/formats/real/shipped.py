@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 MAGIKA = "models/standard_v3_3/model.onnx"
 CLASSIFIER = "models/ch_ppocr_mobile_v2.0_cls_infer.onnx"
+DETECTOR = "models/ch_PP-OCRv4_det_infer.onnx"
 SIDE, PADDING = 1024, 256
 
 

@@ -82,3 +82,23 @@ def test_a_shipped_model_comes_back_with_six_of_ten_weights_gone(name, tmp_path)
 @pytest.mark.parametrize("name", MODELS)
 def test_a_shipped_model_pruned_on_more_content_decides_as_before(name, tmp_path):
     assert check(name, 96, tmp_path) >= 0.75
+
+
+@pytest.mark.wide
+def test_a_shipped_text_detector_passes_its_own_checks_where_it_finds_nothing(tmp_path):
+    model = shipped.packaged("rapidocr_onnxruntime", shipped.DETECTOR)
+    if model is None:
+        pytest.skip("rapidocr_onnxruntime is not installed")
+    shutil.copy(model, tmp_path / "model.onnx")
+    noise = np.random.default_rng(0).standard_normal((12, 3, 64, 64)).astype(np.float32)
+    np.savez(tmp_path / "calibration.npz", x=noise)
+    request = RunRequest(
+        model=FileRef(path="model.onnx", name=model.name, sha256="0" * 64),
+        data={"calibration": FileRef(path="calibration.npz", name="calibration.npz")},
+        spec=default_spec(labelled=False) | {"target": {"sparsity": 0.6}},
+    )
+    run(request, tmp_path, clean=False)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    statuses = {check["name"]: check["status"] for check in report["checks"]}
+    assert statuses["onnxruntime_outputs"] == statuses["onnxruntime_cosine"] == "pass"
+    assert report["sparsity"]["achieved"] == pytest.approx(0.6, abs=1e-4)
