@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from secateur._flow import Body
-from secateur._tar import FolderTar
+from secateur._tar import FolderTar, tar_of
 from secateur.errors import SecateurError
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
@@ -31,8 +31,8 @@ def upload_body(
         return _from_stream(io.BytesIO(source), name or "upload", progress)
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        if path.is_dir():
-            return _from_folder(path, name, progress)
+        if (tar := tar_of(path)) is not None:
+            return _from_tar(tar, name or packed_name(path), progress)
         try:
             file: BinaryIO = path.open("rb")
         except OSError as error:
@@ -47,10 +47,12 @@ def upload_body(
     )
 
 
-def _from_folder(
-    folder: Path, name: str | None, progress: Reporter | None
-) -> tuple[Body, str, str | None]:
-    tar = FolderTar(folder)
+def packed_name(path: Path) -> str:
+    """What the tar of a model of several files is called: after its folder, or its ONNX file."""
+    return f"{path.resolve().name if path.is_dir() else path.stem}.tar"
+
+
+def _from_tar(tar: FolderTar, name: str, progress: Reporter | None) -> tuple[Body, str, str | None]:
     digest = hashlib.sha256()
     for chunk in tar.chunks():
         digest.update(chunk)
@@ -63,7 +65,7 @@ def _from_folder(
             if progress is not None:
                 progress(done, tar.size)
 
-    return Body(tar.size, True, chunks), name or f"{folder.resolve().name}.tar", digest.hexdigest()
+    return Body(tar.size, True, chunks), name, digest.hexdigest()
 
 
 def _from_stream(

@@ -132,14 +132,15 @@ def _kind_of_names(names: Iterable[str]) -> str | None:
     leaves = {name.rsplit("/", 1)[-1] for name in names}
     if "architecture.json" in leaves:
         return "architecture"
+    onnx = any(leaf.lower().endswith(".onnx") for leaf in leaves)
+    if onnx and not any(leaf.endswith(".safetensors") for leaf in leaves):
+        return "onnx"
     if "config.json" in leaves or "model.safetensors.index.json" in leaves:
         return "huggingface"
     if any(leaf.endswith(".npy") for leaf in leaves):
         return "npz"
     if any(leaf.lower().endswith(IMAGE_SUFFIXES) for leaf in leaves):
         return "images"
-    if any(leaf.endswith(".onnx") for leaf in leaves):
-        return "an archive with an ONNX file inside"
     return None
 
 

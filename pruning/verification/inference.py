@@ -1,7 +1,9 @@
 """A model as its users run it: ONNX files in onnxruntime, other formats in torch."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -120,10 +122,18 @@ class Engine:
         return run
 
     @cached_property
+    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory()
+
+    @cached_property
     def _session(self) -> ort.InferenceSession:
         assert isinstance(self.model, ImportedModel)
         options = session_options(self.threads)
+        files = self.model.files
         graph: bytes | str = str(self.model.source)
+        if files is not None:
+            # onnxruntime takes the weights from the files that are delivered.
+            graph = str(files.unpacked(Path(self._scratch.name)))
         if any(map(_in_training_mode, self.model.proto.graph.node)):
             # As it stands, the file would drop numbers at random.
             graph = inference_copy(self.model.proto).SerializeToString()

@@ -11,6 +11,7 @@ import yaml
 
 from pruning.schedule.earlier import check_use
 from pruning.spec import default_spec, parse_spec
+from secateur._tar import weights_beside
 from secateur.cli.labels import labelled
 from secateur.errors import SecateurError
 
@@ -153,6 +154,7 @@ def check_target(inputs: Inputs, out: Path, force: bool) -> None:
     """
     names = (
         inputs.model.name,
+        *(p.relative_to(inputs.model.parent).as_posix() for p in weights_beside(inputs.model)),
         f"{inputs.model.stem}.masks.safetensors",
         f"{inputs.model.stem}.sparse.safetensors",
         "report.json",
@@ -170,7 +172,7 @@ def check_names(inputs: Inputs, out: Path, names: Iterable[str], force: bool) ->
     """
     if out.exists() and not out.is_dir():
         raise typer.BadParameter(f"{out} is a file", param_hint="--out")
-    files = (inputs.model, inputs.rewind_to, *inputs.data.values())
+    files = (inputs.model, *weights_beside(inputs.model), inputs.rewind_to, *inputs.data.values())
     given = {path.resolve() for path in files if path is not None}
     for path in (out / name for name in names):
         if path.resolve() in given:

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from pruning.events import Event
 from pruning.threads import prepare, share
-from secateur._files import file_sha256
-from secateur._tar import FolderTar
+from secateur._files import file_sha256, packed_name
+from secateur._tar import tar_of
 from secateur.cli.follow import JobDisplay
 from secateur.cli.inputs import Inputs, check_names
 from secateur.cli.remote import under_name, unfolded
@@ -69,11 +69,12 @@ def run_local(
 
 
 def _packed(model: Path, folder: Path) -> Path:
-    """The model as one file, a folder as the tar that would be uploaded."""
-    if not model.is_dir():
+    """The model as one file, several files as the tar that would be uploaded."""
+    tar = tar_of(model)
+    if tar is None:
         return model
     folder.mkdir()
-    path = folder / f"{model.resolve().name}.tar"
+    path = folder / packed_name(model)
     with path.open("wb") as file:
-        file.writelines(FolderTar(model).chunks())
+        file.writelines(tar.chunks())
     return path

@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pruning.formats.magic import MODELS
-from secateur._tar import FolderTar, unpack
+from secateur._files import packed_name
+from secateur._tar import tar_of, unpack, weights_beside
 from secateur.cli.follow import JobDisplay, Uploading
 from secateur.cli.inputs import Inputs
 from secateur.cli.interrupt import be_deaf, leave_at_the_next
@@ -45,7 +46,8 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def _bytes(path: Path) -> int:
-    return FolderTar(path).size if path.is_dir() else path.stat().st_size
+    tar = tar_of(path)
+    return path.stat().st_size if tar is None else tar.size
 
 
 def upload(
@@ -146,7 +148,7 @@ def under_name(artifacts: Iterable[A], model: Path | None) -> list[tuple[A, str]
         if model is None:
             return artifact.name
         if artifact is alone:
-            return f"{own}.tar" if model.is_dir() else model.name
+            return model.name if tar_of(model) is None else packed_name(model)
         if theirs is not None and artifact.name.startswith(f"{theirs}."):
             return own + artifact.name.removeprefix(theirs)
         return artifact.name
@@ -155,16 +157,23 @@ def under_name(artifacts: Iterable[A], model: Path | None) -> list[tuple[A, str]
 
 
 def unfolded(written: list[Path], model: Path) -> list[Path]:
-    """The files, where the model was given as a folder with the tar as a folder again."""
-    if not model.is_dir():
+    """The files, with the tar of a model given as several files as these files again.
+
+    Those of a folder lie in a folder, those of an ONNX model beside each other.
+    """
+    if tar_of(model) is None:
         return written
-    name = model.resolve().name
     found = []
     for path in written:
-        if path.name == f"{name}.tar":
-            unpack(path, path.with_name(name))
-            path = path.with_name(name)
-        found.append(path)
+        if path.name != packed_name(model):
+            found.append(path)
+        elif model.is_dir():
+            unpack(path, path.with_suffix(""))
+            found.append(path.with_suffix(""))
+        else:
+            unpack(path, path.parent)
+            names = (p.relative_to(model.parent) for p in (model, *weights_beside(model)))
+            found += [path.parent / name for name in names]
     return found
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from pruning.manifest import NAME, Input, Manifest
 from pruning.threads import prepare
 from secateur._files import file_sha256
-from secateur._tar import FolderTar
+from secateur._tar import tar_of, weights_beside
 from secateur.cli.follow import JobDisplay
 from secateur.errors import SecateurError, require
 
@@ -114,18 +114,26 @@ def again(
 
 
 def _digests(path: Path) -> list[str]:
-    """What an upload of the path would be known by: a folder as a tar, or as several files."""
-    if not path.is_dir():
+    """What an upload of the path would be known by: several files as a tar, or one by one."""
+    packed = tar_of(path)
+    if packed is None:
         return [file_sha256(path)]
     tar = hashlib.sha256()
-    for chunk in FolderTar(path).chunks():
+    for chunk in packed.chunks():
         tar.update(chunk)
     return [tar.hexdigest(), _listed(path)]
 
 
-def _listed(folder: Path) -> str:
+def _together(path: Path) -> list[Path]:
+    """The files of a model of several: of a folder, or those that an ONNX model names."""
+    if path.is_dir():
+        return [inside for inside in path.iterdir() if inside.is_file()]
+    return [path, *weights_beside(path)]
+
+
+def _listed(path: Path) -> str:
     """The digest of several files sent as one model; see POST /v1/models."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = sorted(_together(path))
     entries = [
         {"bytes": path.stat().st_size, "path": path.name, "sha256": file_sha256(path)}
         for path in files
@@ -135,11 +143,20 @@ def _listed(folder: Path) -> str:
 
 
 def _as_uploaded(path: Path, part: Input, folder: Path) -> Path:
-    """The path as the first run had it, a folder as its tar unless it was sent file by file."""
-    if not path.is_dir() or part.sha256 == _listed(path):
+    """The path as the first run had it, several files as a tar unless they were sent one by one."""
+    tar = tar_of(path)
+    if tar is None:
         return path
     folder.mkdir(exist_ok=True)
+    if part.sha256 == _listed(path):
+        if path.is_dir():
+            return path
+        beside = folder / part.role
+        beside.mkdir()
+        for file in _together(path):
+            shutil.copyfile(file, beside / file.name)
+        return beside
     packed = folder / f"{part.role}.tar"
-    with packed.open("wb") as file:
-        file.writelines(FolderTar(path).chunks())
+    with packed.open("wb") as sink:
+        sink.writelines(tar.chunks())
     return packed

@@ -6,13 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 import torch
 
-from secateur import Client
+from secateur import Client, SecateurError
 from secateur._tar import unpack
 from secateur.resources import Job
 from tests.e2e.conftest import Service
+from tests.e2e.files import network
 from tests.security import samples
 
 HALF = ("--sparsity", "0.5")
@@ -92,6 +95,65 @@ def test_an_archive_of_torch_export_comes_back_as_one(service: Service, tmp_path
     again = torch.export.load(tmp_path / "out" / "net.pt2")
     assert zeros(again.state_dict, is_linear) == pytest.approx(0.5, abs=0.02)
     assert again.module()(torch.from_numpy(x[:4])).shape == (4, 3)
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX model that keeps its weights in a second file, with data for it."""
+    folder = tmp_path_factory.mktemp("onnx")
+    onnx.save_model(
+        onnx.load_from_string(network()), folder / "net.onnx", save_as_external_data=True,
+        location="net.onnx.data", size_threshold=0,
+    )  # fmt: skip
+    np.savez(folder / "x.npz", x=np.random.default_rng(0).standard_normal((80, 8)).astype("f"))
+    return folder / "net.onnx"
+
+
+def check_beside(folder: Path, model: Path) -> None:
+    bare = onnx.load(folder / "net.onnx", load_external_data=False)
+    assert bare == onnx.load(model, load_external_data=False)
+    loaded = onnx.load(folder / "net.onnx").graph.initializer
+    weights = {t.name: torch.from_numpy(onnx.numpy_helper.to_array(t).copy()) for t in loaded}
+    assert zeros(weights, is_linear) == pytest.approx(0.5, abs=0.02)
+
+
+def test_an_onnx_model_with_a_file_of_weights_goes_up_and_comes_back_with_it(
+    service: Service, beside: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = service.run("prune", beside, "--data", beside.with_name("x.npz"), *HALF, "--out", out)
+    assert done.returncode == 0, done.stderr
+    check_beside(out, beside)
+    assert "net.onnx.data" in done.stdout + done.stderr
+
+
+def test_the_two_files_go_up_one_by_one_and_come_back_so(
+    service: Service, beside: Path, tmp_path: Path
+) -> None:
+    with service.client() as client, service.http() as http:
+        names = ("net.onnx", "net.onnx.data")
+        parts = [("file", (name, (beside.parent / name).read_bytes())) for name in names]
+        answer = http.post("/v1/models", files=parts, params={"name": "net"})
+        assert answer.status_code == 201, answer.text
+        model = client.wait_ready(client.model(answer.json()["id"]))
+        data = client.wait_ready(client.upload_dataset(beside.with_name("x.npz")))
+        job = finished(client, client.submit(model, data, unlabelled()))
+        written = client.download(job, tmp_path / "out")
+        assert {"net.onnx", "net.onnx.data"} <= {path.name for path in written}
+        check_beside(tmp_path / "out", beside)
+
+        alone = http.post("/v1/models", files=parts[:1])
+        with pytest.raises(SecateurError) as caught:
+            client.wait_ready(client.model(alone.json()["id"]))
+    assert caught.value.code == "external_data"
+    assert caught.value.hint is not None
+    assert "-F file=@net.onnx.data" in caught.value.hint
+
+
+def test_the_client_finds_the_weights_beside_the_model(service: Service, beside: Path) -> None:
+    with service.client() as client:
+        model = client.wait_ready(client.upload_model(beside))
+    assert model.format == "onnx"
 
 
 @pytest.mark.parametrize("kind", ["architecture", "state_dict"])

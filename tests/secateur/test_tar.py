@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from secateur import SecateurError
-from secateur._tar import FolderTar, unpack
+from secateur._tar import FolderTar, tar_of, unpack, weights_beside
 
 
 def folder(root: Path) -> Path:
@@ -56,3 +56,32 @@ def test_a_link_is_not_unpacked(tmp_path: Path) -> None:
         tar.addfile(info)
     with pytest.raises(SecateurError):
         unpack(archive, tmp_path / "out")
+
+
+def beside(folder: Path, *locations: str) -> Path:
+    """A file with entries of external data as protocol buffers write them."""
+    entries = (b"\x0a\x08location\x12" + bytes([len(x.encode())]) + x.encode() for x in locations)
+    model = folder / "net.onnx"
+    model.write_bytes(b"\x08\x08" + b"..".join(entries) + b"end")
+    return model
+
+
+def test_an_onnx_model_goes_up_with_the_files_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "w").mkdir()
+    for name in ("net.onnx.data", "w/b.bin", "other.bin"):
+        (tmp_path / name).write_bytes(b"x" * 10)
+    model = beside(tmp_path, "net.onnx.data", "./w/b.bin", "net.onnx.data", "missing.data")
+    assert weights_beside(model) == [tmp_path / "net.onnx.data", tmp_path / "w" / "b.bin"]
+    tar = tar_of(model)
+    assert tar is not None
+    with tarfile.open(fileobj=io.BytesIO(b"".join(tar.chunks()))) as made:
+        assert made.getnames() == ["net.onnx", "net.onnx.data", "w/b.bin"]
+
+
+def test_only_plain_files_beside_a_model_are_sent(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret").write_bytes(b"x")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "secret")
+    model = beside(tmp_path / "in", "../secret", str(tmp_path / "secret"), "link", "net.onnx", "")
+    assert weights_beside(model) == []
+    assert tar_of(model) is None

@@ -1,7 +1,7 @@
 """Works out at import what depends on constants alone, and decides control flow that does."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -120,7 +120,11 @@ _UNROLLED = 12_000
 
 
 def simplify(
-    proto: ModelProto, nodes: list[Operation], operators: Operators, limits: Limits
+    proto: ModelProto,
+    nodes: list[Operation],
+    operators: Operators,
+    limits: Limits,
+    same: Mapping[str, str] | None = None,
 ) -> Graph:
     """The graph with constants resolved, dead nodes dropped and decided control flow in place.
 
@@ -129,13 +133,14 @@ def simplify(
         nodes: Those of its graph.
         operators: The builders, whose arithmetic on host arrays gives the results.
         limits: `nodes` bounds what unrolled loops may come to.
+        same: Initialisers that are one tensor of the upload with another, to that one.
 
     Raises:
         SecateurError: `operator_attribute_unsupported` for constants of types that are not read,
             `operator_unsupported` for control flow that data decide, `model_too_large`, or what
             the arithmetic raises, with the node.
     """
-    return _Folding(proto, nodes, operators, limits).graph
+    return _Folding(proto, nodes, operators, limits, same or {}).graph
 
 
 class _Unfolded(Exception):  # noqa: N818 - no error: the node stays in the graph
@@ -146,11 +151,16 @@ class _Folding:
     """Stands in for a Builder: what it is asked to call is computed at once."""
 
     def __init__(
-        self, proto: ModelProto, nodes: list[Operation], operators: Operators, limits: Limits
+        self,
+        proto: ModelProto,
+        nodes: list[Operation],
+        operators: Operators,
+        limits: Limits,
+        same: Mapping[str, str],
     ) -> None:
         graph = proto.graph
         self.opset = opset(proto)
-        constants = {t.name: stored(t.name, t, t.name) for t in graph.initializer}
+        constants = {t.name: stored(t.name, t, same.get(t.name, t.name)) for t in graph.initializer}
         outputs = [output.name for output in graph.output]
         self.graph = Graph(
             proto=proto,

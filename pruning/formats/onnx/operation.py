@@ -5,7 +5,7 @@ from typing import Any
 
 from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
 
-_PLAIN = frozenset((
+PLAIN = frozenset((
     AttributeProto.FLOAT, AttributeProto.INT, AttributeProto.STRING,
     AttributeProto.FLOATS, AttributeProto.INTS, AttributeProto.STRINGS,
 ))  # fmt: skip
@@ -34,7 +34,7 @@ class Operation:
         self.label: str | None = None
         for attribute in self.attribute:
             kind = attribute.type
-            if kind in _PLAIN:
+            if kind in PLAIN:
                 continue  # ONNX's checker refuses values of another type than the declared one
             if kind == AttributeProto.TENSOR:
                 self.tensors.append(attribute.t)

@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import google.protobuf.message
@@ -12,10 +13,19 @@ import onnx.defs
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from pruning.errors import SecateurError
+from pruning.formats.bundle import Bundle, open_bundle
 from pruning.formats.limits import Limits
-from pruning.formats.magic import ACCEPTED_MODELS, EXPORT, unsupported
+from pruning.formats.magic import ACCEPTED_MODELS, EXPORT, HEAD, by_magic, unsupported
+from pruning.formats.onnx.external import (
+    ModelFiles,
+    checked_copy,
+    fill,
+    model_name,
+    regions,
+)
 from pruning.formats.onnx.operation import Operation
 from pruning.formats.onnx.scan import check_counts
+from pruning.formats.onnx.text import shown as shown
 from pruning.formats.recognise import recognise, walk_model_fields
 
 OLDEST_OPSET = 9
@@ -28,46 +38,85 @@ _Read = tuple[GraphProto, list[Operation]]
 _EXPORT = "Export the model again and upload the whole file."
 
 
-def parse(source: bytes | Path, limits: Limits) -> tuple[ModelProto, list[Operation]]:
-    """The model in `source` and the nodes of its graph.
+@dataclass(frozen=True)
+class Parsed:
+    """A checked model.
 
-    It is self-contained, within the limits and accepted by ONNX's checker.
+    Args:
+        proto: With all of its numbers, wherever the upload kept them.
+        nodes: Those of its graph.
+        files: What else came with it, and where; None for a model that came alone.
+    """
+
+    proto: ModelProto
+    nodes: list[Operation]
+    files: ModelFiles | None = None
+
+
+def parse(source: bytes | Path, limits: Limits) -> Parsed:
+    """The model in `source`, a file, or a folder or archive that holds it with its weights.
+
+    It is within the limits and accepted by ONNX's checker.
 
     Raises:
         SecateurError: `model_too_large`, `unsupported_format`, `model_truncated`,
             `model_unreadable`, `external_data`, `opset_unsupported`, `operator_unsupported`
             (functions, other domains, sparse constants), `model_invalid`.
     """
-    data = _read(source, limits)
+    if isinstance(source, bytes) or not is_bundle(source):
+        name = "model.onnx" if isinstance(source, bytes) else source.name
+        return _parsed(_read(source, limits), limits, source, None, name)
+    with open_bundle(source, limits) as bundle:
+        name = model_name(bundle)
+        total = sum(bundle.sizes.values())
+        if total > limits.model_bytes:
+            raise SecateurError(
+                "model_too_large",
+                f"The files have {total} bytes; the limit is {limits.model_bytes}.",
+            )
+        return _parsed(bundle.read(name, limits.model_bytes), limits, source, bundle, name)
+
+
+def is_bundle(source: Path) -> bool:
+    """Whether an upload is a folder or an archive."""
+    if source.is_dir():
+        return True
+    with source.open("rb") as file:
+        head = file.read(HEAD)
+    return head[:2] == b"PK" or by_magic(head, len(head)) == "a tar archive"
+
+
+def _parsed(
+    data: bytes, limits: Limits, source: bytes | Path, bundle: Bundle | None, name: str
+) -> Parsed:
     proto = _decode(data, limits)
     if not proto.HasField("graph"):
         raise SecateurError("model_unreadable", "The file holds no graph.", hint=_EXPORT)
     every = _walk(proto, limits)
     _check_size(every, limits)
-    _check_self_contained(every)
+    found, same = regions(proto, bundle, name)
     _check_vocabulary(proto, every)
     try:
-        onnx.checker.check_model(data)
+        checked = checked_copy(proto) if found else data
+        onnx.checker.check_model(checked)
     except Exception as error:  # the checker raises its own kinds and whatever its C++ part throws
         raise SecateurError(
             "model_invalid",
             f"ONNX's checker refuses the graph: {shown(_first_lines(error))}",
             hint="Run onnx.checker.check_model on the file before you upload it.",
         ) from None
-    return proto, every[0][1]
+    nodes = every[0][1]
+    if bundle is None:
+        return Parsed(proto, nodes)
+    fill(proto, found, bundle)
+    assert isinstance(source, Path)
+    files = ModelFiles(source, bundle.kind, bundle.prefix, name, found, same, limits)
+    return Parsed(proto, nodes, files)
 
 
 def opset(proto: ModelProto) -> int:
     """The version of the default operator set that the model imports, 0 where it imports none."""
     return max((o.version for o in proto.opset_import if o.domain in _DEFAULT_DOMAINS), default=0)
-
-
-def shown(name: str, length: int = 120) -> str:
-    """A text from the file as it may appear in a message: printable and short."""
-    if len(name) <= length and name.isprintable():
-        return name
-    clean = "".join(c if c.isprintable() else "?" for c in name)
-    return clean if len(clean) <= length else clean[: length - 3] + "..."
 
 
 def _read(source: bytes | Path, limits: Limits) -> bytes:
@@ -222,18 +271,6 @@ def _tensors(every: list[_Read]) -> Iterator[tuple[TensorProto, str]]:
         for node in nodes:
             for tensor in node.tensors:
                 yield tensor, node.output[0] if node.output else node.name
-
-
-def _check_self_contained(every: list[_Read]) -> None:
-    for tensor, name in _tensors(every):
-        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-            raise SecateurError(
-                "external_data",
-                f"The tensor {shown(name)!r} is kept in another file.",
-                where=shown(name),
-                hint="Save the model as one file: onnx.save(model, path, "
-                "save_as_external_data=False), or torch.onnx.export(..., external_data=False).",
-            )
 
 
 def _check_vocabulary(proto: ModelProto, every: list[_Read]) -> None:

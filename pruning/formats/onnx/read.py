@@ -14,6 +14,7 @@ from pruning.formats.contract import Imported
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.binding import Binding
 from pruning.formats.onnx.builder import Builder
+from pruning.formats.onnx.external import ModelFiles
 from pruning.formats.onnx.facts import collect_facts
 from pruning.formats.onnx.fold import simplify
 from pruning.formats.onnx.graph import FLOATS, Graph, label, type_name
@@ -21,7 +22,7 @@ from pruning.formats.onnx.module import OnnxModule, layer_at
 from pruning.formats.onnx.node import Node
 from pruning.formats.onnx.ops import OPERATORS
 from pruning.formats.onnx.parse import parse, shown
-from pruning.formats.onnx.write import UNSHARED, held_tensors, write_onnx
+from pruning.formats.onnx.write import UNSHARED, changed_model, held_tensors, write_onnx
 
 _MARK = re.compile(f"{re.escape(UNSHARED)}[0-9]+$")
 
@@ -34,22 +35,28 @@ class ImportedModel(Imported):
         proto: The uploaded model, never changed.
         bindings: For each tensor of the file that is a parameter or statistic of the module, how.
         frozen: Tensors of the file that something other than a parameter reads too.
+        files: The files of a model that keeps its weights beside it.
     """
 
     module: OnnxModule
     proto: ModelProto = field(kw_only=True)
     bindings: list[Binding] = field(kw_only=True)
     frozen: frozenset[str] = field(kw_only=True, default=frozenset())
+    files: ModelFiles | None = field(kw_only=True, default=None)
 
     def write(self, folder: Path, stem: str) -> list[Path]:
         """Writes the uploaded model with the module's current parameters and statistics."""
+        if self.files is not None:
+            return self.files.write(changed_model(self), folder, stem)
         path = folder / f"{stem}.onnx"
         write_onnx(self, path)
         return [path]
 
     def tensors(self) -> Mapping[str, np.ndarray]:
         """Initialisers and Constant nodes by name, those of subgraphs among them."""
-        return held_tensors(self.proto)
+        held = held_tensors(self.proto)
+        same = () if self.files is None else self.files.same
+        return {name: array for name, array in held.items() if name not in same}
 
     def skeleton(self) -> object:
         """All of the file but the tensors' numbers, as if shared tensors had not been copied."""
@@ -61,14 +68,16 @@ class ImportedModel(Imported):
             domain=proto.domain, model_version=proto.model_version, doc_string=proto.doc_string,
             metadata_props=proto.metadata_props,
         ))  # fmt: skip
-        return [head.SerializeToString(deterministic=True), _graph_skeleton(proto.graph)]
+        beside = None if self.files is None else self.files.skeleton()
+        return [head.SerializeToString(deterministic=True), _graph_skeleton(proto.graph), beside]
 
 
 def read_onnx(source: bytes | Path | str, limits: Limits | None = None) -> ImportedModel:
-    """Reads a self-contained ONNX model.
+    """Reads an ONNX model.
 
     Args:
-        source: The file's bytes or its path.
+        source: The file's bytes or its path, or that of a folder or archive that holds it with the
+            files of its weights.
         limits: Sizes that are refused; the defaults where left out.
 
     Raises:
@@ -77,8 +86,9 @@ def read_onnx(source: bytes | Path | str, limits: Limits | None = None) -> Impor
     """
     limits = limits or Limits()
     path = Path() if isinstance(source, bytes) else Path(source)
-    proto, nodes = parse(source if isinstance(source, bytes) else path, limits)
-    graph = simplify(proto, nodes, OPERATORS, limits)
+    parsed = parse(source if isinstance(source, bytes) else path, limits)
+    proto, files = parsed.proto, parsed.files
+    graph = simplify(proto, parsed.nodes, OPERATORS, limits, {} if files is None else files.same)
     _check_operators(graph)
     _check_inputs(graph)
     builder = Builder(graph)
@@ -100,6 +110,7 @@ def read_onnx(source: bytes | Path | str, limits: Limits | None = None) -> Impor
         proto=proto,
         bindings=builder.bindings,
         frozen=frozenset(graph.frozen),
+        files=files,
     )
 
 

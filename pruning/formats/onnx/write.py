@@ -47,6 +47,15 @@ def write_onnx(
 def onnx_bytes(imported: "ImportedModel", module: nn.Module | None = None) -> bytes:
     """The bytes that `write_onnx` writes; the same values give the same bytes.
 
+    Raises:
+        SecateurError: As `changed_model`.
+    """
+    return changed_model(imported, module).SerializeToString(deterministic=True)
+
+
+def changed_model(imported: "ImportedModel", module: nn.Module | None = None) -> ModelProto:
+    """The uploaded model with the module's current parameters and statistics.
+
     A tensor that stood for several parameters keeps the first one's values; parameters that have
     come to differ from it get tensors of their own.
 
@@ -82,7 +91,7 @@ def onnx_bytes(imported: "ImportedModel", module: nn.Module | None = None) -> by
         for bindings, value in list(zip(sharers, values, strict=True))[0 if keep else 1 :]:
             if not _same(value, None if keep else first):
                 holders.unshare(bindings[0], original if value is None else value)
-    return proto.SerializeToString(deterministic=True)
+    return proto
 
 
 def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:

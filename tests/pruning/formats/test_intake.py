@@ -50,7 +50,7 @@ OTHERS = {
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(100), "TensorFlow Lite"),
     "gzip": (b"\x1f\x8b\x08" + bytes(100), "gzip"),
     "npy": (b"\x93NUMPY\x01\0" + bytes(100), ".npy"),
-    "zip of onnx": (zipped("model.onnx"), "ONNX file inside"),
+    "zip of onnx": (zipped("model.onnx"), "an ONNX"),
     "zip": (zipped("a.txt"), "a zip archive"),
     "noise": (bytes(np.random.default_rng(0).integers(128, 256, 500, np.uint8)), "unknown kind"),
 }
