@@ -22,7 +22,7 @@ from pruning.formats.onnx.operation import PLAIN
 from pruning.formats.onnx.text import shown
 
 _KEYS = frozenset({"location", "offset", "length", "checksum", "basepath"})
-_BITS = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
+_BITS: dict[int, int] = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
 _LONGEST = 1 << 62
 _LISTED = 5
 
