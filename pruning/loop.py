@@ -14,6 +14,7 @@ from pruning.events import Event
 from pruning.facts import ModelFacts
 from pruning.job import Job, prepare
 from pruning.library.admission import Admitted, admitted
+from pruning.library.unexpected import Listener
 from pruning.metrics import evaluate
 from pruning.progress import Narrator
 from pruning.report.schema import Report
@@ -77,12 +78,16 @@ def prune(
     Raises:
         SecateurError: With the code, the place and what to do.
     """
-    narrator = Narrator(emit)
+    listener = Listener(emit)
+    narrator = Narrator(listener)
     narrator.phase("checking")
     asked = spec if isinstance(spec, Spec) else parse_spec(spec)
     batch = None if facts is None else facts.batch
     labelled = asked.objective.needs_labels
-    with admitted(module, data, labelled=labelled, batch=batch, copy=copy) as entry:
+    with (
+        listener.coded(),
+        admitted(module, data, labelled=labelled, batch=batch, copy=copy) as entry,
+    ):
         return prune_admitted(
             entry.module,
             entry.data,

@@ -14,7 +14,7 @@ from pruning.calling import Calling
 from pruning.curvature.derivatives import reason
 from pruning.data.batches import ArrayData, Data
 from pruning.errors import SecateurError
-from pruning.library.arrays import Fitted, in_roles
+from pruning.library.arrays import Fitted, has_names, in_roles
 from pruning.library.computed import check_computed
 from pruning.library.half import HALF, InFloat32, in_float32
 from pruning.library.kinds import check_in_place, check_kinds
@@ -94,7 +94,7 @@ def admitted(
         found = fitted.fit(known)
         notes += fitted.notes
         few = found.calibration if isinstance(found, Data) else found
-        by_name = keywords(module, list(few.inputs))
+        by_name = keywords(module, list(few.inputs)) if has_names(data) else ()
         calling = check_call(module, few, batch, by_name)
         if by_name:
             notes.append(_by_name(by_name))

@@ -51,6 +51,15 @@ def as_arrays(data: Any, *, labelled: bool = True) -> ArrayData:
     return _arrays(named, target)
 
 
+def has_names(data: Any) -> bool:
+    """Whether the caller named the inputs."""
+    if isinstance(data, Data):
+        return has_names(data.calibration)
+    if isinstance(data, tuple | list) and data:
+        return has_names(data[0])
+    return isinstance(data, ArrayData | Mapping)
+
+
 def in_roles(data: Any, *, labelled: bool) -> Data | ArrayData:
     """The samples, roles told apart where the caller did so.
 

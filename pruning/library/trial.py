@@ -47,7 +47,8 @@ def keywords(module: nn.Module, names: list[str]) -> tuple[str, ...]:
     if found == names:
         return tuple(names)
     if all(name in places and places.index(name) == names.index(name) for name in found):
-        only_named = any(p.kind == p.VAR_KEYWORD for p in parameters) and not places
+        kinds = {p.kind for p in parameters}
+        only_named = kinds == {inspect.Parameter.VAR_KEYWORD}
         return tuple(names) if only_named else ()
     raise SecateurError(
         "data_names",

@@ -198,3 +198,100 @@ def test_a_module_that_draws_random_numbers_or_counts_its_calls_is_refused():
         prune(Net(), pair(), MAGNITUDE).report.loss.dense
     )
     assert training.training
+
+
+class ByNameAlone(Net):
+    def forward(self, **inputs):
+        return {"logits": self.m(inputs["x"] * inputs["scale"])}
+
+
+class Anything(Net):
+    def forward(self, *args, **kwargs):
+        return self.m(*args, **kwargs)
+
+
+class OtherInput(Net):
+    def forward(self, x, input=None):
+        return self.m(x if input is None else input * 0)
+
+
+def test_inputs_without_names_are_given_by_their_order():
+    x, y = pair()
+    dense = nn.functional.cross_entropy(Net().m(x), y).item()
+    for kind in (Anything, OtherInput):
+        outcome = prune(kind(), Data((x, y), (x, y), (x, y)), MAGNITUDE)
+        assert outcome.report.loss.dense == pytest.approx(dense, rel=1e-5)
+    named = {"x": x, "scale": torch.full((60, 1), 1.0)}
+    outcome = prune(ByNameAlone(), Data(*[(named, y)] * 3), MAGNITUDE)
+    assert outcome.report.loss.dense == pytest.approx(dense, rel=1e-5)
+
+
+def test_models_of_transformers_take_a_mapping_and_return_their_own_kind_of_dict():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        vocab_size=50, max_position_embeddings=20, num_labels=3,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    bert = transformers.BertForSequenceClassification(config)
+    tokens = torch.randint(50, (40, 8))
+    batch = transformers.BatchEncoding({
+        "input_ids": tokens, "token_type_ids": torch.ones_like(tokens),
+        "attention_mask": (torch.arange(8) < torch.arange(40)[:, None] % 7 + 1).long(),
+    })  # fmt: skip
+    labels = torch.arange(40) % 3
+    dense = bert.eval()(**batch, labels=labels).loss.item()
+    part = (batch, labels)
+    outcome = prune(bert, Data(part, part, part), {**MAGNITUDE, "criterion": {"kind": "obd"}})
+    assert outcome.report.loss.dense == pytest.approx(dense, rel=1e-5)
+    assert codes(outcome) == ["output_chosen", "inputs_by_name"]
+    assert "refer to logits" in outcome.report.warnings[0].message
+    assert type(outcome.module(**batch)).__name__ == "SequenceClassifierOutput"
+
+
+class Checkpointed(Net):
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(self.m, x, use_reentrant=False)
+
+
+class Mixed(Net):
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.m(x).float()
+
+
+class Picky(Net):
+    def forward(self, x):
+        if len(x) not in (2, 3):
+            raise ZeroDivisionError("no such batch")
+        return self.m(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (Checkpointed, "operator_unsupported"),
+        (Mixed, "module_failed"),
+        (Picky, "internal_error"),
+    ],
+)
+def test_what_goes_wrong_later_has_a_code_too_and_the_cause(kind, code):
+    net = kind()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    with pytest.raises(SecateurError) as caught:
+        prune(net, pair(), {**MAGNITUDE, "criterion": {"kind": "obd"}}, copy=False)
+    assert caught.value.code == code
+    assert caught.value.__cause__ is not None
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def test_what_emit_raises_is_the_caller_s_own():
+    class StopError(Exception):
+        pass
+
+    def emit(event):
+        if event.type == "phase" and event.phase == "pruning":
+            raise StopError
+
+    with pytest.raises(StopError):
+        prune(Net(), pair(), MAGNITUDE, emit=emit)
