@@ -70,6 +70,8 @@ CODES: dict[str, tuple[int, str]] = {
     "data_empty": (422, "There are too few samples"),
     "data_too_large": (422, "The unpacked data are over the limit"),
     "target_invalid": (422, "The labels do not fit the model's output"),
+    "sample_axis_unknown": (422, "Which axis of an input holds the samples can't be told"),
+    "samples_mixed": (422, "A sample's result depends on the other samples"),
     # running
     "factorization_failed": (422, "The curvature matrix can't be factorised"),
     "mask_not_kept": (500, "A removed weight did not stay zero"),

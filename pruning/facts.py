@@ -1,8 +1,11 @@
 """What intake learned of a model or a dataset: enough for plans and checks without torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+SampleAxis = Annotated[int, Field(ge=0)] | Literal["shared", "unknown"]
+"""The axis along which a tensor holds the samples; `shared`: one value for all of them."""
 
 
 class _Facts(BaseModel):
@@ -10,11 +13,49 @@ class _Facts(BaseModel):
 
 
 class TensorFact(_Facts):
-    """One input, output or array. A dimension that is not fixed is its symbolic name, or `?`."""
+    """One input, output or array. A dimension that is not fixed is its symbolic name, or `?`.
+
+    `samples` is the axis along which the samples lie; `shared` where all of them have one value,
+    `unknown` where neither names nor a trial of the network tell. Data files have samples first
+    whatever it is.
+    """
 
     name: str
     dtype: str
     shape: list[int | str]
+    samples: SampleAxis = 0
+
+    @property
+    def axis(self) -> int | None:
+        """The axis of the samples, the first where it is unknown; None where they share a value."""
+        if self.samples == "shared" or not self.shape:
+            return None
+        return 0 if isinstance(self.samples, str) else self.samples
+
+    @property
+    def one(self) -> list[int | str]:
+        """The sizes of one sample."""
+        axis = self.axis
+        return [size for place, size in enumerate(self.shape) if place != axis]
+
+    @property
+    def count(self) -> int | str | None:
+        """The size along the axis of the samples; None where there is none."""
+        axis = self.axis
+        return self.shape[axis] if axis is not None and axis < len(self.shape) else None
+
+    @property
+    def as_data(self) -> list[int | str]:
+        """The shape that data have: N samples first."""
+        return ["N", *self.one]
+
+    def placed(self) -> "TensorFact":
+        """The same with the samples first, as data and the job's losses have it."""
+        axis = self.axis
+        if axis is None or axis == 0:
+            return self
+        count = self.shape[axis]
+        return self.model_copy(update={"shape": [count, *self.one], "samples": 0})
 
 
 class LayerFact(_Facts):

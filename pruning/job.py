@@ -1,7 +1,7 @@
 """One pruning job: what stays the same throughout (`Job`), and what its steps change (`State`)."""
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pruning.budget import Budget
 from pruning.budget.of_job import budget_of, measure
-from pruning.calling import Calling
+from pruning.calling import Calling, axes_of
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.curvature.losses import Loss, loss_of
@@ -224,7 +224,16 @@ def prepare(
         data = Data.from_calibration(data, spec.seed)
     module.eval()
     batch = None if facts is None else facts.batch
-    place = adapt(module, data.calibration, batch, calling)
+    if facts is not None:
+        calling = replace(calling, axes=axes_of(facts))
+    mixing: list[str] = []
+    place = adapt(
+        module,
+        data.calibration,
+        batch,
+        calling,
+        mixed=mixing.append if spec.inputs else None,
+    )
     if not spec.objective.needs_labels:
         data = with_dense_targets(module, data)
     heads = None if facts is None else {f.name for f in facts.layers if f.is_output}
@@ -241,6 +250,8 @@ def prepare(
     job = Job(module, data, spec, facts, narrator, layers, weights, existing, dense)
     if facts is None:
         _tell_output(job, place)
+    for message in mixing:
+        job.warn("samples_mixed", message, "spec.inputs")
     for error in refused:
         job.warn("layer_left_out", f"Left out of the scope: {error.message}", error.where)
     measure(job)

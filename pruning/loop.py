@@ -1,13 +1,13 @@
 """The pruning loop: module and data in, pruned module, masks and report out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from pruning.calling import Calling
+from pruning.calling import Calling, axes_of, declared_axes
 from pruning.checkpoint import threads_of
 from pruning.data.batches import ArrayData, Data
 from pruning.events import Event
@@ -84,9 +84,13 @@ def prune(
     asked = spec if isinstance(spec, Spec) else parse_spec(spec)
     batch = None if facts is None else facts.batch
     labelled = asked.objective.needs_labels
+
+    def axes(inputs: Mapping[str, Tensor]) -> tuple[int | None, ...]:
+        return declared_axes(inputs, asked.declared) if facts is None else axes_of(facts)
+
     with (
         listener.coded(),
-        admitted(module, data, labelled=labelled, batch=batch, copy=copy) as entry,
+        admitted(module, data, labelled=labelled, batch=batch, copy=copy, axes=axes) as entry,
     ):
         return prune_admitted(
             entry.module,

@@ -1,5 +1,7 @@
 """Whether a dataset fits a model: names, shapes, types, labels. Torch-free."""
 
+from collections.abc import Sequence
+from math import prod
 from typing import NoReturn
 
 from pruning.errors import SecateurError
@@ -29,7 +31,7 @@ def match(dataset: DatasetFacts, model: ModelFacts, loss: str, where: str) -> No
         return
     if dataset.target is None:
         if dataset.text and loss == "causal_lm":
-            _scores_tokens(model.outputs[0] if model.outputs else None)
+            _scores_tokens(model.outputs[0].placed() if model.outputs else None)
             return
         raise SecateurError(
             "labels_missing",
@@ -51,7 +53,7 @@ def match(dataset: DatasetFacts, model: ModelFacts, loss: str, where: str) -> No
             "Leave these samples out.",
         )
     if model.outputs:
-        _CHECKS[loss](dataset.target, model.outputs[0], f"{where}.target")
+        _CHECKS[loss](dataset.target, model.outputs[0].placed(), f"{where}.target")
 
 
 def match_classes(data: dict[str, DatasetFacts]) -> None:
@@ -85,7 +87,8 @@ def _match_arrays(dataset: DatasetFacts, model: ModelFacts, where: str) -> None:
             "data_names",
             f"The model's inputs are {_names(wanted)}, the data hold {_names(sorted(arrays))}.",
             where=where,
-            hint="Name each array after one input; the labels are called target.",
+            hint="Name each array after one input; the labels are called target."
+            + _lacking([tensor for tensor in model.inputs if tensor.name not in arrays]),
         )
     for tensor in model.inputs:
         # JSON does not tell 1 from 1.0.
@@ -138,12 +141,13 @@ def _names(names: list[str]) -> str:
 
 def _match_input(array: TensorFact, tensor: TensorFact, where: str, *, whole: bool) -> None:
     """`whole`: whole numbers will do for floating ones."""
-    if not _fits(array.shape, tensor.shape):
+    if not fits(array.shape, tensor):
         raise SecateurError(
             "data_shape",
-            f"The array is {_shape(array.shape)}, the input wants {_shape(tensor.shape)}.",
+            f"The array is {_shape(array.shape)}; {expected(tensor)}",
             where=where,
-            hint="The first dimension counts the samples, the others must be the model's.",
+            hint=rearranged(array.shape, tensor)
+            or "The first dimension counts the samples, the others must be the model's.",
         )
     kinds = (_kind(array.dtype), _kind(tensor.dtype))
     if kinds[0] != kinds[1] and not (whole and kinds == ("int", "float")):
@@ -153,6 +157,59 @@ def _match_input(array: TensorFact, tensor: TensorFact, where: str, *, whole: bo
             where=where,
             hint=f"Save it as {tensor.dtype}.",
         )
+
+
+def fits(shape: Sequence[int | str], tensor: TensorFact) -> bool:
+    """Whether an array of data is of a shape that goes into the input, samples first.
+
+    Of an input that all samples share, its one value will do.
+    """
+    given = list(shape)
+    return _fits(given, tensor.as_data) or (
+        tensor.axis is None and not given and prod_of(tensor.shape) == 1
+    )
+
+
+def prod_of(shape: Sequence[int | str]) -> int | None:
+    """The numbers in a shape; None where a size is open."""
+    sizes = [size for size in shape if isinstance(size, int)]
+    return prod(sizes) if len(sizes) == len(shape) else None
+
+
+def expected(tensor: TensorFact) -> str:
+    """What an input wants of the data, in words that end a sentence."""
+    wanted = f"the input {tensor.name!r} wants {_shape(tensor.as_data)} of the data, N samples"
+    if tensor.axis is None:
+        one = ", or a single number" if prod_of(tensor.shape) == 1 else ""
+        return f"{wanted}, all with the same value (the model takes one for a whole batch){one}."
+    if tensor.axis == 0:
+        return f"{wanted}."
+    return (
+        f"{wanted} first; they are moved to axis {tensor.axis} of what the model takes, "
+        f"{_shape(tensor.shape)}."
+    )
+
+
+def rearranged(shape: Sequence[int | str], tensor: TensorFact) -> str | None:
+    """What to do with an array that has the samples where the model has them."""
+    axis = tensor.axis
+    if not axis or len(shape) != len(tensor.shape):
+        return None
+    moved = [shape[axis], *(size for place, size in enumerate(shape) if place != axis)]
+    if not fits(moved, tensor):
+        return None
+    return f"Put the samples first: numpy.moveaxis(array, {axis}, 0)."
+
+
+def _lacking(tensors: list[TensorFact]) -> str:
+    """What the data have to hold besides; states that a network takes are inputs too."""
+    if not tensors:
+        return ""
+    wanted = ", ".join(f"{t.name!r} {_shape(t.as_data)} {t.dtype}" for t in tensors[:10])
+    return (
+        f" What is missing, N samples first: {wanted}. An initial state that the model takes is "
+        "an input like any other, zeros where a sequence begins."
+    )
 
 
 def _fits(shape: list[int | str], wanted: list[int | str]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pruning.axes import declared_facts
 from pruning.budget.planned import planned_budget
 from pruning.catalogue.about import Size
 from pruning.catalogue.compensation.layerwise import Layerwise
@@ -183,6 +184,7 @@ def plan(
         SecateurError: The job can't run as asked; `where` names the field or array.
     """
     check_use(spec, rewind_to is not None)
+    model = declared_facts(model, spec.declared)
     if rewind_to is not None:
         check_facts(model, rewind_to)
     layers = layers_in_scope(reachable(spec, model.layers), spec.scope)
@@ -314,7 +316,7 @@ def _inverse(spec: Spec, weights: int) -> Inverse | None:
 
 
 def _outputs(model: ModelFacts) -> int:
-    sizes = [d for d in model.outputs[0].shape[1:] if isinstance(d, int)] if model.outputs else []
+    sizes = [d for d in model.outputs[0].one if isinstance(d, int)] if model.outputs else []
     return max(1, math.prod(sizes))
 
 

@@ -53,11 +53,11 @@ def prune_files(
     spec = parse_spec(request.spec)
     device = _device(request.device)
     narrator.phase("loading")
-    imported = read_model(folder / request.model.path, request.limits)
+    imported = read_model(folder / request.model.path, request.limits, spec.declared)
     if spec.target.bytes is not None:
         measure(imported)
     _check_names(imported, spec, stem(request.model.name))
-    earlier = _earlier(request, folder)
+    earlier = _earlier(request, folder, spec)
     # The plan comes before the arrays, so that what can't run is refused early.
     planned = _plan(spec, imported, earlier, request, folder)
     for warning in planned.warnings:
@@ -87,7 +87,7 @@ def prune_files(
     narrator.phase("exporting")
     with appears_whole(folder / OUT) as out, appears_whole(folder / DRAFT) as draft:
         report.artifacts = _write(imported, outcome, out, request)
-        memory = reference.outputs_of(outcome.module, data.evaluation, imported.facts.batch)
+        memory = reference.outputs_of(outcome.module, data.evaluation, imported.facts)
         written, zeros = write_points(
             imported, outcome, out, stem(request.model.name), narrator, request.limits
         )
@@ -131,12 +131,14 @@ def _device(asked: str) -> torch.device:
     return torch.device(asked)
 
 
-def _earlier(request: RunRequest, folder: Path) -> tuple[ModelFacts, dict[str, Tensor]] | None:
+def _earlier(
+    request: RunRequest, folder: Path, spec: Spec
+) -> tuple[ModelFacts, dict[str, Tensor]] | None:
     """Facts and weights of the earlier checkpoint that the job names."""
     if request.rewind_to is None:
         return None
     with placed("rewind_to"):
-        found = read_model(folder / request.rewind_to.path, request.limits)
+        found = read_model(folder / request.rewind_to.path, request.limits, spec.declared)
     return found.facts, found.module.state_dict()
 
 

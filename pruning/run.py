@@ -16,6 +16,7 @@ from pruning.events import Event
 from pruning.formats.intake import check_dataset, check_model
 from pruning.progress import Narrator
 from pruning.request import DRAFT, OUT, FileRef, RunRequest, RunResult, output_path
+from pruning.spec import parse_spec
 from pruning.verification.clean_process import CleanProcess
 
 Emit = Callable[[Event], None]
@@ -123,7 +124,8 @@ def run_kind(request: RunRequest, folder: Path, emit: Emit | None = None) -> Run
 
         assert request.model is not None
         torch.set_num_threads(request.threads)
-        facts = check_model(folder / request.model.path, request.limits)
+        declared = parse_spec(request.spec).declared
+        facts = check_model(folder / request.model.path, request.limits, declared)
     else:
         (ref,) = request.data.values()
         facts = check_dataset(folder / ref.path, request.limits)

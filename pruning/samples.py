@@ -1,9 +1,9 @@
 """A module as the loop wants it: any number of samples in, one output with the samples first.
 
-Exported networks are often fixed to one batch size, put their steps before their samples (scores of
-CTC, states of recurrent layers), or give labels before scores; others return a dict, or take their
-inputs by name. All of that concerns how they are called and nothing in them, so only the call is
-replaced while they are pruned: around the module's own `forward` and its hooks.
+Exported networks are often fixed to one batch size, put their steps before their samples (recurrent
+layers, scores of CTC), take one value for all samples, or give labels before scores; others return
+a dict, or take their inputs by name. All of that concerns how they are called and nothing in them,
+so only the call is replaced while they are pruned: around the module's own `forward` and its hooks.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,10 +14,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pruning.calling import Calling
+from pruning.calling import Axes, Calling, axes_of
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
+from pruning.facts import ModelFacts
 from pruning.outputs import named_tensors
+
+DECLARE = (
+    "Say which axis of an input holds the samples, with inputs: {{{name}: {{samples: 1}}}} in the "
+    "spec; data have them first in any case."
+)
 
 
 class Place(NamedTuple):
@@ -42,42 +48,53 @@ def by_samples(module: nn.Module) -> Iterator[None]:
 
 
 def adapt(
-    module: nn.Module, data: ArrayData, batch: int | None, calling: Calling = Calling()
+    module: nn.Module,
+    data: ArrayData,
+    batch: int | None,
+    calling: Calling = Calling(),
+    *,
+    mixed: Callable[[str], None] | None = None,
 ) -> Place:
-    """Let the module take any number of samples and give its first real-valued output.
+    """Let the module take any number of samples, first in every input, and give its first real one.
 
-    Nothing is changed where it does so already.
+    Nothing is changed where it does so already. A few samples are run, in batches of two and of
+    three in another order: that shows where the output holds them, and whether the result of one
+    depends on the others.
 
     Args:
         module: In evaluation mode.
-        data: A few of its samples are run.
+        data: A few of its samples are run; they lie along the first axis of every array.
         batch: The only batch size that the module runs at; None for any.
         calling: How it takes its inputs.
+        mixed: Told, in place of an error, that samples influence each other.
 
     Returns:
         What of the module's own results the new ones are.
 
     Raises:
-        SecateurError: `target_invalid` where no output has an axis of samples.
+        SecateurError: `target_invalid` where no output has an axis of samples, `samples_mixed`
+            where the result of a sample depends on the others.
     """
     _restore(module)
-    sizes = (batch,) if batch else tuple(n for n in (2, 3) if n <= data.samples) or (1,)
-    with torch.no_grad():
-        results = [calling.of(module, first_samples(module, data, size)) for size in sizes]
+    few = _few(data, batch)
+    results = [_tried(module, data, order, calling) for order in few]
     found = [named_tensors(result) for result in results]
-    real = [n for n, (_, output) in enumerate(found[0]) if output.is_floating_point()]
-    for index in real:
-        if any(len(outputs) <= index for outputs in found):
-            continue
-        shapes = [tuple(outputs[index][1].shape) for outputs in found]
-        axes = [a for a in range(len(shapes[0])) if tuple(s[a : a + 1] for s in shapes)
-                == tuple((size,) for size in sizes)]  # fmt: skip
-        if axes:
-            break
-    else:
-        raise _without_samples(results[0], sizes[0])
+    index, places = _placed(found, tuple(map(len, few)))
+    if index is None:
+        raise _without_samples(results[0], len(few[0]), data)
+    tries = [(outputs[index][1], order) for outputs, order in zip(found, few, strict=True)]
+    axis = next((a for a in places if _apart(tries, a)), None)
+    if axis is None:
+        axis = places[0]
+        again = named_tensors(_tried(module, data, few[-1], calling))[index][1]
+        # A network that draws at random says nothing.
+        if close(tries[-1][0], again):
+            error = _mixed(data, calling.axes)
+            if mixed is None:
+                raise error
+            mixed(error.message)
     names = [name for name, _ in found[0]]
-    place = Place(index, axes[0], names[index], (*names[:index], *names[index + 1 :]))
+    place = Place(index, axis, names[index], (*names[:index], *names[index + 1 :]))
     plain = isinstance(results[0], Tensor) or (
         isinstance(results[0], tuple | list) and isinstance(results[0][0], Tensor)
     )
@@ -86,7 +103,89 @@ def adapt(
     return place
 
 
-def _without_samples(result: Any, size: int) -> SecateurError:
+def fit_to(module: nn.Module, data: ArrayData, facts: ModelFacts) -> Place:
+    """As `adapt`, for an uploaded model in a job whose beginning found its samples apart."""
+    calling = Calling(axes=axes_of(facts))
+    return adapt(module, data, facts.batch, calling, mixed=lambda message: None)
+
+
+def filled(part: Tensor, size: int) -> Tensor:
+    """A last, smaller batch filled up with its last sample."""
+    missing = size - len(part)
+    return part if missing == 0 else torch.cat([part, *[part[-1:]] * missing])
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Whether results are the same but for rounding, by their type and their largest number."""
+    if a.shape != b.shape:
+        return False
+    # Batches of other sizes are added up in another order, layer after layer.
+    allowed = 4 * torch.finfo(a.dtype).eps ** 0.5
+    a, b = a.double(), b.double()
+    finite = torch.isfinite(a)
+    if not torch.equal(finite, torch.isfinite(b)):
+        return False
+    gap = (a - b)[finite].abs()
+    most = a[finite].abs()
+    return not gap.numel() or float(gap.max()) <= allowed * max(float(most.max()), 1e-30)
+
+
+def _few(data: ArrayData, batch: int | None) -> list[list[int]]:
+    """Which samples are run together: some, and some of them exchanged."""
+    if batch is not None:
+        order = [min(place, data.samples - 1) for place in range(batch)]
+        other = batch if data.samples > batch else 0
+        return [order] if batch == 1 else [order, [other, *order[-2::-1]]]
+    return [[0, 1], [2, 1, 0]] if data.samples > 2 else [list(range(data.samples))]
+
+
+def _apart(tries: list[tuple[Tensor, list[int]]], axis: int) -> bool:
+    """Whether each sample has the same result in every batch that it was run in."""
+    seen: dict[int, Tensor] = {}
+    for output, order in tries:
+        for place, sample in enumerate(order):
+            found = output.select(axis, place)
+            if not close(seen.setdefault(sample, found), found):
+                return False
+    return True
+
+
+def _placed(
+    found: list[list[tuple[str, Tensor]]], sizes: tuple[int, ...]
+) -> tuple[int | None, list[int]]:
+    """The first real-valued output with axes that have as many entries as samples were run."""
+    for index, (_, first) in enumerate(found[0]):
+        if not first.is_floating_point() or any(len(outputs) <= index for outputs in found):
+            continue
+        shapes = [tuple(outputs[index][1].shape) for outputs in found]
+        axes = [
+            axis
+            for axis in range(len(shapes[0]))
+            if all(s[axis : axis + 1] == (n,) for s, n in zip(shapes, sizes, strict=True))
+        ]
+        if axes:
+            return index, axes
+    return None, []
+
+
+def _mixed(data: ArrayData, axes: Axes) -> SecateurError:
+    name = next(iter(data.inputs))
+    read = ", ".join(
+        f"{key!r} along axis {axis}"
+        for key, axis in zip(data.inputs, (*axes, *(0,) * len(data.inputs)), strict=False)
+        if axis is not None
+    )
+    return SecateurError(
+        "samples_mixed",
+        "The network's result for one sample depends on the other samples in the batch, reading "
+        f"{read}. The axis may hold something else, time steps say; or the network compares "
+        "samples, or normalises over them.",
+        where=name,
+        hint=DECLARE.format(name=name) + " With the axis declared, the job runs and warns.",
+    )
+
+
+def _without_samples(result: Any, size: int, data: ArrayData) -> SecateurError:
     found = [f"{name} {output.dtype} {list(output.shape)}".strip().replace("torch.", "")
              for name, output in named_tensors(result)]  # fmt: skip
     seen = ", ".join(found[:8]) if found else f"{type(result).__name__} without a tensor"
@@ -95,7 +194,8 @@ def _without_samples(result: Any, size: int) -> SecateurError:
         "No real-valued output of the model has an axis along which the samples lie. For "
         f"{size} sample{'' if size == 1 else 's'} it returned: {seen}.",
         where="outputs",
-        hint="Use a model with a real-valued output that holds one result for each sample.",
+        hint="Use a model with a real-valued output that holds one result for each sample. "
+        + DECLARE.format(name=next(iter(data.inputs))),
     )
 
 
@@ -109,7 +209,7 @@ class _Call:
             return self._chosen(call, inputs)
         parts = []
         for start in range(0, count, size):
-            chunk = tuple(_filled(x[start : start + size], size) for x in inputs)
+            chunk = tuple(filled(x[start : start + size], size) for x in inputs)
             parts.append(self._chosen(call, chunk))
         return torch.cat(parts)[:count]
 
@@ -139,12 +239,6 @@ def _restore(module: nn.Module) -> None:
         object.__setattr__(module, "__class__", own)
 
 
-def _filled(part: Tensor, size: int) -> Tensor:
-    """A last, smaller batch filled up with its last sample."""
-    missing = size - len(part)
-    return part if missing == 0 else torch.cat([part, *[part[-1:]] * missing])
-
-
 def first_samples(module: nn.Module, data: ArrayData, size: int) -> tuple[Tensor, ...]:
     """A batch of the first samples, on the module's device; the last one again if they are few.
 
@@ -154,4 +248,11 @@ def first_samples(module: nn.Module, data: ArrayData, size: int) -> tuple[Tensor
         size: How many.
     """
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    return tuple(_filled(x[:size].to(device), size) for x in data.inputs.values())
+    return tuple(filled(x[:size].to(device), size) for x in data.inputs.values())
+
+
+@torch.no_grad()
+def _tried(module: nn.Module, data: ArrayData, order: list[int], calling: Calling) -> Any:
+    """What the module itself gives for the samples in that order."""
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    return calling.of(module, tuple(x[order].to(device) for x in data.inputs.values()))

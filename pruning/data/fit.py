@@ -11,8 +11,11 @@ from pruning.data.labels import TARGET
 from pruning.data.members import shown
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts, TensorFact
+from pruning.match import expected, fits, rearranged
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pruning.data.batches import ArrayData
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -42,9 +45,11 @@ def tensors(arrays: dict[str, np.ndarray], model: ModelFacts) -> "ArrayData":
     target = arrays.pop(TARGET, None) if TARGET not in wanted else None
     match_names(arrays, list(wanted))
     inputs = {}
+    samples = next((len(a) for a in (*arrays.values(), target) if a is not None and a.ndim), 1)
     for name, fact in wanted.items():
         match_shape(arrays[name], fact)
-        inputs[name] = torch.from_numpy(cast(arrays.pop(name), fact))
+        value = torch.from_numpy(cast(arrays.pop(name), fact))
+        inputs[name] = value if fact.axis is not None else shared(value, fact, samples)
     labels = None
     if target is not None:
         real = "float64" if model.inputs[0].dtype == "float64" else "float32"
@@ -79,23 +84,37 @@ def match_names(arrays: dict[str, np.ndarray], wanted: list[str]) -> None:
 
 
 def match_shape(array: np.ndarray, fact: TensorFact) -> None:
-    """The array has the input's shape, its first axis and symbolic sizes aside.
+    """The array has the input's shape, with the samples first, symbolic sizes aside.
 
     Raises:
         SecateurError: `data_shape`.
     """
-    fits = array.ndim == len(fact.shape) and all(
-        not isinstance(want, int) or have == want
-        for have, want in zip(array.shape[1:], fact.shape[1:], strict=True)
-    )
-    if not fits:
-        wanted = ["N", *fact.shape[1:]]
+    if not fits(array.shape, fact):
         raise SecateurError(
             "data_shape",
-            f"The array {fact.name!r} has shape {list(array.shape)}; the model takes "
-            f"[{', '.join(map(str, wanted))}], N samples.",
+            f"The array {fact.name!r} has shape {list(array.shape)}; {expected(fact)}",
             where=fact.name,
+            hint=rearranged(array.shape, fact),
         )
+
+
+def shared(value: "Tensor", fact: TensorFact, samples: int) -> "Tensor":
+    """What all samples have in common, once for each of them [N, ...], in the memory of one.
+
+    Raises:
+        SecateurError: `data_shape` where they differ.
+    """
+    one = value[0] if value.ndim else value.reshape([int(size) for size in fact.shape])
+    if value.ndim and not bool((value == one).all()):
+        raise SecateurError(
+            "data_shape",
+            f"The array {fact.name!r} differs from sample to sample, and the model takes one value "
+            "of it for a whole batch.",
+            where=fact.name,
+            hint="Give the samples of one value, or export the model with an axis of samples in "
+            f"this input; if it has one, declare it: inputs: {{{fact.name}: {{samples: 0}}}}.",
+        )
+    return one.expand(samples, *one.shape)
 
 
 def cast(array: np.ndarray, fact: TensorFact) -> np.ndarray:

@@ -39,8 +39,14 @@ def target_fact(dtype: np.dtype[Any], shape: Iterable[int], low: int, high: int)
             "target_invalid", f"The labels go down to {low}.", where=TARGET,
             hint=f"Class indices count from 0; {IGNORED} alone marks what does not count.",
         )  # fmt: skip
+    sizes = list(shape)
+    if not sizes:
+        raise SecateurError(
+            "data_shape", "The labels are a single number.", where=TARGET,
+            hint="Give one for each sample: the first dimension counts the samples.",
+        )  # fmt: skip
     classes = high + 1 if dtype.kind in "iu" else None
-    return TargetFact(dtype=dtype.name, shape=list(shape), classes=classes, ignored=low == IGNORED)
+    return TargetFact(dtype=dtype.name, shape=sizes, classes=classes, ignored=low == IGNORED)
 
 
 class Names:

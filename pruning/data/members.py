@@ -3,6 +3,7 @@
 import io
 import math
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,16 +61,50 @@ def members(archive: zipfile.ZipFile, limits: Limits) -> list[Member]:
                 "data_names", f"Two arrays are called {name!r}.", where=name, hint=SAVE
             )
         found[name] = _header(archive, info, name, limits)
-    samples = {name: member.shape[0] for name, member in found.items()}
-    if len(set(samples.values())) > 1:
+    samples_of({name: member.shape for name, member in found.items()})
+    return list(found.values())
+
+
+def check_dims(name: str, shape: tuple[int, ...], limits: Limits) -> None:
+    """Refuses an array of too many axes.
+
+    Raises:
+        SecateurError: `data_shape`.
+    """
+    if len(shape) > limits.array_dims:
+        raise SecateurError(
+            "data_shape",
+            f"The array {name!r} has {len(shape)} dimensions; at most {limits.array_dims} are "
+            "read.",
+            where=name,
+            hint="The first dimension counts the samples.",
+        )
+
+
+def samples_of(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """How many samples arrays hold; a single number without axes is one for all of them.
+
+    Raises:
+        SecateurError: `data_shape` where they do not agree, `data_empty` where there is none.
+    """
+    counts = {name: shape[0] for name, shape in shapes.items() if shape}
+    if len(set(counts.values())) > 1:
         raise SecateurError(
             "data_shape",
             "The arrays do not have the same number of samples (first dimension): "
-            + ", ".join(f"{name} {count}" for name, count in samples.items()) + ".",
+            + ", ".join(f"{name} {count}" for name, count in counts.items()) + ".",
+            hint="Samples come first in every array, whatever axis the model has them on. A value "
+            "that all samples share is given as a number without axes, or once for each sample.",
         )  # fmt: skip
-    if not next(iter(samples.values())):
+    if not counts:
+        raise SecateurError(
+            "data_shape", "The arrays have 0 dimensions; none has an axis of samples.",
+            hint="The first dimension counts the samples.",
+        )  # fmt: skip
+    count = next(iter(counts.values()))
+    if not count:
         raise SecateurError("data_empty", "The arrays hold no sample.")
-    return list(found.values())
+    return count
 
 
 def _array_name(info: zipfile.ZipInfo) -> str:
@@ -139,13 +174,7 @@ def _header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str, limits: 
             where=name,
             hint="Types read here: float16/32/64, int8 to int64, uint8 to uint64, bool.",
         )
-    if not shape or len(shape) > limits.array_dims:
-        raise SecateurError(
-            "data_shape",
-            f"The array {name!r} has {len(shape)} dimensions; 1 to {limits.array_dims} are read.",
-            where=name,
-            hint="The first dimension counts the samples.",
-        )
+    check_dims(name, shape, limits)
     if any(isinstance(d, bool) or d < 0 for d in shape):
         raise SecateurError("data_unreadable", f"The array {name!r} has shape {shape}.", where=name)
     return Member(name, info, dtype, tuple(int(d) for d in shape), bool(fortran), start)

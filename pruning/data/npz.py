@@ -17,7 +17,7 @@ import numpy as np
 from pruning.data.archive import open_zip
 from pruning.data.fit import non_finite, tensors
 from pruning.data.labels import TARGET, extremes, target_fact
-from pruning.data.members import SAVE, Member, members, plain, price
+from pruning.data.members import SAVE, Member, members, plain, price, samples_of
 from pruning.data.refusals import check_size
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, ModelFacts, TensorFact
@@ -65,7 +65,7 @@ def check(path: Path, limits: Limits | None = None) -> DatasetFacts:
             )  # fmt: skip
         return DatasetFacts(
             format="npz",
-            samples=members[0].shape[0],
+            samples=samples_of({m.name: m.shape for m in members}),
             arrays=arrays,
             target=target,
             bytes=sum(m.nbytes for m in members),

@@ -13,6 +13,7 @@ import numpy as np
 
 from pruning.data.fit import BFLOAT16, non_finite, tensors
 from pruning.data.labels import TARGET, extremes, target_fact
+from pruning.data.members import check_dims, samples_of
 from pruning.data.refusals import as_data, check_size, check_unpacked
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, ModelFacts, TensorFact
@@ -52,7 +53,7 @@ def check(path: Path, limits: Limits | None = None) -> DatasetFacts:
         )
     return DatasetFacts(
         format="safetensors",
-        samples=entries[0].shape[0],
+        samples=samples_of({e.name: tuple(e.shape) for e in entries}),
         arrays=arrays,
         target=target,
         bytes=sum(entry.end - entry.start for entry in entries),
@@ -92,23 +93,8 @@ def _entries(path: Path, limits: Limits) -> list[Entry]:
         )
     check_unpacked(sum(entry.end - entry.start for entry in entries), limits)
     for entry in entries:
-        if not entry.shape or len(entry.shape) > limits.array_dims:
-            raise SecateurError(
-                "data_shape",
-                f"The array {entry.name!r} has {len(entry.shape)} dimensions; 1 to "
-                f"{limits.array_dims} are read.",
-                where=entry.name,
-                hint="The first dimension counts the samples.",
-            )
-    counts = {entry.name: entry.shape[0] for entry in entries}
-    if len(set(counts.values())) > 1:
-        raise SecateurError(
-            "data_shape",
-            "The arrays do not have the same number of samples (first dimension): "
-            + ", ".join(f"{name} {count}" for name, count in counts.items()) + ".",
-        )  # fmt: skip
-    if not entries[0].shape[0]:
-        raise SecateurError("data_empty", "The arrays hold no sample.")
+        check_dims(entry.name, tuple(entry.shape), limits)
+    samples_of({entry.name: tuple(entry.shape) for entry in entries})
     return entries
 
 

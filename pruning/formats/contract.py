@@ -2,9 +2,10 @@
 
 A format is one module of `pruning.formats` with one function, entered in `registry`:
 
-    def read(source: Path, limits: Limits) -> Imported
+    def read(source: Path, limits: Limits, declared: Declared | None = None) -> Imported
 
-`source` is the uploaded file, or the folder that holds the files of an upload of several.
+`source` is the uploaded file, or the folder that holds the files of an upload of several;
+`declared` is what the user says of the axes that hold samples.
 """
 
 from abc import ABC, abstractmethod

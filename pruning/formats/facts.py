@@ -1,17 +1,30 @@
 """What intake learns of a module, whatever format it came in: sizes found by running it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pruning.axes import Declared
+from pruning.calling import arranged
 from pruning.errors import SecateurError
 from pruning.facts import LayerFact, ModelFacts, TensorFact
 from pruning.formats.counting import Counted, TooLongError
 from pruning.formats.limits import Limits
+from pruning.formats.trial import (
+    TOGETHER,
+    Compared,
+    Size,
+    Verdict,
+    compare,
+    drawn,
+    exchanged,
+    settled,
+)
 from pruning.functional import called_with
 from pruning.layers import KINDS
 from pruning.layerwise.weights import TRANSPOSED
@@ -42,34 +55,41 @@ def module_facts(
     heads: set[str],
     limits: Limits,
     samples: Samples | None = None,
+    size: Size | None = None,
     producer: str = "",
+    declared: Declared | None = None,
 ) -> ModelFacts:
     """Facts of an imported module, found by running it on a few samples.
 
     Args:
         module: In eval mode, on the CPU.
-        inputs: What it takes, in order; the first size of each counts samples.
+        inputs: What it takes, in order.
         format: `ModelFacts.format`.
         version: Version of the format.
         weight_names: Parameter path to tensor name, shared parameters under each path.
         dtypes: Tensor name to the name of its type in the file.
         heads: Paths of layers from which an output is reached without another prunable layer.
         limits: `activation_bytes` bounds a pass.
-        samples: Makes inputs for a batch size; drawn from `inputs` where left out.
+        samples: Makes inputs for a batch size, samples first; drawn where left out.
+        size: What a size is that is only a name; `SYMBOLIC_SIZE` where left out.
         producer: Who wrote the file.
+        declared: The axis of the samples by input, where the user says.
 
     Raises:
         SecateurError: `model_too_large` for a pass over the limit, `model_invalid` where the
             module can't run on inputs of its own shapes.
     """
-    _price_inputs(inputs, limits)
-    make = samples or (lambda batch: _drawn(inputs, batch))
-    run = _measured(module, inputs, make, limits)
-    _find_open_sizes(run, module, inputs, make, limits)
+    size = size or (lambda name: SYMBOLIC_SIZE)
+
+    def attempt(read: list[TensorFact]) -> _Run:
+        _price_inputs(read, limits)
+        return _measured(module, read, _makers(read, samples, size), limits)
+
+    run = settled(inputs, declared, attempt)
+    inputs = run.inputs
+    _find_open_sizes(run, module, inputs, _makers(inputs, samples, size)[-1], limits)
     layers = layer_facts(module, weight_names, dtypes, heads, run.sizes, run.batch)
     macs = [layer.macs for layer in layers]
-    first = inputs[0].shape[0] if inputs and inputs[0].shape else None
-    declared = first if isinstance(first, int) else None
     return ModelFacts(
         format=format,
         version=version,
@@ -83,7 +103,7 @@ def module_facts(
         prunable_parameters=distinct(layers),
         macs=None if None in macs else sum(m for m in macs if m is not None),
         activation_bytes=-(-run.bytes // run.batch),
-        batch=None if run.free else (declared or run.batch),
+        batch=None if run.free else (_count(inputs) or run.batch),
     )
 
 
@@ -96,54 +116,134 @@ def ties(module: nn.Module) -> list[list[str]]:
 
 
 class _Run:
-    """What a pass at batch size `batch` showed."""
+    """What a pass at batch size `batch` showed, and the trial of samples before it."""
 
     def __init__(self, batch: int) -> None:
-        self.batch, self.bytes, self.free = batch, 0, False
+        self.batch, self.bytes = batch, 0
         self.sizes: dict[str, tuple[int, int]] = {}
         self.results: tuple[Tensor, ...] = ()
         self.open: dict[tuple[int, int], str] = {}
+        self.verdict: Verdict = "fixed"
+        self.axes: tuple[int | None, ...] = ()
+        self.inputs: list[TensorFact] = []
+
+    @property
+    def free(self) -> bool:
+        """Whether any number of samples can be run."""
+        return self.verdict == "apart"
 
     @property
     def outputs(self) -> list[TensorFact]:
-        """The outputs; sizes as seen, the first one free where the batch is."""
+        """The outputs; sizes as seen, that of the samples free where the batch is."""
         facts = []
         for index, result in enumerate(self.results):
             shape: list[int | str] = [
                 self.open.get((index, axis), int(size)) for axis, size in enumerate(result.shape)
             ]
+            axis = self.axes[index] if index < len(self.axes) else None
+            if axis is None:
+                axis = next((a for a, size in enumerate(shape) if size == self.batch), 0)
             if self.free and shape:
-                shape[0] = "N"
+                shape[axis] = "N"
             name = f"output_{index}" if index else "output"
-            facts.append(TensorFact(name=name, dtype=_name(result.dtype), shape=shape))
+            facts.append(
+                TensorFact(name=name, dtype=_name(result.dtype), shape=shape, samples=axis)
+            )
         return facts
 
 
-def _measured(module: nn.Module, inputs: list[TensorFact], make: Samples, limits: Limits) -> _Run:
-    first = inputs[0].shape[0] if inputs and inputs[0].shape else None
-    if not isinstance(first, int) or first < 1:
-        first = 2
-    _price(module, make, first, limits)
-    three = make(3)
-    try:
-        large = _passed(module, three, 3, limits)
-        small = _passed(module, tuple(x[:2] for x in three), 2, limits)
-    except SecateurError as error:
-        if error.code == "model_too_large":
-            raise
-        return _passed(module, make(first), first, limits)
-    small.free = _same(large.results, small.results)
-    return small if small.free else _passed(module, make(first), first, limits)
+def _makers(
+    inputs: list[TensorFact], samples: Samples | None, size: Size
+) -> list[Callable[[int], list[Tensor]]]:
+    """What makes inputs for a batch size: the last that works is the plainest."""
+    if samples is not None:
+        return [lambda batch: list(arranged(samples(batch), [fact.axis for fact in inputs]))]
+    tops = (1,) if all(_is_real(fact) for fact in inputs) else (2, 1)
+    return [partial(_drawn, inputs, size, top) for top in tops]
+
+
+def _drawn(inputs: list[TensorFact], size: Size, top: int, batch: int) -> list[Tensor]:
+    return drawn(inputs, batch, size=size, top=top)
+
+
+def _is_real(fact: TensorFact) -> bool:
+    return bool(getattr(torch, fact.dtype).is_floating_point)
+
+
+def _count(inputs: list[TensorFact]) -> int | None:
+    """The number of samples that the inputs declare."""
+    counts = (fact.count for fact in inputs if fact.axis is not None)
+    return next((size for size in counts if isinstance(size, int) and size > 0), None)
+
+
+def _measured(
+    module: nn.Module,
+    inputs: list[TensorFact],
+    makers: list[Callable[[int], list[Tensor]]],
+    limits: Limits,
+) -> _Run:
+    first = _count(inputs) or 2
+    _price(module, makers[-1], first, limits)
+    compared = Compared("fixed")
+    for make in makers:
+        three = make(3)
+        try:
+            large = _passed(module, three, 3, limits)
+            small = _passed(module, exchanged(three, inputs, 2), 2, limits)
+        except SecateurError as error:
+            if error.code == "model_too_large":
+                raise
+            continue
+        compared = compare(large.results, small.results, sizes=(3, 2))
+        if compared.verdict == "apart":
+            return _told(small, compared, inputs)
+        break
+    size = _count(inputs) or _free(compared)
+    for make in makers[:-1]:
+        with suppress(SecateurError):
+            return _at_size(module, inputs, make(size), compared, limits)
+    return _at_size(module, inputs, makers[-1](size), compared, limits)
+
+
+def _free(compared: Compared) -> int:
+    """Samples that are run together where the file leaves their number open."""
+    return TOGETHER if compared.verdict == "mixed" else 2
+
+
+def _at_size(
+    module: nn.Module,
+    inputs: list[TensorFact],
+    samples: list[Tensor],
+    compared: Compared,
+    limits: Limits,
+) -> _Run:
+    """A pass at the one number of samples, and another in reverse where that can tell something."""
+    count = _count(inputs)
+    run = _passed(module, samples, count or _free(compared), limits)
+    if count is not None and count > 1 and compared.verdict == "fixed":
+        turned = _passed(module, exchanged(samples, inputs, count), count, limits)
+        held = compare(run.results, turned.results, sizes=(count, count))
+        compared = Compared("mixed" if held.verdict == "mixed" else "fixed", held.axes)
+    return _told(run, compared, inputs)
+
+
+def _told(run: _Run, compared: Compared, inputs: list[TensorFact]) -> _Run:
+    run.verdict, run.axes, run.inputs = compared.verdict, compared.axes, inputs
+    return run
 
 
 def _find_open_sizes(
-    run: _Run, module: nn.Module, inputs: list[TensorFact], make: Samples, limits: Limits
+    run: _Run,
+    module: nn.Module,
+    inputs: list[TensorFact],
+    make: Callable[[int], list[Tensor]],
+    limits: Limits,
 ) -> None:
     """Names the sizes of outputs that follow from sizes of inputs that are only names."""
-    names = sorted({s for fact in inputs for s in fact.shape[1:] if isinstance(s, str)})
+    names = sorted({s for fact in inputs for s in fact.one if isinstance(s, str)})
     for name in names:
         shorter = tuple(
-            _cut(x, [a for a, size in enumerate(fact.shape) if a and size == name])
+            _cut(x, [a for a, size in enumerate(fact.shape) if a != fact.axis and size == name])
             for x, fact in zip(make(run.batch), inputs, strict=True)
         )
         try:
@@ -166,7 +266,7 @@ def _price_inputs(inputs: list[TensorFact], limits: Limits) -> None:
     """Refuses samples that take too much by themselves, before one is made."""
     most = limits.activation_bytes // _OF_ACTIVATIONS
     for fact in inputs:
-        sizes = (size if isinstance(size, int) else SYMBOLIC_SIZE for size in fact.shape[1:])
+        sizes = (size if isinstance(size, int) else SYMBOLIC_SIZE for size in fact.one)
         taken = prod(sizes) * getattr(torch, fact.dtype).itemsize
         if taken > most:
             raise SecateurError(
@@ -177,7 +277,9 @@ def _price_inputs(inputs: list[TensorFact], limits: Limits) -> None:
             )
 
 
-def _price(module: nn.Module, make: Samples, batch: int, limits: Limits) -> None:
+def _price(
+    module: nn.Module, make: Callable[[int], list[Tensor]], batch: int, limits: Limits
+) -> None:
     """Refuses a pass that would take too much memory, by running it without data."""
     state = {
         name: torch.empty_like(value, device="meta")
@@ -247,16 +349,6 @@ def _watched(module: nn.Module, run: _Run) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _same(large: tuple[Tensor, ...], small: tuple[Tensor, ...]) -> bool:
-    """Whether each sample's result is the same in a batch of three and of two."""
-    for a, b in zip(large, small, strict=True):
-        if a.dim() == 0 or b.dim() == 0 or len(a) != 3 or len(b) != 2 or a.shape[1:] != b.shape[1:]:
-            return False
-        if not torch.allclose(a[:2].double(), b.double(), rtol=1e-3, atol=1e-4, equal_nan=True):
-            return False
-    return True
 
 
 def layer_facts(
@@ -335,19 +427,6 @@ def _channels(layer: nn.Module, weight: Tensor) -> int:
     if isinstance(layer, nn.RNNBase):
         return layer.hidden_size * (2 if layer.bidirectional else 1)
     return int(weight.shape[0])
-
-
-def _drawn(inputs: list[TensorFact], batch: int) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(0)
-    samples = []
-    for fact in inputs:
-        rest = (size if isinstance(size, int) else SYMBOLIC_SIZE for size in fact.shape[1:])
-        shape, dtype = [batch, *rest], getattr(torch, fact.dtype)
-        if dtype.is_floating_point:
-            samples.append(torch.randn(shape, generator=generator).to(dtype))
-        else:
-            samples.append(torch.zeros(shape, dtype=dtype))
-    return tuple(samples)
 
 
 def _name(dtype: torch.dtype) -> str:

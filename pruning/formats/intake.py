@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pruning.axes import Declared
 from pruning.data.kinds import check_dataset
 from pruning.facts import ModelFacts
 from pruning.formats.contract import Imported
@@ -16,17 +17,20 @@ MEASURED = 64 << 20
 header, which is what bounds overstate, is no part to speak of."""
 
 
-def check_model(path: Path, limits: Limits | None = None) -> ModelFacts:
+def check_model(
+    path: Path, limits: Limits | None = None, declared: Declared | None = None
+) -> ModelFacts:
     """Reads the whole model as a job would and gives its facts.
 
     Args:
         path: The file, or the folder of an upload of several.
         limits: Sizes that are refused; the defaults where left out.
+        declared: The axis of the samples by input, where the user says.
 
     Raises:
         SecateurError: `unsupported_format` naming what the file looks like, or the reader's error.
     """
-    imported = read_model(Path(path), limits or Limits())
+    imported = read_model(Path(path), limits or Limits(), declared)
     measure(imported)
     return imported.facts
 

@@ -1,6 +1,6 @@
 """From what a caller hands to `pruning.prune` to what the loop takes, and back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pruning.calling import Calling
 from pruning.curvature.derivatives import reason
@@ -47,7 +47,13 @@ class Admitted:
 
 @contextmanager
 def admitted(
-    module: Any, data: Any, *, labelled: bool, batch: int | None, copy: bool
+    module: Any,
+    data: Any,
+    *,
+    labelled: bool,
+    batch: int | None,
+    copy: bool,
+    axes: Callable[[Mapping[str, Tensor]], tuple[int | None, ...]] = lambda inputs: (),
 ) -> Iterator[Admitted]:
     """A caller's module and data as the loop takes them.
 
@@ -60,6 +66,7 @@ def admitted(
         labelled: Whether the objective needs labels.
         batch: The only batch size that the module runs at; None for any.
         copy: Whether to prune a copy.
+        axes: Where the module wants the samples of these inputs; see `Calling`.
 
     Raises:
         SecateurError: `module_unsupported`, `no_prunable_layers`, `weights_computed` or
@@ -95,7 +102,7 @@ def admitted(
         notes += fitted.notes
         few = found.calibration if isinstance(found, Data) else found
         by_name = keywords(module, list(few.inputs)) if has_names(data) else ()
-        calling = check_call(module, few, batch, by_name)
+        calling = check_call(module, few, batch, Calling(by_name, axes=axes(few.inputs)))
         if by_name:
             notes.append(_by_name(by_name))
         check_faithful(module, original, few, batch, calling, copy=copy)

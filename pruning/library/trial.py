@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -58,16 +59,14 @@ def keywords(module: nn.Module, names: list[str]) -> tuple[str, ...]:
     )
 
 
-def check_call(
-    module: nn.Module, data: ArrayData, batch: int | None, by_name: tuple[str, ...]
-) -> Calling:
+def check_call(module: nn.Module, data: ArrayData, batch: int | None, calling: Calling) -> Calling:
     """Call the module with three samples twice, and with two.
 
     Args:
         module: In evaluation mode.
         data: Its first samples are taken.
         batch: The only batch size that it runs at; None for any.
-        by_name: Of `keywords`.
+        calling: By which names, and with the samples where.
 
     Returns:
         How it is to be called.
@@ -76,14 +75,13 @@ def check_call(
         SecateurError: `module_failed` with the layer and what it raised, `outputs_vary` where the
             same samples give other outputs.
     """
-    calling = Calling(by_name)
     size = batch or min(3, data.samples)
     before = first_samples(module, data, size)
     inputs = tuple(x.clone() for x in before)
     first = _floats(_called(module, inputs, calling))
     # A module that works on its input in place would change the caller's samples.
     if any(not torch.equal(x, kept) for x, kept in zip(inputs, before, strict=True)):
-        calling = Calling(by_name, copies=True)
+        calling = replace(calling, copies=True)
     _check_equal(first, _floats(_called(module, before, calling)))
     if batch is None and data.samples > 1:
         _called(module, first_samples(module, data, min(2, data.samples - 1)), calling)

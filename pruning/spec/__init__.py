@@ -13,6 +13,7 @@ from pruning.spec.allocation import (
 )
 from pruning.spec.comparison import Comparison
 from pruning.spec.gates import Between, Gates, Latency
+from pruning.spec.inputs import Input
 from pruning.spec.objective import Metric, Objective
 from pruning.spec.pattern import NM, Block, Unstructured
 from pruning.spec.places import places
@@ -64,6 +65,7 @@ __all__ = [
     "FineTune",
     "Gates",
     "GlobalAllocation",
+    "Input",
     "Latency",
     "MaxDrop",
     "Metric",

@@ -17,6 +17,7 @@ from pruning.spec.allocation import (
 from pruning.spec.comparison import Comparison
 from pruning.spec.defaults import filled
 from pruning.spec.gates import Gates
+from pruning.spec.inputs import Input
 from pruning.spec.methods import Compensation, Criterion
 from pruning.spec.objective import Objective
 from pruning.spec.part import Part
@@ -33,6 +34,7 @@ class Spec(Part):
     """One pruning job, as asked for."""
 
     objective: Objective = Objective()
+    inputs: dict[str, Input] = {}
     criterion: Criterion = OBS()
     compensation: Compensation = NoCompensation()
     pattern: Annotated[Unstructured | NM | Block, Field(discriminator="kind")] = Unstructured()
@@ -62,6 +64,11 @@ class Spec(Part):
         if not isinstance(schedule, OneShot) or schedule.recomputations != "auto":
             return schedule
         return OneShot(recomputations=by_itself(self)[0])
+
+    @property
+    def declared(self) -> dict[str, int | Literal["shared"]]:
+        """The axis of the samples by input, as far as it is declared."""
+        return {name: part.samples for name, part in self.inputs.items()}
 
     @model_validator(mode="before")
     @classmethod

@@ -10,12 +10,14 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from onnx import NodeProto
+from torch import Tensor
 
+from pruning.calling import arranged
 from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
 from pruning.formats.contract import Imported
 from pruning.formats.onnx import ImportedModel, inference_copy
-from pruning.samples import Place, adapt, by_samples
+from pruning.samples import Place, by_samples, filled, fit_to
 
 BATCH = 512
 """Samples a batch, where the file does not fix it."""
@@ -64,7 +66,11 @@ class Engine:
     def batch(self) -> int | None:
         """The only batch size that it runs at; None for any."""
         model = self.model
-        return _declared_batch(model) if isinstance(model, ImportedModel) else model.facts.batch
+        if isinstance(model, ImportedModel) and (model.facts.batch or 0) <= 1:
+            # torch runs one sample at a time where sizes in the graph ask for it, and one gives
+            # the same in any batch.
+            return _declared_batch(model)
+        return model.facts.batch
 
     def rounding(self, data: ArrayData) -> float:
         """The absolute error of the first output that is rounding in the runtime, not a fault.
@@ -77,7 +83,7 @@ class Engine:
             return 0.0
         makers = {name: step for step in model.module.steps for name in step.outputs}
         with by_samples(model.module):
-            place = adapt(model.module, data, model.facts.batch)
+            place = fit_to(model.module, data, model.facts)
         name = model.module.output_names[place.output]
         step = makers.get(name)
         while step is not None and step.operator in _ARRANGING and step.inputs[0]:
@@ -93,7 +99,7 @@ class Engine:
         """
         model = self.model
         with by_samples(model.module):
-            place = adapt(model.module, data, model.facts.batch)
+            place = fit_to(model.module, data, model.facts)
             if isinstance(model, ImportedModel):
                 yield from self._in_onnxruntime(data, place)
                 return
@@ -108,12 +114,12 @@ class Engine:
         """
         size = self.batch or 1
         some = data.select(slice(0, size))
-        parts = {name: _filled(part.numpy(), size) for name, part in some.inputs.items()}
+        parts = tuple(filled(part, size) for part in some.inputs.values())
         if isinstance(self.model, ImportedModel):
             session, feed = self._session, self._feed(parts)
             return lambda: session.run(None, feed)
         module = self.model.module
-        tensors = tuple(torch.from_numpy(part) for part in parts.values())
+        tensors = tuple(part.contiguous() for part in self._arranged(parts))
 
         def run() -> Any:
             with torch.inference_mode():
@@ -139,19 +145,22 @@ class Engine:
             graph = inference_copy(self.model.proto).SerializeToString()
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def _feed(self, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        types = {fact.name: fact.dtype for fact in self.model.facts.inputs}
-        return {name: part.astype(types[name]) for name, part in parts.items()}
+    def _arranged(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return arranged(parts, [fact.axis for fact in self.model.facts.inputs])
+
+    def _feed(self, parts: tuple[Tensor, ...]) -> dict[str, np.ndarray]:
+        """Samples first, as the session takes them."""
+        return {
+            fact.name: np.ascontiguousarray(part.numpy().astype(fact.dtype))
+            for fact, part in zip(self.model.facts.inputs, self._arranged(parts), strict=True)
+        }
 
     def _in_onnxruntime(self, data: ArrayData, place: Place) -> Iterator[np.ndarray]:
         output = self._session.get_outputs()[place.output].name
         fixed = self.batch
         for batch, _ in data.batches(fixed or BATCH):
             count = len(batch[0])
-            parts = {
-                name: _filled(part.numpy(), fixed or count)
-                for name, part in zip(data.inputs, batch, strict=True)
-            }
+            parts = tuple(filled(part, fixed or count) for part in batch)
             found = np.moveaxis(self._session.run([output], self._feed(parts))[0], place.axis, 0)
             yield found[:count] if fixed else found
 
@@ -167,12 +176,5 @@ def _declared_batch(model: Imported) -> int | None:
 
     torch runs such a graph at any size where nothing in it depends on the declared one.
     """
-    sizes = [fact.shape[0] for fact in model.facts.inputs if fact.shape]
+    sizes = [fact.count for fact in model.facts.inputs]
     return next((size for size in sizes if isinstance(size, int) and size > 0), None)
-
-
-def _filled(part: np.ndarray, size: int) -> np.ndarray:
-    """A last, smaller batch filled up to `size` with its last sample."""
-    if len(part) == size:
-        return part
-    return np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])

@@ -18,8 +18,9 @@ from torch import nn
 from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
+from pruning.facts import ModelFacts
 from pruning.formats import containers
-from pruning.samples import adapt, by_samples
+from pruning.samples import by_samples, fit_to
 
 SAMPLES = 256
 """Evaluation samples on which outputs are compared, at most."""
@@ -90,18 +91,18 @@ def compared(samples: int, one: int) -> int:
 
 
 @torch.no_grad()
-def outputs_of(module: nn.Module, data: ArrayData, batch: int | None) -> np.ndarray:
+def outputs_of(module: nn.Module, data: ArrayData, facts: ModelFacts) -> np.ndarray:
     """First outputs on the first samples, as many as `SAMPLES` and `BYTES` allow.
 
     Args:
         module: In evaluation mode, on the CPU.
         data: Evaluation samples.
-        batch: The only batch size that the module runs at; None for any.
+        facts: How the module takes samples.
     """
     parts: list[np.ndarray] = []
     left = min(SAMPLES, data.samples)
     with by_samples(module):
-        adapt(module, data, batch)
+        fit_to(module, data, facts)
         for inputs, _ in data.select(slice(0, left)).batches(_BATCH):
             found = first_output(module(*inputs)).numpy()
             held = sum(part.nbytes for part in parts)

@@ -9,6 +9,7 @@ from pruning.formats.contract import Imported
 from pruning.formats.registry import read_model
 from pruning.report.schema import ArtifactEntry, Check, Report
 from pruning.request import BESIDE, RunRequest
+from pruning.spec import parse_spec
 from pruning.verification.draft import check_files, read_reference, read_report
 from pruning.verification.outcome import failed
 from pruning.verification.reference import Reference
@@ -67,13 +68,14 @@ def open_written(request: RunRequest, folder: Path) -> tuple[Written, Check]:
     report = read_report(request, folder)
     digests = _digests(report, request, folder)
     check_files(report, request)
-    uploaded = read_model(folder / request.model.path, request.limits)
+    declared = parse_spec(request.spec).declared
+    uploaded = read_model(folder / request.model.path, request.limits, declared)
     native = [
         folder / request.outputs[e.name].path for e in report.artifacts if e.format not in BESIDE
     ]
     try:
         source = native[0].parent if uploaded.source.is_dir() else native[0]
-        again = read_model(source, request.limits)
+        again = read_model(source, request.limits, declared)
     except SecateurError as error:
         raise failed("model_file", f"The pruned model can't be read again: {error}") from error
     reference = read_reference(report, uploaded, folder)

@@ -6,6 +6,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pruning.axes import Declared
 from pruning.formats.limits import Limits
 
 if TYPE_CHECKING:
@@ -14,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["export", "read"]
 
 
-def read(source: Path, limits: Limits) -> "ImportedArchitecture":
+def read(source: Path, limits: Limits, declared: Declared | None = None) -> "ImportedArchitecture":
     """See `reading.read_architecture`."""
     from pruning.formats.architecture.reading import read_architecture
 
-    return read_architecture(source, limits)
+    return read_architecture(source, limits, declared)
 
 
 def __getattr__(name: str) -> object:

@@ -86,7 +86,7 @@ def price(skeleton: Skeleton, inputs: list[Input], limits: Limits) -> None:
     Raises:
         SecateurError: `model_too_large`, or `model_invalid` where it can't run.
     """
-    first = inputs[0].shape[0]
+    first = next((declared.shape[0] for declared in inputs if declared.shape), None)
     batch = first if isinstance(first, int) else 2
     try:
         samples = [_bare(declared, batch) for declared in inputs]
@@ -101,8 +101,10 @@ def price(skeleton: Skeleton, inputs: list[Input], limits: Limits) -> None:
 
 
 def _bare(declared: Input, batch: int) -> Tensor:
-    sizes = [size if isinstance(size, int) else _SYMBOLIC for size in declared.shape[1:]]
-    return torch.empty([batch, *sizes], dtype=DTYPES[declared.dtype], device="meta")
+    sizes = [size if isinstance(size, int) else _SYMBOLIC for size in declared.shape]
+    if declared.shape and not isinstance(declared.shape[0], int):
+        sizes[0] = batch
+    return torch.empty(sizes, dtype=DTYPES[declared.dtype], device="meta")
 
 
 class _Budget:

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pruning.axes import Declared
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts, TensorFact
 from pruning.formats import safetensors
@@ -30,13 +31,16 @@ EXPORT = (
 _STATE_DICTS = (".pt", ".pth", ".bin")
 
 
-def read_architecture(source: Path, limits: Limits) -> ImportedArchitecture:
+def read_architecture(
+    source: Path, limits: Limits, declared: Declared | None = None
+) -> ImportedArchitecture:
     """Reads architecture.json and its weights.
 
     Args:
         source: A folder, a .tar or a .zip with architecture.json and one .safetensors or one state
             dict (.pt, .pth, .bin).
         limits: Sizes that are refused.
+        declared: The axis of the samples by input, where the user says.
 
     Raises:
         SecateurError: `unsupported_format` for weights without an architecture, `model_*` with the
@@ -70,7 +74,7 @@ def read_architecture(source: Path, limits: Limits) -> ImportedArchitecture:
     }
     return ImportedArchitecture(
         module,
-        _facts(architecture, module, weight_names, weights, limits),
+        _facts(architecture, module, weight_names, weights, limits, declared),
         weight_names,
         source,
         names=names,
@@ -126,6 +130,7 @@ def _facts(
     weight_names: dict[str, str],
     weights: Weights,
     limits: Limits,
+    declared: Declared | None,
 ) -> ModelFacts:
     used = set(weight_names.values())
     facts = module_facts(
@@ -138,10 +143,11 @@ def _facts(
         heads=heads(module),
         limits=limits,
         producer=shown(architecture.producer),
+        declared=declared,
     )
     outputs = [
-        found.model_copy(update={"name": declared.name})
-        for found, declared in zip(facts.outputs, architecture.outputs, strict=True)
+        found.model_copy(update={"name": output.name})
+        for found, output in zip(facts.outputs, architecture.outputs, strict=True)
     ]
     kinds = Counter(
         architecture.layers[node.target].kind if node.op == "layer" else node.target

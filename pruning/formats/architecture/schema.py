@@ -54,11 +54,11 @@ class _Part(BaseModel):
 
 
 class Input(_Part):
-    """What the network takes; the first size counts samples, names stand for free sizes."""
+    """What the network takes; names stand for free sizes, that of the samples is `batch`."""
 
     name: Name
     dtype: Literal["float32", "float64", "float16", "bfloat16", "int64", "int32", "bool"]
-    shape: Annotated[list[Size | Name], Field(min_length=1, max_length=16)]
+    shape: Annotated[list[Size | Name], Field(max_length=16)]
 
 
 class Output(_Part):

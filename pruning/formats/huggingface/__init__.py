@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pruning.axes import Declared
 from pruning.formats.limits import Limits
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def is_folder(names: Iterable[str]) -> bool:
     return "config.json" in known and any(n.endswith(_WEIGHTS) and "/" not in n for n in known)
 
 
-def read(source: Path, limits: Limits) -> "HuggingFaceModel":
+def read(source: Path, limits: Limits, declared: Declared | None = None) -> "HuggingFaceModel":
     """The model in a folder, a .tar or a .zip.
 
     Raises:
@@ -30,4 +31,4 @@ def read(source: Path, limits: Limits) -> "HuggingFaceModel":
     """
     from pruning.formats.huggingface.reading import read_folder
 
-    return read_folder(source, limits)
+    return read_folder(source, limits, declared)

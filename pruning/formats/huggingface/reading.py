@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pruning.axes import Declared
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts, TensorFact
 from pruning.formats.bundle import Bundle, open_bundle
@@ -29,7 +30,7 @@ from pruning.formats.limits import Limits
 _TRIED_TOKENS = 16
 
 
-def read_folder(source: Path, limits: Limits) -> HuggingFaceModel:
+def read_folder(source: Path, limits: Limits, declared: Declared | None = None) -> HuggingFaceModel:
     """Reads a folder, a .tar or a .zip; see `pruning.formats.huggingface.read`.
 
     Nothing is allocated before the network's numbers are counted and every tensor of the headers
@@ -41,14 +42,18 @@ def read_folder(source: Path, limits: Limits) -> HuggingFaceModel:
         if bundle.kind != "folder":
             scratch = tempfile.TemporaryDirectory()
             stack.callback(scratch.cleanup)
-        model = _read(bundle, source, scratch, limits)
+        model = _read(bundle, source, scratch, limits, declared)
         if scratch is not None:
             stack.pop_all()
         return model
 
 
 def _read(
-    bundle: Bundle, source: Path, scratch: "tempfile.TemporaryDirectory[str] | None", limits: Limits
+    bundle: Bundle,
+    source: Path,
+    scratch: "tempfile.TemporaryDirectory[str] | None",
+    limits: Limits,
+    declared: Declared | None,
 ) -> HuggingFaceModel:
     settings = _configuration(bundle, limits)
     found = sentence(bundle, limits)
@@ -61,7 +66,7 @@ def _read(
     module = build(plan, Pooling(*found) if found is not None else None)
     load(module, bounds, shards)
     texts = _tokenizer(bundle, plan, limits)
-    facts = _facts(module, plan, settings, shards, bounds, limits)
+    facts = _facts(module, plan, settings, shards, bounds, limits, declared)
     facts.text = texts is not None
     return HuggingFaceModel(
         module,
@@ -112,6 +117,7 @@ def _facts(
     shards: Shards,
     bounds: list[Bound],
     limits: Limits,
+    declared: Declared | None,
 ) -> ModelFacts:
     head = plan.architecture.head
     version = shown(str(settings.get("transformers_version", "")))
@@ -125,6 +131,7 @@ def _facts(
         heads={head} if head else set(),
         limits=limits,
         samples=_samples(plan),
+        declared=declared,
         producer=f"transformers {version}".strip(),
     )
 

@@ -4,18 +4,23 @@ from collections import Counter
 
 from onnx import TensorProto, ValueInfoProto, helper
 
+from pruning.axes import Declared
 from pruning.facts import ModelFacts, TensorFact
 from pruning.formats.facts import distinct, layer_facts, ties
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.graph import Constant, Graph, type_name
-from pruning.formats.onnx.measure import measure
+from pruning.formats.onnx.measure import Measured, measure
 from pruning.formats.onnx.module import OnnxModule
 from pruning.formats.onnx.parse import opset, shown
 from pruning.layerwise.weights import weight_names as matrices
 
 
 def collect_facts(
-    graph: Graph, module: OnnxModule, weight_names: dict[str, str], limits: Limits
+    graph: Graph,
+    module: OnnxModule,
+    weight_names: dict[str, str],
+    limits: Limits,
+    declared: Declared | None = None,
 ) -> ModelFacts:
     """Facts of an imported model.
 
@@ -26,8 +31,8 @@ def collect_facts(
         SecateurError: `model_too_large` for activations over the limit, `model_invalid` where the
             graph can't run on inputs of its own shapes.
     """
-    inputs = [tensor_fact(value) for value in graph.inputs]
-    sizes, batch = measure(graph, module, inputs, limits)
+    measured = measure(graph, module, list(map(tensor_fact, graph.inputs)), limits, declared)
+    sizes = measured.sizes
     used = set(weight_names.values())
     dtypes = {c.source: file_dtype(c) for c in graph.constants.values() if c.source in used}
     outputs = sizes.outputs if sizes else {}
@@ -41,8 +46,8 @@ def collect_facts(
         producer=shown(
             f"{graph.proto.producer_name} {graph.proto.producer_version}".strip(), length=80
         ),
-        inputs=inputs,
-        outputs=[tensor_fact(value) for value in graph.proto.graph.output],
+        inputs=measured.inputs,
+        outputs=[_output_fact(value, measured) for value in graph.proto.graph.output],
         layers=layers,
         ties=ties(module),
         dtypes=sorted(set(dtypes.values())),
@@ -50,7 +55,7 @@ def collect_facts(
         prunable_parameters=distinct(layers),
         macs=None if None in macs else sum(m for m in macs if m is not None),
         activation_bytes=sizes.total if sizes else None,
-        batch=batch,
+        batch=measured.batch,
         operators=dict(sorted(Counter(shown(n.op_type) for n in graph.proto.graph.node).items())),
     )
 
@@ -75,6 +80,15 @@ def tensor_fact(value: ValueInfoProto) -> TensorFact:
         for d in kind.shape.dim
     ]
     return TensorFact(name=value.name, dtype=dtype, shape=shape)
+
+
+def _output_fact(value: ValueInfoProto, measured: Measured) -> TensorFact:
+    fact = tensor_fact(value)
+    axis = measured.axes.get(value.name)
+    if axis is None:  # of a fixed number of samples, the first axis that has it
+        counts = {f.count for f in measured.inputs if f.axis is not None}
+        axis = next((a for a, size in enumerate(fact.shape) if size in counts), 0)
+    return fact.model_copy(update={"samples": axis})
 
 
 def _output_layers(module: OnnxModule) -> set[str]:

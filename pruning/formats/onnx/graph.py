@@ -152,7 +152,7 @@ class Graph:
         return None if index in home.bound else (home.path, home.output, index)
 
     def shapes(
-        self, batch: int | None = None, sizes: dict[str, tuple[int, ...]] | None = None
+        self, batch: int | None = None, sizes: dict[str, tuple[int | None, ...]] | None = None
     ) -> Shapes:
         """Shape and bytes a number of every value that inference reaches; see `infer_shapes`."""
         from pruning.formats.onnx.shapes import infer_shapes
@@ -162,7 +162,7 @@ class Graph:
             self._shapes[key] = infer_shapes(self, batch, sizes)
         return self._shapes[key]
 
-    def both_shapes(self, sizes: dict[str, tuple[int, ...]]) -> tuple[Shapes, Shapes]:
+    def both_shapes(self, sizes: dict[str, tuple[int | None, ...]]) -> tuple[Shapes, Shapes]:
         """Shapes at both batch sizes that are compared; see `shapes_at_both`."""
         from pruning.formats.onnx.shapes import shapes_at_both
 

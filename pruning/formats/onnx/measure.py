@@ -5,12 +5,14 @@ if it is not, shapes are believed: those of a pass without data at two batch siz
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from pruning.axes import Declared
 from pruning.errors import SecateurError
 from pruning.facts import TensorFact
 from pruning.formats.limits import Limits
@@ -20,6 +22,15 @@ from pruning.formats.onnx.operation import Operation
 from pruning.formats.onnx.shapes import LARGE, OPEN, SMALL
 from pruning.formats.onnx.spread import shapes_apart
 from pruning.formats.onnx.values import TRIAL, TooDear
+from pruning.formats.trial import (
+    TOGETHER,
+    Compared,
+    Verdict,
+    compare,
+    drawn,
+    exchanged,
+    settled,
+)
 
 _TRIED = 32 << 20
 """Bytes of all results of a pass that intake tries on data."""
@@ -57,6 +68,11 @@ class Sizes:
         if step.layer:
             self.outputs[step.layer] = (results[0].numel(), results[0].nbytes)
 
+    def clear(self) -> None:
+        """Forgets a pass that failed."""
+        self.bytes = 0
+        self.outputs.clear()
+
     def add(self, step: Step, size: int) -> None:
         """Counts the bytes of a step's results.
 
@@ -68,10 +84,33 @@ class Sizes:
             raise over_limit(self.limit, step.label)
 
 
+@dataclass
+class Measured:
+    """What intake found out about the passes of a graph.
+
+    Args:
+        sizes: Of a pass; None where open sizes leave it unknown.
+        batch: The only number of samples that the graph runs at; None for any.
+        verdict: Whether samples stay apart.
+        inputs: With the axis of the samples.
+        axes: The same of the outputs, by name, where known.
+    """
+
+    sizes: Sizes | None
+    batch: int | None
+    verdict: Verdict
+    inputs: list[TensorFact]
+    axes: dict[str, int]
+
+
 def measure(
-    graph: Graph, module: OnnxModule, inputs: list[TensorFact], limits: Limits
-) -> tuple[Sizes | None, int | None]:
-    """Sizes of a pass, and the batch size if it is fixed.
+    graph: Graph,
+    module: OnnxModule,
+    inputs: list[TensorFact],
+    limits: Limits,
+    declared: Declared | None = None,
+) -> Measured:
+    """Sizes of a pass, which axis of each input holds samples, and how many if that is fixed.
 
     Sizes that the file leaves open are taken to be small ones that the graph runs at, if there
     are any; else there are no sizes.
@@ -80,25 +119,37 @@ def measure(
         SecateurError: `model_too_large` for results over the limit, `model_invalid` where a graph
             of fixed sizes can't run at them.
     """
-    declared = inputs[0].shape[0]
-    fixed = declared if isinstance(declared, int) else None
     if any(size == 0 for fact in inputs for size in fact.shape):
         raise SecateurError("model_invalid", "An input has a size of 0.")
-    if not any(isinstance(size, str) for fact in inputs for size in fact.shape[1:]):
-        return _measure(graph, module, inputs, fixed, limits)
+    return settled(inputs, declared, lambda read: _open_measured(graph, module, read, limits))
+
+
+def _open_measured(
+    graph: Graph, module: OnnxModule, inputs: list[TensorFact], limits: Limits
+) -> Measured:
+    """What is found for one way to read the inputs, which may leave sizes open."""
+    counts = [fact.count for fact in inputs if fact.axis is not None]
+    fixed = next((size for size in counts if isinstance(size, int)), None)
+    if not any(isinstance(size, str) for fact in inputs for size in fact.one):
+        return replace(_measure(graph, module, inputs, fixed, limits), inputs=inputs)
     for plane, line in OPEN:
         try:
             closed = [_closed(fact, plane, line) for fact in inputs]
-            sizes, batch = _measure(graph, module, closed, fixed, limits)
+            found = _measure(graph, module, closed, fixed, limits)
         except SecateurError:
             continue
-        return sizes, batch if fixed else None
-    return None, fixed
+        free = fixed is None and found.verdict != "mixed"
+        return replace(found, batch=None if free else found.batch, inputs=inputs)
+    return Measured(None, fixed, "fixed", inputs, {})
 
 
 def _closed(fact: TensorFact, plane: int, line: int) -> TensorFact:
-    size = plane if len(fact.shape) > 3 else line
-    shape = [fact.shape[0], *(size if isinstance(s, str) else s for s in fact.shape[1:])]
+    """The input with its open sizes as given, but for that of the samples."""
+    open_ = plane if len(fact.shape) > 3 else line
+    shape = [
+        open_ if isinstance(size, str) and place != fact.axis else size
+        for place, size in enumerate(fact.shape)
+    ]
     return fact.model_copy(update={"shape": shape})
 
 
@@ -108,30 +159,44 @@ def _measure(
     inputs: list[TensorFact],
     fixed: int | None,
     limits: Limits,
-) -> tuple[Sizes, int | None]:
+) -> Measured:
     for fact in inputs:
-        if prod(int(size) for size in fact.shape[1:]) > limits.activation_bytes:
+        if prod(int(size) for size in fact.one) > limits.activation_bytes:
             raise over_limit(limits.activation_bytes, fact.name)
     known, large = graph.both_shapes(_sizes(inputs))
-    shapes = shapes_apart(graph, module, known, large)
-    if shapes is None:
+    proof = shapes_apart(graph, module, known, large)
+    if proof is None:
         known = _known(graph, inputs, SMALL)
-        shapes = shapes_apart(graph, module, known, _known(graph, inputs, LARGE))
-    if shapes is not None:
-        return _counted(module, shapes, known, limits), None
-    free = _free(graph, module, inputs, limits)
-    if free is not None:
-        return free, None
-    batch = fixed or 1
+        proof = shapes_apart(graph, module, known, _known(graph, inputs, LARGE))
+    if proof is not None:
+        return Measured(
+            _counted(module, proof.shapes, known, limits), None, "apart", inputs, proof.axes
+        )
+    free, compared = _free(graph, module, inputs, limits)
+    if free is not None and compared.verdict == "apart":
+        return Measured(free, None, "apart", inputs, _named(graph, compared.axes))
+    verdict: Verdict = "mixed" if compared.verdict == "mixed" else "fixed"
+    batch = fixed or (TOGETHER if verdict == "mixed" else 1)
     sizes = Sizes(batch, limits.activation_bytes)
+    axes = _named(graph, compared.axes)
     if _is_cheap(graph, module, inputs, batch, limits):
         try:
-            _run(module, _samples(inputs, batch, "cpu"), sizes)
-            return sizes, batch
+            samples, found = _drawn_run(module, inputs, sizes)
+            if batch > 1 and verdict == "fixed":
+                again = Sizes(batch, limits.activation_bytes)
+                turned = _run(module, exchanged(samples, inputs, batch), again)
+                held = compare(found, turned, sizes=(batch, batch))
+                verdict = "mixed" if held.verdict == "mixed" else "fixed"
+                axes = _named(graph, held.axes)
+            return Measured(sizes, batch, verdict, inputs, axes)
         except TooDear:
             sizes = Sizes(batch, limits.activation_bytes)
     _run_at_meta(module, inputs, sizes)
-    return sizes, batch
+    return Measured(sizes, batch, verdict, inputs, axes)
+
+
+def _named(graph: Graph, axes: Sequence[int | None]) -> dict[str, int]:
+    return {name: axis for name, axis in zip(graph.outputs, axes, strict=False) if axis is not None}
 
 
 def _known(graph: Graph, inputs: list[TensorFact], batch: int) -> Shapes:
@@ -139,8 +204,13 @@ def _known(graph: Graph, inputs: list[TensorFact], batch: int) -> Shapes:
     return graph.shapes(batch, _sizes(inputs))
 
 
-def _sizes(inputs: list[TensorFact]) -> dict[str, tuple[int, ...]]:
-    return {fact.name: tuple(int(s) for s in fact.shape[1:]) for fact in inputs}
+def _sizes(inputs: list[TensorFact]) -> dict[str, tuple[int | None, ...]]:
+    return {
+        fact.name: tuple(
+            None if place == fact.axis else int(size) for place, size in enumerate(fact.shape)
+        )
+        for fact in inputs
+    }
 
 
 def _counted(
@@ -215,7 +285,7 @@ def _run_at_meta(module: OnnxModule, inputs: list[TensorFact], sizes: Sizes) -> 
     # The default device is where tensors are made of constants.
     with torch.no_grad(), torch.device("meta"):
         result = functional_call(
-            _Observed(module, sizes), state, tuple(_samples(inputs, sizes.batch, "meta"))
+            _Observed(module, sizes), state, tuple(drawn(inputs, sizes.batch, "meta"))
         )
     return result if isinstance(result, tuple) else (result,)
 
@@ -231,8 +301,8 @@ class _Observed(nn.Module):
 
 def _free(
     graph: Graph, module: OnnxModule, inputs: list[TensorFact], limits: Limits
-) -> Sizes | None:
-    """Sizes of a pass, if two of three samples, exchanged, give what they gave before.
+) -> tuple[Sizes | None, Compared]:
+    """Sizes of a pass of two samples, and what they and three show; no sizes where none can run.
 
     Where a pass is too dear to try, the shapes of the results at both sizes have to do.
     """
@@ -249,17 +319,8 @@ def _free(
     except SecateurError as error:
         if error.code == "model_too_large":
             raise
-        return None
-    for a, b in zip(large, small, strict=True):
-        axes = [i for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=False)) if m != n]
-        if a.dim() != b.dim() or len(axes) != 1 or (a.shape[axes[0]], b.shape[axes[0]]) != (3, 2):
-            return None
-        if not tried:
-            continue
-        first = a.transpose(0, axes[0])[[1, 0]].transpose(0, axes[0]).double()
-        if not torch.allclose(first, b.double(), rtol=1e-3, atol=1e-4, equal_nan=True):
-            return None
-    return sizes
+        return None, Compared("fixed")
+    return sizes, compare(large, small, tried=tried, sizes=(3, 2))
 
 
 def _both(
@@ -269,8 +330,28 @@ def _both(
     wide = Sizes(3, sizes.limit)
     if not tried:
         return _run_at_meta(module, inputs, wide), _run_at_meta(module, inputs, sizes)
-    three = _samples(inputs, 3, "cpu")
-    return _run(module, three, wide), _run(module, [x[[1, 0]] for x in three], sizes)
+    three, large = _drawn_run(module, inputs, wide)
+    return large, _run(module, exchanged(three, inputs, 2), sizes)
+
+
+def _drawn_run(
+    module: OnnxModule, inputs: list[TensorFact], sizes: Sizes
+) -> tuple[list[Tensor], tuple[Tensor, ...]]:
+    """Random samples, as many as `sizes` has, and what they give; see `drawn`.
+
+    Raises:
+        SecateurError: Where they can't be run.
+    """
+    if not all(fact.dtype.startswith("float") for fact in inputs):
+        samples = drawn(inputs, sizes.batch, top=2)
+        try:
+            return samples, _run(module, samples, sizes)
+        except SecateurError as error:
+            if error.code == "model_too_large":
+                raise
+            sizes.clear()
+    samples = drawn(inputs, sizes.batch)
+    return samples, _run(module, samples, sizes)
 
 
 def _run(module: OnnxModule, inputs: Sequence[Tensor], sizes: Sizes) -> tuple[Tensor, ...]:
@@ -286,19 +367,3 @@ def _run(module: OnnxModule, inputs: Sequence[Tensor], sizes: Sizes) -> tuple[Te
     finally:
         TRIAL.reset(token)
     return result if isinstance(result, tuple) else (result,)
-
-
-def _samples(inputs: list[TensorFact], batch: int, device: str) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    samples = []
-    for fact in inputs:
-        # Every input's first axis counts samples; a model that disagrees is found out by running.
-        shape = [batch, *(int(size) for size in fact.shape[1:])]
-        dtype = getattr(torch, fact.dtype)
-        if device == "meta":
-            samples.append(torch.empty(shape, dtype=dtype, device="meta"))
-        elif dtype.is_floating_point:
-            samples.append(torch.randn(shape, generator=generator).to(dtype))
-        else:
-            samples.append(torch.zeros(shape, dtype=dtype))
-    return samples

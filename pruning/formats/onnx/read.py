@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from pruning.axes import Declared
 from pruning.errors import SecateurError
 from pruning.formats.contract import Imported
 from pruning.formats.limits import Limits
@@ -72,13 +73,16 @@ class ImportedModel(Imported):
         return [head.SerializeToString(deterministic=True), _graph_skeleton(proto.graph), beside]
 
 
-def read_onnx(source: bytes | Path | str, limits: Limits | None = None) -> ImportedModel:
+def read_onnx(
+    source: bytes | Path | str, limits: Limits | None = None, declared: Declared | None = None
+) -> ImportedModel:
     """Reads an ONNX model.
 
     Args:
         source: The file's bytes or its path, or that of a folder or archive that holds it with the
             files of its weights.
         limits: Sizes that are refused; the defaults where left out.
+        declared: The axis of the samples by input, where the user says.
 
     Raises:
         SecateurError: `unsupported_format`, `model_*`, `operator_*`, `opset_unsupported`,
@@ -101,7 +105,7 @@ def read_onnx(source: bytes | Path | str, limits: Limits | None = None) -> Impor
             raise node.unsupported(f"attribute {', '.join(map(shown, left))}")
     module = builder.finish()
     names = _weight_names(module, builder.bindings)
-    facts = collect_facts(graph, module, names, limits)
+    facts = collect_facts(graph, module, names, limits, declared)
     return ImportedModel(
         module=module,
         facts=facts,
@@ -114,9 +118,9 @@ def read_onnx(source: bytes | Path | str, limits: Limits | None = None) -> Impor
     )
 
 
-def read(source: Path, limits: Limits) -> ImportedModel:
+def read(source: Path, limits: Limits, declared: Declared | None = None) -> ImportedModel:
     """As `pruning.formats.contract` asks: the model in a file."""
-    return read_onnx(source, limits)
+    return read_onnx(source, limits, declared)
 
 
 def _check_operators(graph: Graph) -> None:
@@ -147,12 +151,6 @@ def _check_inputs(graph: Graph) -> None:
                 f"The input {shown(value.name)!r} has no shape, or is not a tensor.",
                 where=shown(value.name),
                 hint="Export with the shapes of the inputs; sizes may be symbolic.",
-            )
-        if not kind.shape.dim:
-            raise SecateurError(
-                "model_invalid",
-                f"The input {shown(value.name)!r} has no batch axis.",
-                where=shown(value.name),
             )
         if kind.elem_type not in (*FLOATS, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL):
             name = type_name(kind.elem_type)

@@ -22,7 +22,8 @@ SMALL, LARGE = 2, 3
 OPEN = ((64, 16), (224, 128), (48, 1024))
 """What open sizes are tried at: those of images and volumes, and those of sequences."""
 
-Fixed = Mapping[str, tuple[int, ...]]
+Fixed = Mapping[str, tuple[int | None, ...]]
+"""All sizes of each input; None for that along which the samples lie."""
 
 
 def infer_shapes(graph: Graph, batch: int | None = None, fixed: Fixed | None = None) -> Shapes:
@@ -32,8 +33,8 @@ def infer_shapes(graph: Graph, batch: int | None = None, fixed: Fixed | None = N
 
     Args:
         graph: Of a checked model.
-        batch: What the first size of each input is taken to be; as declared where left out.
-        fixed: All sizes of each input but the first.
+        batch: The number of samples; as declared where left out.
+        fixed: The sizes of each input; the first is that of the samples where left out.
     """
     found: Shapes = {}
     for name, dims, itemsize in _inferred(graph, batch, fixed or {}):
@@ -76,12 +77,14 @@ def _inferred(
     for value, copy in zip(graph.inputs, light.graph.input, strict=False):
         copy.CopyFrom(value)
         dims = copy.type.tensor_type.shape.dim
-        for dim, size in zip(dims[1:], fixed.get(value.name, ()), strict=False):
-            dim.dim_value = size
-        if isinstance(batch, str) and dims:
-            dims[0].dim_param = batch
-        elif isinstance(batch, int) and dims:
-            dims[0].dim_value = batch
+        sizes = fixed.get(value.name) or (None,)
+        for dim, size in zip(dims, sizes, strict=False):
+            if size is not None:
+                dim.dim_value = size
+            elif isinstance(batch, str):
+                dim.dim_param = batch
+            elif isinstance(batch, int):
+                dim.dim_value = batch
         for dim in dims:
             if dim.HasField("dim_value") and dim.dim_value < 0:  # PaddlePaddle's open sizes
                 dim.ClearField("dim_value")
@@ -95,15 +98,16 @@ def _inferred(
             yield value.name, kind.shape.dim, _itemsize(kind.elem_type)
 
 
-def closed(inputs: Iterable[ValueInfoProto], plane: int, line: int) -> dict[str, tuple[int, ...]]:
-    """All sizes of each input but the first, open ones of images and of others as given."""
+def closed(
+    inputs: Iterable[ValueInfoProto], plane: int, line: int
+) -> dict[str, tuple[int | None, ...]]:
+    """All sizes of each input, open ones of images and of others as given, the first left open."""
     found = {}
     for value in inputs:
         dims = value.type.tensor_type.shape.dim
         size = plane if len(dims) > 3 else line
-        found[value.name] = tuple(
-            d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else size for d in dims[1:]
-        )
+        rest = (d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else size for d in dims)
+        found[value.name] = (None, *list(rest)[1:]) if dims else ()
     return found
 
 

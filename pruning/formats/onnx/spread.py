@@ -40,6 +40,14 @@ class _Ghost:
     outer: int = 1
 
 
+@dataclass(frozen=True)
+class Proof:
+    """Samples stay apart: the shapes of all values at `SMALL`, and where outputs hold samples."""
+
+    shapes: dict[str, Shape]
+    axes: dict[str, int]
+
+
 class _Unproven(Exception):  # noqa: N818 - no error: the graph is run instead
     """No rule says that samples stay apart."""
 
@@ -47,10 +55,8 @@ class _Unproven(Exception):  # noqa: N818 - no error: the graph is run instead
 Value = tuple[np.ndarray, np.ndarray] | _Ghost
 
 
-def shapes_apart(
-    graph: Graph, module: OnnxModule, small: Shapes, large: Shapes
-) -> dict[str, Shape] | None:
-    """The shapes of all steps' results at `SMALL`, if samples certainly stay apart; else None.
+def shapes_apart(graph: Graph, module: OnnxModule, small: Shapes, large: Shapes) -> Proof | None:
+    """Shapes of all results, and the samples' axis in outputs, if samples certainly stay apart.
 
     Args:
         graph: The graph.
@@ -62,10 +68,13 @@ def shapes_apart(
         spread = _Spread(graph, module, small, large)
         if not spread.outputs_apart():
             return None
-        return {
+        shapes = {
             name: value.small if isinstance(value, _Ghost) else value[0].shape
             for name, value in spread.values.items()
         }
+        held = {name: spread.values[name] for name in module.output_names}
+        axes = {name: value.axis for name, value in held.items() if isinstance(value, _Ghost)}
+        return Proof(shapes, axes)
     except (_Unproven, SecateurError, *FAILURES):
         return None
 

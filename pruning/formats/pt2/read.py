@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pruning.axes import Declared
 from pruning.errors import SecateurError
 from pruning.facts import TensorFact
 from pruning.formats.contract import Imported
@@ -82,12 +83,13 @@ class Pt2Model(Imported):
         return bytes(changed)
 
 
-def read(source: Path, limits: Limits) -> Pt2Model:
+def read(source: Path, limits: Limits, declared: Declared | None = None) -> Pt2Model:
     """Reads a torch.export archive (.pt2) through checks that leave nothing unread to torch.
 
     Args:
         source: The file.
         limits: Sizes that are refused.
+        declared: The axis of the samples by input, where the user says.
 
     Raises:
         SecateurError: `unsupported_format`, `model_*`, `operator_*`, `opset_unsupported`,
@@ -105,6 +107,7 @@ def read(source: Path, limits: Limits) -> Pt2Model:
         for path, _ in found.module.named_parameters(remove_duplicate=False)
         if path in names
     }
+    hints = _hints(package)
     facts = module_facts(
         found.module,
         inputs,
@@ -114,7 +117,8 @@ def read(source: Path, limits: Limits) -> Pt2Model:
         dtypes={name: TYPES[stored.type][0] for name, stored in package.stored.items()},
         heads=found.heads,
         limits=limits,
-        samples=_Samples(inputs, _hints(package)),
+        size=lambda name: hints.get(name, SYMBOLIC_SIZE),
+        declared=declared,
         producer=f"torch {package.program.document['torch_version']}".strip(),
     )
     facts.operators = dict(sorted(package.program.operators.items()))
@@ -137,29 +141,6 @@ class _Tensors(Mapping[str, np.ndarray]):
         return len(self._package.stored)
 
 
-class _Samples:
-    """Makes inputs for a batch size; sizes that are symbols as the exporter saw them."""
-
-    def __init__(self, inputs: list[TensorFact], hints: Mapping[str, int]) -> None:
-        self._inputs, self._hints = inputs, hints
-
-    def __call__(self, batch: int) -> tuple[Tensor, ...]:
-        generator = torch.Generator().manual_seed(0)
-        samples = []
-        for fact in self._inputs:
-            rest = [self._size(size) for size in fact.shape[1:]]
-            dtype = getattr(torch, fact.dtype)
-            shape = [batch, *rest] if fact.shape else []
-            if dtype.is_floating_point:
-                samples.append(torch.randn(shape, generator=generator).to(dtype))
-            else:
-                samples.append(torch.zeros(shape, dtype=dtype))
-        return tuple(samples)
-
-    def _size(self, size: int | str) -> int:
-        return size if isinstance(size, int) else self._hints.get(size, SYMBOLIC_SIZE)
-
-
 def _inputs(package: Package) -> list[TensorFact]:
     """The tensors that the graph takes from its caller."""
     graph = package.program.document["graph_module"]
@@ -180,8 +161,6 @@ def _inputs(package: Package) -> list[TensorFact]:
                 hint=f"Inputs of type {', '.join(_INPUTS)} are read.",
             )
         shape = [_size(size) for size in meta["sizes"]]
-        if not shape:
-            raise SecateurError("model_invalid", f"The input {name} has no batch axis.", where=name)
         facts.append(TensorFact(name=name, dtype=dtype, shape=shape))
     if math.prod(s for f in facts for s in f.shape if isinstance(s, int)) > 2**48:
         raise SecateurError("model_too_large", "The inputs are too large.", where="inputs")

@@ -78,7 +78,7 @@ def test_facts_of_a_dataset(path):
     found = check(path)
     assert (found.samples, found.bytes) == (6, X.nbytes + T.nbytes)
     assert [a.model_dump() for a in found.arrays] == [
-        {"name": "x", "dtype": "float32", "shape": [6, 3, 4]}
+        {"name": "x", "dtype": "float32", "shape": [6, 3, 4], "samples": 0}
     ]
     assert found.target is not None
     assert (found.target.classes, found.target.dtype) == (5, "int64")
