@@ -12,7 +12,7 @@ from pruning.formats.sparse import packed_bytes
 
 __all__ = ["check_dataset", "check_model", "measure"]
 
-MEASURED = 64 << 20
+MEASURED = 16 << 20
 """Bytes of an upload up to which it is found out what its sparse file takes. Of larger ones the
 header, which is what bounds overstate, is no part to speak of."""
 

@@ -28,11 +28,14 @@ class Shrinking:
     Args:
         weights: The weights in scope.
         schedule: The spec's part.
-        masking: Weights that are zero and stay so meanwhile.
+        masking: Weights that are zero and stay so meanwhile; none without it.
     """
 
-    def __init__(self, weights: list[nn.Parameter], schedule: Proximal, masking: Masking) -> None:
-        self.weights_in_scope, self.schedule, self.masking = weights, schedule, masking
+    def __init__(
+        self, weights: list[nn.Parameter], schedule: Proximal, masking: Masking | None = None
+    ) -> None:
+        self.weights_in_scope, self.schedule = weights, schedule
+        self.masking = Masking(()) if masking is None else masking
 
     def penalty(self, at: At) -> float:
         """The factor p in one step."""

@@ -253,4 +253,4 @@ def test_a_curve_point_is_run_though_a_budget_would_take_as_many_from_layers_ali
 def test_curvature_that_runs_shared_is_given_back_at_the_end():
     parts = {"target": {"sparsity": 0.3}, "curve": {"points": [0.5]}, **OBS, **QUICK}
     outcome = prune(trained(), data(), parts)
-    assert outcome.study.runs.job.dense.known.keys() <= {"uses"}
+    assert outcome.study.runs.job.dense.known.keys() <= {"uses", "packed"}
