@@ -52,7 +52,8 @@ class Job:
     `general`: weights whose curvature had to take the general path; see `Network`. `digest`: of the
     dense network and the data, empty where no checkpoints are kept. `predicts`: whether the cost of
     each step is predicted, as a report shows it; a run that is only measured goes without.
-    `existing`: the zeros that the weights came with.
+    `existing`: the zeros that the weights came with. `own_types`: of tensors of a module in memory
+    that are computed in another, by path.
     """
 
     module: nn.Module
@@ -68,6 +69,7 @@ class Job:
     general: set[str] = field(default_factory=set)
     digest: str = ""
     predicts: bool = True
+    own_types: dict[str, torch.dtype] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -210,6 +212,7 @@ def prepare(
     narrator: Narrator,
     rewind_to: dict[str, Tensor] | None = None,
     calling: Calling = Calling(),
+    own_types: dict[str, torch.dtype] | None = None,
 ) -> Job:
     """Check what was given and find the weights in scope.
 
@@ -248,6 +251,7 @@ def prepare(
     weights = FlatWeights(scope)
     existing = existing_zeros(weights, spec)
     job = Job(module, data, spec, facts, narrator, layers, weights, existing, dense)
+    job.own_types = own_types or {}
     if facts is None:
         _tell_output(job, place)
     for message in mixing:

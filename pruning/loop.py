@@ -140,6 +140,7 @@ def prune_admitted(
             narrator=narrator,
             rewind_to=rewind_to,
             calling=calling,
+            own_types={} if entry is None else entry.half.own,
         )
         for note in () if entry is None else entry.notes:
             job.warn(note.code, note.message, note.where)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pruning.budget import Budget, Part
 from pruning.budget import bytes as bytes_of_file
@@ -99,7 +99,12 @@ def _itemsize(job: "Job", p: Prunable) -> int:
     """In the file: the half types are computed in float32."""
     facts: list[LayerFact] = [] if job.facts is None else job.facts.layers
     names = [f.dtype for f in facts if f.name == _fact_name(p)]
-    return getattr(torch, names[0]).itemsize if names else p.weight.element_size()
+    return getattr(torch, names[0]).itemsize if names else _own_size(job, p.name, p.weight)
+
+
+def _own_size(job: "Job", name: str, tensor: Tensor) -> int:
+    """Bytes an entry of a module's tensor in its own type."""
+    return job.own_types.get(name, tensor.dtype).itemsize
 
 
 def _others(job: "Job") -> dict[str, Tensor]:
@@ -123,7 +128,7 @@ def measure(job: "Job") -> None:
     """
     state = job.module.state_dict()
     size = sum(t.numel() * t.element_size() for t in state.values())
-    known = all(t.dtype in NUMPY for t in state.values())
+    known = all(t.dtype in NUMPY for t in state.values()) and not job.own_types
     if job.facts is None and known and size <= MEASURED:
         arrays = {name: t.detach().cpu().numpy() for name, t in state.items()}
         job.dense.known["packed"] = packed_bytes([], arrays)
@@ -146,7 +151,9 @@ def _rest(job: "Job") -> int:
     others = _others(job)
     if uploaded is None:
         return FILE_BYTES + sum(
-            stored_bytes(t.numel(), tuple(t.shape), t.element_size(), name_bytes=len(name) + 8)
+            stored_bytes(
+                t.numel(), tuple(t.shape), _own_size(job, name, t), name_bytes=len(name) + 8
+            )
             for name, t in others.items()
         )
     headers = sum(stored_bytes(0, (0,), 1, name_bytes=len(name) + 8) for name in others)
@@ -158,7 +165,8 @@ def _bytes_of_all(job: "Job") -> int:
     sizes = {p.weight.data_ptr(): _itemsize(job, p) for p in job.weights.layers}
     types = [] if job.facts is None else job.facts.dtypes
     single = getattr(torch, types[0]).itemsize if len(types) == 1 else None
-    parameters: dict[int, nn.Parameter] = {p.data_ptr(): p for p in job.module.parameters()}
+    parameters = {p.data_ptr(): (name, p) for name, p in job.module.named_parameters()}
     return sum(
-        p.numel() * sizes.get(at, single or p.element_size()) for at, p in parameters.items()
+        p.numel() * sizes.get(at, single or _own_size(job, name, p))
+        for at, (name, p) in parameters.items()
     )

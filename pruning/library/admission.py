@@ -209,8 +209,8 @@ def _computed(half: InFloat32) -> list[ReportWarning]:
     if not half.types:
         return []
     message = (
-        f"{half.count} of the module's tensors are {' or '.join(half.types)}. The job computed in "
-        "float32 throughout, since differences drown in the rounding of half types, and rounded "
+        f"{len(half.own)} of the module's tensors are {' or '.join(half.types)}. The job computed "
+        "in float32 throughout, since differences drown in the rounding of half types, and rounded "
         "the weights to their own type at the end."
     )
     return [ReportWarning(code="computed_in_float32", message=message, where="module")]

@@ -20,11 +20,16 @@ class InFloat32:
 
     Attributes:
         types: Names of their types, as `bfloat16`; empty where the module has none.
-        count: How many there are.
+        own: The type of each, by its path in the module.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self._pairs: list[tuple[str, Tensor, Tensor]] = []
+        tensors = (
+            *module.named_parameters(remove_duplicate=False),
+            *module.named_buffers(remove_duplicate=False),
+        )
+        self.own = {name: t.dtype for name, t in tensors if t.dtype in HALF}
         self._parameters = [(n, p) for n, p in module.named_parameters() if p.dtype in HALF]
         self._buffers: list[tuple[nn.Module, str, Tensor]] = []
         found: dict[int, Tensor] = {}
@@ -41,7 +46,6 @@ class InFloat32:
                 self._buffers.append((owner, name, buffer))
                 owner._buffers[name] = found[id(buffer)]
         self.types = sorted({_name(half) for _, half, _ in self._pairs})
-        self.count = len(self._pairs)
 
     @torch.no_grad()
     def round(self) -> None:

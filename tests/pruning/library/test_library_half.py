@@ -88,6 +88,16 @@ def test_other_runs_of_a_study_can_be_put_into_a_half_module():
         assert torch.equal(value, wide.module.state_dict()[key].bfloat16())
 
 
+def test_bytes_are_counted_in_the_module_s_own_type():
+    """A target of as many bytes leaves about twice as many weights of half the size."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 400), nn.ReLU(), nn.Linear(400, 3))
+    spec = {**MAGNITUDE, "target": {"bytes": 9000}}
+    single = prune(copying.deepcopy(net), pair(), spec).report.sparsity
+    half = prune(net.bfloat16(), pair(), spec).report.sparsity
+    assert half.total - half.removed > 1.5 * (single.total - single.removed)
+
+
 def test_a_value_that_float16_can_not_hold_is_refused_and_nothing_is_changed():
     net = nn.Linear(6, 1, bias=False).half()
     x = pair()[0]
