@@ -3,10 +3,12 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from api.schemas import PlanRequest
+from pruning.axes import as_inputs
 from pruning.facts import DatasetFacts, ModelFacts
 from pruning.plan import Plan, plan
 from pruning.spec import Spec, default_spec, parse_spec
@@ -42,7 +44,16 @@ def check(session: Session, project_id: str, request: PlanRequest) -> Submission
     if not request.spec:
         labelled = facts["calibration"].target is not None
         spec = parse_spec(default_spec(labelled))
-    return Submission(spec, plan(spec, ModelFacts.model_validate(model.facts), facts, earlier))
+    known = ModelFacts.model_validate(model.facts)
+    if known.declared:
+        # What the upload said holds for its jobs, which may say otherwise.
+        said = as_inputs(known.declared)
+        spec = parse_spec(spec.model_dump(mode="json") | {"inputs": said | _inputs(spec)})
+    return Submission(spec, plan(spec, known, facts, earlier))
+
+
+def _inputs(spec: Spec) -> dict[str, Any]:
+    return {name: part.model_dump(mode="json") for name, part in spec.inputs.items()}
 
 
 def fingerprint(request: PlanRequest) -> str:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts, SampleAxis, TensorFact
@@ -70,6 +70,36 @@ def readings(inputs: Sequence[TensorFact], declared: Declared | None = None) -> 
         if axes not in found:
             found.append(axes)
     return [Reading(axes) for axes in found] or [Reading(tuple(_plain(f) for f in inputs))]
+
+
+def parse_declared(options: Iterable[str], where: str) -> dict[str, int | Literal["shared"]]:
+    """What `input=axis` and `input=shared` say, as options of a command or an upload.
+
+    Args:
+        options: One for each input.
+        where: The option's name.
+
+    Raises:
+        SecateurError: `invalid_request`.
+    """
+    found: dict[str, int | Literal["shared"]] = {}
+    for option in options:
+        name, _, axis = option.rpartition("=")
+        if not name or not (axis == "shared" or (axis.isascii() and axis.isdigit())):
+            raise SecateurError(
+                "invalid_request",
+                f"{option[:80]!r} does not say which axis of which input holds the samples.",
+                where=where,
+                hint="Write INPUT=AXIS, axes counted from 0, or INPUT=shared for a value that all "
+                "samples have in common.",
+            )
+        found[name] = "shared" if axis == "shared" else int(axis)
+    return found
+
+
+def as_inputs(declared: Mapping[str, SampleAxis]) -> dict[str, Any]:
+    """A declaration as `inputs` of a spec has it."""
+    return {name: {"samples": axis} for name, axis in declared.items()}
 
 
 def declared_facts(model: ModelFacts, declared: Declared) -> ModelFacts:

@@ -87,7 +87,8 @@ class LayerFact(_Facts):
 class ModelFacts(_Facts):
     """What is known of an uploaded model.
 
-    `batch` is the fixed batch size, or None when free. `text`: the upload brings its tokenizer, so
+    `batch` is the fixed batch size, or None when free. `declared`: the axis of the samples by
+    input, as far as the upload said it. `text`: the upload brings its tokenizer, so
     texts can be given as data. `bytes` of its files; `sparse_bytes` of the sparse file of the
     upload as it is, None where it was too large to try.
     """
@@ -106,6 +107,7 @@ class ModelFacts(_Facts):
     activation_bytes: int | None = None
     batch: int | None = None
     text: bool = False
+    declared: dict[str, SampleAxis] = {}
     bytes: int | None = None
     sparse_bytes: int | None = None
     operators: dict[str, int] = {}

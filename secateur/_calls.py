@@ -70,16 +70,22 @@ class Calls:
         return reply.json() if reply.content else None
 
     def upload(
-        self, kind: type[R], source: Source, name: str | None, progress: Reporter | None
+        self,
+        kind: type[R],
+        source: Source,
+        name: str | None,
+        progress: Reporter | None,
+        samples: Mapping[str, int | str] | None = None,
     ) -> Flow[R]:
         """Streams a file; the same bytes and name answer with the resource made before."""
         body, shown, sha256 = upload_body(source, name, progress)
         headers = {"Content-Type": "application/octet-stream"}
         if sha256 is not None:
             headers["X-Content-SHA256"] = sha256
-        call = Call(
-            "POST", path_of(KINDS[kind]), params={"name": shown}, headers=headers, body=body
-        )
+        params: dict[str, Any] = {"name": shown}
+        if samples:
+            params["samples"] = [f"{name}={axis}" for name, axis in samples.items()]
+        call = Call("POST", path_of(KINDS[kind]), params=params, headers=headers, body=body)
         try:
             return kind.model_validate((yield from self.values(call)))
         finally:

@@ -117,13 +117,20 @@ class Client:
         return result  # type: ignore[no-any-return]
 
     def upload_model(
-        self, source: Source, name: str | None = None, *, progress: Reporter | None = None
+        self,
+        source: Source,
+        name: str | None = None,
+        *,
+        samples: Mapping[str, int | str] | None = None,
+        progress: Reporter | None = None,
     ) -> Model:
         """Uploads a network (a path, bytes or a binary file); `wait_ready` tells when it is read.
 
         The same bytes under the same name answer with the model that they already made.
+        `samples` says which axis of an input holds the samples, or `shared`, where the file does
+        not tell.
         """
-        return self._run(self._calls.upload(Model, source, name, progress))
+        return self._run(self._calls.upload(Model, source, name, progress, samples))
 
     def upload_dataset(
         self, source: Source, name: str | None = None, *, progress: Reporter | None = None

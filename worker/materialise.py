@@ -154,7 +154,7 @@ def _request(
             "model": file("model", model) if model else None,
             "rewind_to": rewind_to,
             "data": {role: file(role, source) for role, source in data.items()},
-            "spec": claim.spec if claim.kind == "prune" else {},
+            "spec": claim.spec if claim.kind != "check_dataset" else {},
             "outputs": outputs or {},
             "limits": Limits(
                 model_bytes=settings.model_bytes_limit, data_bytes=settings.dataset_bytes_limit

@@ -9,6 +9,7 @@ from api.dependencies import Caller, Db, Paged, Parts
 from api.schemas import Model, Page, UploadState
 from api.uploads import BODY, display_name, receive
 from api.views import model_view
+from pruning.axes import as_inputs, parse_declared
 from pruning.formats.magic import refuse_model
 from store.queries import models
 
@@ -29,6 +30,15 @@ async def create_model(
     name: Annotated[
         str | None, Query(max_length=1000, examples=["lenet.onnx"], description="Its file name.")
     ] = None,
+    samples: Annotated[
+        list[Annotated[str, Query(max_length=300)]],
+        Query(
+            max_length=64,
+            examples=[["x=1"]],
+            description="Which axis of an input holds the samples, as INPUT=AXIS, or INPUT=shared; "
+            "where names of sizes and a trial do not tell.",
+        ),
+    ] = [],  # noqa: B006 - FastAPI copies it
 ) -> Model:
     """Upload a network as the raw body, or as the part `file` of a multipart body.
 
@@ -41,6 +51,7 @@ async def create_model(
     they are a new one. `X-Content-SHA256` is checked if sent.
     """
     settings = parts.settings
+    declared = parse_declared(samples, "samples")
     upload = await receive(
         request,
         parts.blobs,
@@ -54,7 +65,12 @@ async def create_model(
         shown = display_name(name or upload.name, "model")
         with parts.database.write() as session:
             row, created = models.create(
-                session, caller.project_id, shown, upload.blob, files=upload.files
+                session,
+                caller.project_id,
+                shown,
+                upload.blob,
+                files=upload.files,
+                spec={"inputs": as_inputs(declared)} if declared else {},
             )
             return model_view(row), created
 

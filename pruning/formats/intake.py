@@ -32,6 +32,7 @@ def check_model(
     """
     imported = read_model(Path(path), limits or Limits(), declared)
     measure(imported)
+    imported.facts.declared = dict(declared or {})
     return imported.facts
 
 

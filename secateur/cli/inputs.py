@@ -1,14 +1,15 @@
 """From the options of `secateur prune` to a spec and files, refused before anything is sent."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 import yaml
 
+from pruning.axes import as_inputs
 from pruning.schedule.earlier import check_use
 from pruning.spec import default_spec, parse_spec
 from secateur._tar import weights_beside
@@ -31,17 +32,19 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Options on the target other than a sparsity.
+    """Options on the target other than a sparsity, and on the inputs.
 
     Args:
         max_drop: The largest drop.
         metric: Of what; else what the objective measures.
         points: Further sparsities, between commas.
+        samples: Axis of the samples by input, where the model does not tell.
     """
 
     max_drop: float | None = None
     metric: str | None = None
     points: str | None = None
+    samples: Mapping[str, int | Literal["shared"]] = field(default_factory=dict)
 
     def into(self, spec: dict[str, Any]) -> dict[str, Any]:
         """The spec with these in the place of its own.
@@ -50,6 +53,8 @@ class Wanted:
             typer.BadParameter: `--metric` alone, or points that are no numbers.
         """
         found = dict(spec)
+        if self.samples:
+            found["inputs"] = dict(found.get("inputs") or {}) | as_inputs(self.samples)
         if self.metric is not None and self.max_drop is None:
             raise typer.BadParameter("--metric goes with --max-drop")
         if self.max_drop is not None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from pruning.axes import parse_declared
 from secateur.cli import inputs as inputs_
 from secateur.cli.interrupt import leave_at_the_next
 from secateur.cli.local import run_local
@@ -24,6 +25,7 @@ from secateur.cli.output import (
 )
 from secateur.cli.remote import download, follow_or_cancel, under_name, unfolded, upload
 from secateur.cli.result import print_result
+from secateur.cli.samples import SAMPLES
 from secateur.errors import SecateurError
 
 
@@ -73,6 +75,8 @@ Points = Annotated[
 ]
 Criterion = Annotated[str | None, typer.Option(help="See `secateur criteria` (default obs).")]
 
+Samples = Annotated[list[str] | None, SAMPLES]
+
 
 def prune(
     model: ModelFile,
@@ -86,6 +90,7 @@ def prune(
     points: Points = None,
     criterion: Criterion = None,
     rewind_to: RewindTo = None,
+    samples: Samples = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the result (default MODEL-pruned).")
     ] = None,
@@ -100,7 +105,7 @@ def prune(
 
     Exit code: 0 done, 1 failed, 2 usage, 3 done but a gate of the spec was missed, 130 cancelled.
     """
-    wanted = inputs_.Wanted(max_drop, metric, points)
+    wanted = inputs_.Wanted(max_drop, metric, points, parse_declared(samples or [], "--samples"))
     given = inputs_.inputs(
         model, data, training, evaluation, spec, sparsity, criterion, rewind_to, wanted
     )
@@ -168,10 +173,11 @@ def plan(
     points: Points = None,
     criterion: Criterion = None,
     rewind_to: RewindTo = None,
+    samples: Samples = None,
     json: Annotated[bool, typer.Option("--json", help="JSON on stdout.")] = False,
 ) -> None:
     """Say what `prune` would do and cost, or why it can't, without running it."""
-    wanted = inputs_.Wanted(max_drop, metric, points)
+    wanted = inputs_.Wanted(max_drop, metric, points, parse_declared(samples or [], "--samples"))
     given = inputs_.inputs(
         model, data, training, evaluation, spec, sparsity, criterion, rewind_to, wanted
     )

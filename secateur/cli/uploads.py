@@ -15,6 +15,7 @@ from secateur.cli.output import (
     stderr,
     stdout,
 )
+from secateur.cli.samples import SAMPLES
 from secateur.client import Client
 from secateur.resources import Dataset, Model
 
@@ -94,17 +95,25 @@ def _app(kind: type[Model] | type[Dataset], noun: str) -> typer.Typer:
     def upload(
         file: Annotated[Path, typer.Argument(exists=True, dir_okay=kind is Model, readable=True)],
         name: Annotated[str | None, typer.Option(help="Shown instead of the file name.")] = None,
+        samples: Annotated[list[str] | None, SAMPLES] = None,
         json: Json = False,
     ) -> None:
         # A list shall be there at once, without these.
+        from pruning.axes import parse_declared
         from secateur.cli.follow import Uploading
         from secateur.cli.remote import naming
+
+        declared = parse_declared(samples or [], "--samples")
+        if declared and kind is Dataset:
+            raise typer.BadParameter("data have the samples first", param_hint="--samples")
 
         with client() as service, Uploading(stderr()) as shown, naming(file):
             report = shown.reporter(file)
             item: Model | Dataset
             if kind is Model:
-                item = service.wait_ready(service.upload_model(file, name, progress=report))
+                item = service.wait_ready(
+                    service.upload_model(file, name, samples=declared, progress=report)
+                )
             else:
                 item = service.wait_ready(service.upload_dataset(file, name, progress=report))
         if json:

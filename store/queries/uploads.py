@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
@@ -52,10 +52,11 @@ class Uploads(Generic[Row]):
         now: datetime | None = None,
         *,
         files: Sequence[UploadedFile] = (),
+        spec: dict[str, Any] | None = None,
     ) -> tuple[Row, bool]:
         """Records an upload as `checking` and queues its check.
 
-        Of several `files`, `blob` is their canonical list.
+        Of several `files`, `blob` is their canonical list. `spec` is what the check is told.
 
         Bytes that the project already has under this name, and that were not rejected, are not
         recorded again. Under another name they are an upload of their own, which shares the blob:
@@ -63,11 +64,15 @@ class Uploads(Generic[Row]):
 
         Returns:
             The row, and whether it is new.
+
+        Raises:
+            SecateurError: `conflict` where the bytes are here under this name with another `spec`.
         """
         at = now or utcnow()
         blobs.record(session, [blob, *(file.blob for file in files)], at)
         existing = self._same(session, project_id, name, blob)
         if existing is not None:
+            self._refuse_other(session, existing, spec)
             return existing, False
         row = self._table(
             id=new_id(self._kind),
@@ -97,6 +102,7 @@ class Uploads(Generic[Row]):
             existing = self._same(session, project_id, name, blob)
             if existing is None:
                 raise
+            self._refuse_other(session, existing, spec)
             return existing, False
         check = Job(
             id=new_id("job"),
@@ -105,7 +111,7 @@ class Uploads(Generic[Row]):
             klass="check",
             name=name,
             subject_id=row.id,
-            spec={},
+            spec=spec or {},
         )
         states.begin(session, check, at)
         return row, True
@@ -201,6 +207,19 @@ class Uploads(Generic[Row]):
                 session.delete(check)
         session.delete(row)
         session.flush()
+
+    def _refuse_other(self, session: Session, row: Row, spec: dict[str, Any] | None) -> None:
+        """Refuses to answer with an upload that was checked as something else than is said now."""
+        check = sa.select(Job.spec).where(Job.subject_id == row.id, Job.kind == self._check)
+        if not spec or spec == session.scalars(check.order_by(Job.id.desc())).first():
+            return
+        raise SecateurError(
+            "conflict",
+            f"{self._kind.capitalize()} {row.id} has the same bytes and name, and was uploaded "
+            "without this declaration of its inputs.",
+            where=self._kind,
+            hint="Upload it under another name, or declare the axes in the spec of each job.",
+        )
 
     def _refuse_used(self, session: Session, row_id: str) -> None:
         query = sa.select(Job.id).where(Job.kind == "prune")
