@@ -1,6 +1,6 @@
 """Datasets as tensors, and the batches drawn from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +22,15 @@ class ArrayData:
         target: Labels, or None.
 
     Raises:
-        SecateurError: `data_empty` without samples, `data_shape` where the counts differ.
+        SecateurError: `data_empty` without samples, `data_shape` where the counts differ,
+            `data_dtype` for what is no array.
     """
 
     inputs: dict[str, Tensor]
     target: Tensor | None = None
 
     def __post_init__(self) -> None:
+        _check_arrays(self.inputs, self.target)
         tensors = dict(self.inputs)
         if self.target is not None:
             tensors["target"] = self.target
@@ -122,6 +124,26 @@ class ArrayData:
                 inputs = tuple(tensor.to(device) for tensor in inputs)
                 target = None if target is None else target.to(device)
             yield inputs, target
+
+
+def _check_arrays(inputs: object, target: object) -> None:
+    if not isinstance(inputs, Mapping):
+        raise SecateurError(
+            "data_dtype",
+            f"The inputs are {type(inputs).__name__}, not a mapping of arrays by input name.",
+            where="inputs",
+            hint="Give ArrayData({name: tensor}, labels).",
+        )
+    labels = [] if target is None else [("target", target)]
+    for name, value in (*inputs.items(), *labels):
+        # NumPy arrays are taken too, and become tensors at the library's door.
+        if not hasattr(value, "ndim"):
+            raise SecateurError(
+                "data_dtype",
+                f"The array {name} is {type(value).__name__}, not a torch.Tensor.",
+                where=str(name),
+                hint="Convert it, for example with torch.as_tensor.",
+            )
 
 
 @dataclass(frozen=True)

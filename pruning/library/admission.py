@@ -21,7 +21,7 @@ from pruning.library.kinds import check_in_place, check_kinds
 from pruning.library.restored import plain_torch, whole_or_not_at_all, without_gradients
 from pruning.library.ties import merged, storage_ties, tie
 from pruning.library.trial import check_call, keywords, uses_of
-from pruning.library.wrappers import unwrapped
+from pruning.library.wrappers import uncompiled, unwrapped
 from pruning.report.schema import ReportWarning
 
 
@@ -85,6 +85,7 @@ def admitted(
     original = module
     with ExitStack() as stack:
         stack.enter_context(plain_torch(module))
+        stack.enter_context(uncompiled(module))
         if copy:
             module = _copied(module, ties)
         else:
@@ -176,7 +177,7 @@ def _functions(module: nn.Module) -> bool:
 
 
 def _types(module: nn.Module) -> list[torch.dtype]:
-    tensors = (*module.parameters(), *module.buffers())
+    tensors = list(module.parameters())
     return list(dict.fromkeys(t.dtype for t in tensors if t.is_floating_point()))
 
 

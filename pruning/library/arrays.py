@@ -89,7 +89,7 @@ class Fitted:
     """Samples in the types that a module computes in.
 
     Args:
-        types: Floating types of the module's tensors, the first one being that of most inputs.
+        types: Floating types of the module's parameters, the first one being that of most inputs.
     """
 
     def __init__(self, types: list[torch.dtype]) -> None:

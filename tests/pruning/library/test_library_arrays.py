@@ -136,3 +136,25 @@ def test_tokens_of_any_integer_type_are_left_as_they_are():
         assert prune(net, (given, Y[:40]), MAGNITUDE).report.sparsity.removed == 12
     with pytest.raises(SecateurError, match="module_failed"):
         prune(net, (tokens.double(), Y[:40]), MAGNITUDE)
+
+
+def test_inputs_take_the_type_of_the_parameters_whatever_buffers_have():
+    net = Net()
+    net.register_buffer("mean", torch.zeros(6, dtype=torch.float64))
+    assert prune(net, (X.double(), Y), MAGNITUDE).report.loss == reference(X, Y)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ArrayData(X, Y),
+        lambda: ArrayData({"x": X.tolist()}, Y),
+        lambda: ArrayData({"x": X}, Y.tolist()),
+        lambda: ArrayData({"x": None}, Y),
+    ],
+)
+def test_array_data_of_other_things_are_refused_where_they_are_made(make):
+    with pytest.raises(SecateurError) as caught:
+        make()
+    assert caught.value.code in ("data_dtype", "data_empty")
+    assert caught.value.hint

@@ -118,6 +118,26 @@ def test_compiled_modules_are_pruned_uncompiled_and_it_is_said():
     assert outcome.module is whole
 
 
+@pytest.mark.parametrize("copy", [True, False])
+def test_a_compiled_forward_stays_with_its_module_and_copies_are_plain(copy):
+    net = Net()
+    net.forward = torch.compile(net.forward)
+    patched = Net()
+    by_partial(patched)
+    patched.forward = torch.compile(patched.forward)
+    spec = {**MAGNITUDE, "criterion": {"kind": "obd"}}
+    for given, fresh in ((net, Net()), (patched, Net())):
+        if given is patched:
+            by_partial(fresh)
+        compiled = given.forward
+        expected = prune(fresh, pair(), spec)
+        outcome = prune(given, pair(), spec, copy=copy)
+        assert outcome.report.loss == expected.report.loss
+        assert zeros(outcome) == 36
+        assert given.forward is compiled
+        assert (getattr(outcome.module.forward, "_torchdynamo_orig_callable", None) is None) is copy
+
+
 def test_data_parallel_is_taken_off():
     net = Net()
     outcome = prune(nn.DataParallel(net), pair(), MAGNITUDE, copy=False)
