@@ -1,5 +1,5 @@
 # The only thing needed on the machine is Python 3.11+ and make.
-#   make demo    install into .venv, then seven pruning jobs end to end (one to two minutes)
+#   make demo    install into .venv, then seven pruning jobs end to end (about a minute)
 #   make test    install into .venv, then the whole test suite
 #   make browser    pages in a real headless Chromium, screenshots in build/screenshots
 #   make test-wide  the whole matrix of exports; make fuzz FUZZ="--minutes 10"  every reader under atheris
