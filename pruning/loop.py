@@ -14,6 +14,7 @@ from pruning.events import Event
 from pruning.facts import ModelFacts
 from pruning.job import Job, prepare
 from pruning.library.admission import Admitted, admitted
+from pruning.library.earlier import earlier_state
 from pruning.library.unexpected import Listener
 from pruning.metrics import evaluate
 from pruning.progress import Narrator
@@ -99,7 +100,7 @@ def prune(
             facts=facts,
             narrator=narrator,
             checkpoints=None if checkpoints is None else Path(checkpoints),
-            rewind_to=rewind_to,
+            rewind_to=earlier_state(rewind_to, entry.module),
             entry=entry,
         )
 

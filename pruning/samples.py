@@ -226,7 +226,17 @@ def _replace(module: nn.Module, call: _Call) -> None:
         return call.run(partial(kind.__call__, self), inputs)
 
     own = {"__call__": __call__, "__module__": kind.__module__, _OWN: kind}
-    object.__setattr__(module, "__class__", type(kind.__name__, (kind,), own))
+    try:
+        derived = type(kind.__name__, (kind,), own)
+    except TypeError as error:
+        raise SecateurError(
+            "module_unsupported",
+            f"The class {kind.__name__} can't be derived from: {error}",
+            where="module",
+            hint="Put the module into a plain nn.Module that takes the inputs in order and returns "
+            "one tensor with the samples first.",
+        ) from error
+    object.__setattr__(module, "__class__", derived)
 
 
 _OWN = "_secateur_class"

@@ -164,3 +164,22 @@ def test_inputs_are_given_by_name_where_asked():
 def test_results_without_a_real_valued_output_are_refused(value):
     with pytest.raises(SecateurError, match="target_invalid"):
         adapt(Given(lambda y: value), data(4), batch=None)
+
+
+def test_a_class_that_allows_no_other_below_it_is_refused_where_its_call_has_to_change():
+    class Named(nn.Module):
+        def __init_subclass__(cls, name: str) -> None:
+            super().__init_subclass__()
+
+    class One(Named, name="one"):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(24, 3)
+
+        def forward(self, x: Tensor):
+            return {"y": self.layer(x)}
+
+    module = One()
+    with pytest.raises(SecateurError, match=r"module_unsupported.*derived"):
+        adapt(module, data(4), batch=None)
+    assert type(module) is One

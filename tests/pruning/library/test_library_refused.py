@@ -225,3 +225,24 @@ def test_what_is_no_spec_is_refused(spec):
 def test_checkpoints_may_be_named_by_a_string(tmp_path):
     prune(nine(), pair(), MAGNITUDE, checkpoints=str(tmp_path / "kept"))
     assert any((tmp_path / "kept").iterdir())
+
+
+REWOUND = {
+    **MAGNITUDE,
+    "schedule": {"kind": "rounds", "rounds": 2, "rewind": {"kind": "weights"}},
+    "recovery": {"kind": "fine_tune", "epochs": 1},
+}
+
+
+@pytest.mark.parametrize("earlier", [3, nine(), {"0.weight": [1.0]}, {}])
+def test_what_is_no_earlier_checkpoint_is_refused(earlier):
+    with pytest.raises(SecateurError, match="rewind_invalid"):
+        prune(nine(), pair(), REWOUND, rewind_to=earlier)
+
+
+def test_an_earlier_checkpoint_of_a_wrapped_module_has_the_names_of_the_module_inside():
+    earlier = nine()
+    wrapped = nn.DataParallel(earlier).state_dict()
+    expected = prune(nine(), pair(), REWOUND, rewind_to=earlier.state_dict())
+    outcome = prune(nine(), pair(), REWOUND, rewind_to=wrapped)
+    assert outcome.report.loss == expected.report.loss
