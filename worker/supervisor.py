@@ -16,10 +16,12 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+from sqlalchemy.exc import DBAPIError
+
 from pruning.errors import SecateurError
 from pruning.events import CheckpointEvent, DoneEvent, Event, FailedEvent, ProgressEvent
 from pruning.request import CHECKPOINTS, OUT, RunResult
-from store import leases
+from store import leases, outbox
 from store.blobs import StoredBlob
 from store.claims import Claim, NewArtifact, Outcome
 from store.clock import utcnow
@@ -85,7 +87,7 @@ class Attempt:
         first = self._begin()
         settings, threads, tick = self._settings, self._threads, self._tick
         self._fill(lambda: materialise(claim, first.slot, place.blobs, settings, threads, tick))
-        result = self._serve(first)
+        result = self._serve(first, self._look_ahead)
         if claim.kind != "prune":
             self._let_go(first)
             return Outcome("succeeded", summary={"facts": result.facts})
@@ -125,12 +127,24 @@ class Attempt:
         except LookupError as error:
             raise Failed(SecateurError("not_found", f"An input is missing: {error}.")) from error
 
-    def _serve(self, child: Child) -> RunResult:
+    def _look_ahead(self) -> None:
+        """Where another job waits, the child that it will need begins to import."""
+        try:
+            with self._place.db.read() as session:
+                waiting = outbox.waiting(session, utcnow())
+        except DBAPIError:
+            return  # it only takes the next job longer
+        if waiting.get(self._claim.klass):
+            self._place.prepare()
+
+    def _serve(self, child: Child, meanwhile: Callable[[], None] | None = None) -> RunResult:
         """Hand over what lies in its slot, and follow it to its result."""
         memory = self._place.memory_bytes
         child.hand_over(memory if device_of(self._claim.klass) == "cpu" else None)
         self._progress_at = time.monotonic()
         self._last_progress = None
+        if meanwhile is not None:
+            meanwhile()
         done = self._listen(child)
         if not child.end(0.0):
             raise Stale("a process of the job can't be killed")

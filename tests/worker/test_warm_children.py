@@ -104,3 +104,21 @@ def test_what_a_failed_job_left_over_is_kept_and_completed(bench: Bench):
     assert place.child(second=True) is verifying
     for child in (again, verifying):
         discard(child)
+
+
+def test_the_next_jobs_child_imports_while_a_job_runs_if_one_waits(bench: Bench):
+    place = bench.place(warm_children=True)
+    place.prepare()
+    started = set(place._warm)
+    waiting = bench.submit("succeed")
+    claim = bench.claim()
+    assert claim.job_id == waiting
+    later = bench.submit("succeed")
+    Attempt(place, claim).run()
+    (ready,) = place._warm
+    assert ready not in started
+    assert ready.returncode is None
+    bench.claim()
+    assert bench.job(later).state == "running"
+    bench.attempt("succeed", place)
+    assert len(place._warm) == 0
