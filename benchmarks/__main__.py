@@ -16,6 +16,7 @@ BENCHMARKS = {
     "layerwise_gpu": "large layers on a GPU beside the reference code of SparseGPT",
     "greedy_obs": "greedy OBS in a layer beside the reference code of Optimal Brain Compression",
     "curvature_cost": "diagonals and block inverses in units of a plain pass; BackPACK, curvlinops",
+    "trust_cost": "what trust takes beside the rest of a job, by the clock and as counted",
     "recovery_cost": "what masks cost a training: time of a step, peak memory; a plain torch loop",
     "loading": "training over shuffled batches against batches gathered beforehand",
     "minilm_http": "a sentence encoder over HTTP, folder up and folder back, end to end",

@@ -5,7 +5,7 @@ gradient's own graph, so that each of them adds one backward pass through the tw
 four forward passes, and no more memory than the first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +85,19 @@ def gradient_and_products(
         for row, vector in zip(total, vectors, strict=True):
             row += _flat(_product(network, batch, first, vector))
     return slope / data.samples, total / data.samples
+
+
+def operator(network: Network, data: ArrayData, loss: Loss) -> Callable[[Tensor], Tensor]:
+    """The product v -> H v at the present weights, [W] to [W], for vectors that come in turn.
+
+    Where all samples fit into one pass its graph is kept, and serves every product.
+    """
+    if data.samples > pass_size(network, data, KEPT):
+        return lambda vector: hessian_products(network, data, loss, vector[None])[0]
+    (batch,) = _batches(network, data, loss, copies=KEPT)
+    _check_differentiable(batch.loss)
+    first = batch.gradient(again=True)
+    return lambda vector: _flat(_product(network, batch, first, vector)) / data.samples
 
 
 def _product(network: Network, batch: _Batch, first: list[Tensor], vector: Tensor) -> list[Tensor]:

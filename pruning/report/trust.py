@@ -100,12 +100,44 @@ class DeadInputs(Section):
     weights: int = Field(description="Weights that see nothing but these.")
 
 
+Part = Literal[
+    "gradient_and_inputs",
+    "ladder",
+    "curvature_rank",
+    "negative_curvature",
+    "bootstrap",
+    "ladder_by_layer",
+]
+"""What trust is made of, in the order in which its budget is spent."""
+
+
+class LeftOut(Section):
+    """A part that would have made trust take longer than the rest of the job."""
+
+    part: Part = Field(description="Which.")
+    operations: int = Field(description="Operations it would have taken.")
+
+
 class Trust(Section):
-    """How far the numbers can be trusted, assessed at the dense weights before the first step."""
+    """How far the numbers can be trusted, assessed at the dense weights before the first step.
+
+    Operations are counted and not timed, so that the same parts are done on every run.
+    """
 
     dead_inputs: list[DeadInputs] = Field(default=[], description="Layers in scope.")
     bootstrap: Bootstrap | None = Field(default=None, description="Null where switched off.")
-    ladder: Ladder | None = Field(default=None, description="Null where switched off.")
+    ladder: Ladder | None = Field(
+        default=None, description="Null where switched off, or left out: see `left_out`."
+    )
+    operations: int = Field(default=0, description="Operations that trust took, as counted.")
+    rest: int = Field(
+        default=0,
+        description="Operations of the rest of the job, comparison and search aside. With trust: "
+        "{budget: auto}, trust takes no more than these, or than are done in about a second.",
+    )
+    left_out: list[LeftOut] = Field(
+        default=[], description="Parts that were left out, since they would have taken more."
+    )
 
 
 class Check(Section):

@@ -1,7 +1,7 @@
 """What the report says of predictions and of how far they can be trusted, in words."""
 
 from pruning.report.schema import Report
-from pruning.report.trust import Ladder, Rung
+from pruning.report.trust import Ladder, Part, Rung
 from pruning.report.words import asked_share, count, number, ratio, several, share
 
 
@@ -99,6 +99,27 @@ def bootstrap(report: Report) -> str:
         f"{several(found.batches, 'calibration batch', 'calibration batches')} were drawn again "
         f"{several(found.resamples, 'time')}, and each of these weights was removed in 25 to 75 % "
         "of the draws."
+    )
+
+
+PARTS: dict[Part, str] = {
+    "gradient_and_inputs": "the gradient and the inputs of the layers",
+    "ladder": "the ladder",
+    "curvature_rank": "rank and condition of the curvature",
+    "negative_curvature": "negative curvature",
+    "bootstrap": "the bootstrap",
+    "ladder_by_layer": "the ladder of each layer alone",
+}
+
+
+def left_out(report: Report) -> str:
+    """What was not measured, so that trust does not take longer than the rest of the job."""
+    parts = [] if report.trust is None else [PARTS[found.part] for found in report.trust.left_out]
+    if not parts:
+        return ""
+    return (
+        f"Not measured, since it would have taken longer than the rest of the job: "
+        f"{', '.join(parts)}. With trust: {{budget: all}} in the spec everything is measured."
     )
 
 

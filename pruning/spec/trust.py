@@ -11,6 +11,8 @@ class Trust(Part):
     """What is found out, at the dense weights, about how far the report's numbers can be trusted.
 
     Args:
+        budget: `auto` leaves out what would make trust take longer than the rest of the job, both
+            counted in operations; `all` leaves out nothing.
         checks: Whether the theory's assumptions are checked.
         bootstrap: Resamples of the calibration batches; 0 leaves the bootstrap out. `auto` is 16
             where a resample costs little beside the job, and none where each would invert a
@@ -21,6 +23,7 @@ class Trust(Part):
         layers: The ladder of each layer alone is measured with at most so many layers in scope.
     """
 
+    budget: Literal["auto", "all"] = "auto"
     checks: bool = True
     bootstrap: Literal["auto"] | Annotated[int, Field(ge=0, le=1_000)] = "auto"
     batches: int = Field(12, ge=2, le=64)

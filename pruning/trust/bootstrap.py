@@ -40,42 +40,43 @@ LOW, HIGH = 0.25, 0.75
 """A weight's fate is a coin toss if it goes in a share of the resamples between these."""
 
 
-def resample(job: Job, problem: Problem) -> Bootstrap:
+def resample(job: Job, problem: Problem, scores: Tensor, left_out: str | None = None) -> Bootstrap:
     """Score all weights in scope on resamples of the calibration batches, at the dense weights.
 
     Args:
         job: Its spec says by which criterion, and how often.
         problem: All weights that may go, with the criterion's curvature and damping on all samples.
+        scores: Saliencies of these on all samples, shape [A].
+        left_out: Why it is left out, unless it is not available in the first place.
     """
+    reason = unavailable(job, problem) or left_out
+    if reason is not None:
+        return Bootstrap(resamples=0, reason=reason)
     active, target = job.existing.active, job.target
     count, group = target - job.existing.removed, job.weights.group[active]
     sizes = torch.bincount(group, minlength=len(job.weights.layers)).tolist()
-    try:
-        parts = _parts(job, problem)
-        removals = torch.zeros(len(active), dtype=torch.float64, device=job.device)
-        medians: list[list[float]] = [[] for _ in job.weights.layers]
-        failed = done = 0
-        for item in _problems(job, problem, active, parts):
-            try:
-                scores = score(job, item)
-                removed = select(job, scores, active, count, target)
-            except SingularError:
-                failed += 1
-                continue
-            removals += removed
-            done += 1
-            for own, part in zip(medians, scores.split(sizes), strict=True):
-                own.append(_median(part))
-            job.narrator.progress(done, _times(job), "resamples")
-    except _UnavailableError as reason:
-        return Bootstrap(resamples=0, reason=str(reason))
+    parts = _parts(job, problem)
+    removals = torch.zeros(len(active), dtype=torch.float64, device=job.device)
+    medians: list[list[float]] = [[] for _ in job.weights.layers]
+    failed = done = 0
+    for item in _problems(job, problem, active, parts):
+        try:
+            drawn = score(job, item)
+            removed = select(job, drawn, active, count, target)
+        except SingularError:
+            failed += 1
+            continue
+        removals += removed
+        done += 1
+        for own, part in zip(medians, drawn.split(sizes), strict=True):
+            own.append(_median(part))
+        job.narrator.progress(done, times(job), "resamples")
     if done == 0:
         return Bootstrap(
             resamples=0, failed=failed, reason="the curvature of every resample was singular"
         )
     share = removals / done
     toss = (share >= LOW) & (share <= HIGH)
-    scores = score(job, problem)
     ends = torch.tensor([0.05, 0.95], dtype=torch.float64)
     layers = []
     for layer, tossed, now, found in zip(
@@ -106,38 +107,59 @@ def _median(scores: Tensor) -> float:
     return float(scores.median()) if len(scores) else 0.0
 
 
-class _UnavailableError(Exception):
-    """The bootstrap would cost too much, with the reason in words."""
+def unavailable(job: Job, problem: Problem) -> str | None:
+    """Why there can be no bootstrap, or none that `auto` stands for.
 
-
-def _parts(job: Job, problem: Problem) -> list[Tensor]:
-    """The batches to draw from: no more than fit in memory."""
+    Args:
+        job: Its spec says by which criterion, and how often.
+        problem: All weights that may go.
+    """
     criterion: Any = job.spec.criterion
     curvature = problem.curvature
+    options = job.spec.trust
     if (
-        job.spec.trust.bootstrap == "auto"
+        options.bootstrap == "auto"
+        and options.budget != "all"
         and isinstance(curvature, Dense)
         and curvature.values.numel() > LARGE
     ):
-        raise _UnavailableError(
+        return (
             f"every resample would invert a matrix over {len(curvature.values)} weights, which "
             f"takes longer than the job; trust.bootstrap: {AUTO} asks for it all the same"
         )
     if not criterion.about.needs:
-        raise _UnavailableError("the saliencies do not depend on the data: no sample matters")
-    if not _linear(problem):
-        return _cut(job, job.spec.trust.batches)
-    entries = problem.curvature.values.numel()  # type: ignore[union-attr]
-    most, least = BYTES // (8 * entries), min(FEWEST, job.spec.trust.batches)
-    if most < least:
-        raise _UnavailableError(
-            f"the curvature of one batch holds {entries} entries, and {least} of them do not fit "
-            f"into {BYTES >> 20} MiB"
+        return "the saliencies do not depend on the data: no sample matters"
+    if linear(problem):
+        entries, least = _entries(problem), min(FEWEST, options.batches)
+        if BYTES // (8 * entries) < least:
+            return (
+                f"the curvature of one batch holds {entries} entries, and {least} of them do not "
+                f"fit into {BYTES >> 20} MiB"
+            )
+        return None
+    work = float(len(job.existing.active)) * job.data.calibration.samples * times(job)
+    if work > WORK:
+        return (
+            f"this criterion's evidence is no mean over samples and would have to be computed "
+            f"again {times(job)} times; that is done up to {WORK:.0e} weights x "
+            f"samples x resamples, and here it is {work:.0e}"
         )
-    return _cut(job, min(most, job.spec.trust.batches))
+    return None
 
 
-def _linear(problem: Problem) -> bool:
+def _parts(job: Job, problem: Problem) -> list[Tensor]:
+    """The batches to draw from: no more than fit in memory."""
+    asked = job.spec.trust.batches
+    most = BYTES // (8 * _entries(problem)) if linear(problem) else asked
+    return _cut(job, min(most, asked))
+
+
+def _entries(problem: Problem) -> int:
+    """Of the curvature of one batch."""
+    return problem.curvature.values.numel()  # type: ignore[union-attr]
+
+
+def linear(problem: Problem) -> bool:
     """Whether all that the criterion knows is a mean over samples."""
     return not problem.evidence and isinstance(problem.curvature, Diagonal | Dense | Blocks)
 
@@ -146,7 +168,7 @@ def _problems(job: Job, problem: Problem, active: Tensor, parts: list[Tensor]) -
     """What the criterion would have known on each resample."""
     request = _request(job)
     whole = problem.curvature
-    if not _linear(problem) or request is None or not isinstance(whole, Diagonal | Dense | Blocks):
+    if not linear(problem) or request is None or not isinstance(whole, Diagonal | Dense | Blocks):
         yield from _again(job, problem, active, parts)
         return
     network, data = job.network(), job.data.calibration
@@ -164,13 +186,6 @@ def _problems(job: Job, problem: Problem, active: Tensor, parts: list[Tensor]) -
 def _again(job: Job, problem: Problem, active: Tensor, parts: list[Tensor]) -> Iterator[Problem]:
     """Everything anew on every resample."""
     data, request = job.data.calibration, _request(job)
-    work = float(len(active)) * data.samples * _times(job)
-    if work > WORK:
-        raise _UnavailableError(
-            f"this criterion's evidence is no mean over samples and would have to be computed "
-            f"again {_times(job)} times; that is done up to {WORK:.0e} weights x "
-            f"samples x resamples, and here it is {work:.0e}"
-        )
     for counts in _counts(job, len(parts)):
         drawn = [part for part, n in zip(parts, counts.int().tolist(), strict=True)
                  for _ in range(n)]  # fmt: skip
@@ -184,7 +199,8 @@ def _again(job: Job, problem: Problem, active: Tensor, parts: list[Tensor]) -> I
         yield replace(problem, curvature=curvature, evidence=gather(job.spec.criterion, view))
 
 
-def _times(job: Job) -> int:
+def times(job: Job) -> int:
+    """Resamples that the spec asks for."""
     asked = job.spec.trust.bootstrap
     return AUTO if asked == "auto" else asked
 
@@ -207,7 +223,7 @@ def _cut(job: Job, most: int) -> list[Tensor]:
 def _counts(job: Job, batches: int) -> Iterator[Tensor]:
     """How often each batch stands in a resample, shape [batches], adding up to `batches`."""
     generator = _generator(job)
-    for _ in range(_times(job)):
+    for _ in range(times(job)):
         drawn = torch.randint(batches, (batches,), generator=generator)
         yield torch.bincount(drawn, minlength=batches).double()
 

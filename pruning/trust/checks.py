@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from pruning.catalogue.curvature import EMPIRICAL
 from pruning.criteria import Problem
+from pruning.curvature import products
 from pruning.curvature.derivatives import lacks_derivative, reason
 from pruning.curvature.losses import required
-from pruning.curvature.products import hessian_products
 from pruning.curvature.quadratic import along
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
@@ -72,14 +72,11 @@ def near_minimum(job: Job, removed: Tensor, data: ArrayData) -> Check:
 
 def negative_curvature(job: Job, data: ArrayData) -> list[Check]:
     """Share of negative curvature of the exact Hessian, by seeded Lanczos runs."""
-    network, size = job.network(), len(job.weights)
+    size = len(job.weights)
     generator = torch.Generator().manual_seed(job.spec.seed)
-
-    def product(vector: Tensor) -> Tensor:
-        return hessian_products(network, data, job.loss, vector[None])[0]
-
     spectra: list[Spectrum] = []
     try:
+        product = products.operator(job.network(), data, job.loss)
         for probe in range(PROBES):
             job.narrator.progress(probe, PROBES, "Lanczos")
             signs = torch.randint(2, (size,), generator=generator).double() * 2.0 - 1.0
