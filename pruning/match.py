@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, ModelFacts, TargetFact, TensorFact
+from pruning.meaning import alike
 
 
 def match(dataset: DatasetFacts, model: ModelFacts, loss: str, where: str) -> None:
@@ -236,7 +237,8 @@ def _match_classes(target: TargetFact, output: TensorFact, where: str) -> None:
             f"cross_entropy needs an output of shape [samples, classes] with 2 classes or more; "
             f"{output.name!r} is {_shape(output.shape)}.",
             where="spec.objective.loss",
-            hint="Set objective.loss to mse, or export the model so that it ends in class scores.",
+            hint="Export the model so that it ends in class scores; for one logit and labels 0 and "
+            "1 set objective.loss to bce, for real values to mse.",
         )
     if target.classes is None:
         _refuse(
@@ -274,7 +276,7 @@ def _match_values(target: TargetFact, output: TensorFact, where: str) -> None:
             where,
             "Save the targets as float32, or set objective.loss to cross_entropy.",
         )
-    if not _fits(list(target.shape), output.shape):
+    if not alike(target.shape, output.shape):
         _refuse(
             f"The target is {_shape(list(target.shape))}, the output is {_shape(output.shape)}.",
             where,
@@ -283,7 +285,7 @@ def _match_values(target: TargetFact, output: TensorFact, where: str) -> None:
 
 
 def _match_binary(target: TargetFact, output: TensorFact, where: str) -> None:
-    if not _fits(list(target.shape), output.shape):
+    if not alike(target.shape, output.shape):
         _refuse(
             f"The target is {_shape(list(target.shape))}, the output is {_shape(output.shape)}.",
             where,

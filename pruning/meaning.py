@@ -36,6 +36,21 @@ def scores(shape: Shape) -> int | str:
     return 1 if len(shape) < 2 else shape[class_axis(len(shape))]
 
 
+def alike(target: Shape, outputs: Shape) -> bool:
+    """Whether targets can be compared with outputs number by number.
+
+    Both samples first; sizes that are names fit any. One number a sample may be [n] or [n, 1].
+    """
+    if len(target) != len(outputs):
+        shorter, longer = sorted((target, outputs), key=len)
+        return len(shorter) == 1 and len(longer) == 2 and longer[1] == 1
+    return all(
+        a == b
+        for a, b in zip(target[1:], outputs[1:], strict=True)
+        if isinstance(a, int) and isinstance(b, int)
+    )
+
+
 def check_outputs(spec: Spec, shape: Shape) -> list[ReportWarning]:
     """Holds the objective to the shape of a model's outputs.
 

@@ -309,3 +309,36 @@ def test_jobs_can_be_listed_by_state(caller: Caller) -> None:
     assert caller.http.get("/v1/jobs?state=running").json()["data"] == []
     assert [j["id"] for j in caller.http.get("/v1/jobs?state=queued").json()["data"]] == [job["id"]]
     assert_problem(caller.http.get("/v1/jobs?state=lost"), 422, "invalid_request")
+
+
+def test_a_metric_that_can_tell_nothing_is_refused_before_the_job(caller: Caller) -> None:
+    outputs = [TensorFact(name="y", dtype="float32", shape=["batch", 1])]
+    facts = MODEL_FACTS.model_copy(update={"outputs": outputs})
+    mark = caller.project_id.encode()
+    request = {
+        "model": caller.upload("models", b"one" + mark, facts),
+        "data": {"calibration": caller.upload("datasets", b"some" + mark, DATASET_FACTS)},
+        "spec": {
+            "objective": {"loss": "match_dense", "metrics": ["agreement"]},
+            "target": {"max_drop": {"metric": "agreement", "drop": 0.01}},
+        },
+    }
+    for door in ("/v1/jobs", "/v1/plans"):
+        found = assert_problem(caller.http.post(door, json=request), 422, "metric_meaningless")
+        assert found["where"] == "spec.target.max_drop"
+
+
+def test_shares_and_counts_are_kept_as_they_were_written(caller: Caller) -> None:
+    body = json.dumps(caller.ready() | {"spec": {"target": {"weights": 7}}})
+    for written, meant in (("1.0", 1.0), ("1", 1)):
+        response = caller.http.post(
+            "/v1/jobs",
+            content=body.replace('"weights": 7', f'"weights": {written}'),
+            headers={"content-type": "application/json"},
+        )
+        assert response.status_code == 202, response.text
+        job = caller.http.get(f"/v1/jobs/{response.json()['id']}")
+        assert f'"weights":{written}' in job.text.replace(": ", ":")
+        claim = caller.service.claim_job(response.json()["id"])
+        found = parse_spec(claim.spec).target.weights
+        assert (found, type(found)) == (meant, type(meant))

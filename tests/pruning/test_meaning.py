@@ -277,3 +277,34 @@ def test_labels_of_outputs_without_a_second_axis(loss, criterion):
         for m, y in ((made(), target), (made(1), target[:, None]))
     ]
     assert results[0].loss.pruned == pytest.approx(results[1].loss.pruned, rel=1e-5)
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "obs", "taylor"])
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_one_label_a_sample_fits_one_output_whichever_has_the_second_axis(loss, criterion):
+    target = torch.rand(40, generator=torch.Generator().manual_seed(3)).round()
+    spec = {
+        **OFF,
+        "objective": {"loss": loss, "metrics": []},
+        "criterion": {"kind": criterion},
+        "recovery": {"kind": "fine_tune", "epochs": 1},
+    }
+    found = {
+        prune(m, (inputs(), y), spec).report.loss.recovered
+        for m in (made(), made(1))
+        for y in (target, target[:, None])
+    }
+    assert max(found) == pytest.approx(min(found), rel=1e-5)
+
+
+def test_labels_of_one_number_are_no_labels_of_several():
+    target = torch.rand(40)
+    for y in (target[:, None, None], target[:, None].expand(40, 2).contiguous()):
+        spec = {**OFF, "objective": {"loss": "mse", "metrics": []}}
+        part = ArrayData({"x": inputs()}, y)
+        assert refusal(prune, made(1), Data(part, part, part), spec).code == "target_invalid"
+    values = TargetFact(dtype="float32", shape=[500])
+    spec = parse_spec({**OFF, "objective": {"loss": "mse", "metrics": []}})
+    plan(spec, facts(["n", 1]), {"calibration": dataset(target=values)})
+    wide = refusal(plan, spec, facts(["n", 2]), {"calibration": dataset(target=values)})
+    assert wide.code == "target_invalid"

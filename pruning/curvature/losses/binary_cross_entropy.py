@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from pruning.curvature.losses.loss import required
 from pruning.curvature.losses.rows import normal_draw, rows
 from pruning.errors import SecateurError
+from pruning.meaning import alike
 
 
 class BinaryCrossEntropy:
@@ -17,13 +18,13 @@ class BinaryCrossEntropy:
     name = "bce"
 
     def check(self, outputs: Tensor, target: Tensor | None) -> None:
-        """Targets of the outputs' shape between 0 and 1, of any type.
+        """Targets of the outputs' shape between 0 and 1, of any type; one may be [N] or [N, 1].
 
         Raises:
             SecateurError: `labels_missing` or `target_invalid`.
         """
         target = required(target, self)
-        if target.shape != outputs.shape:
+        if len(target) != len(outputs) or not alike(target.shape, outputs.shape):
             raise SecateurError(
                 "target_invalid",
                 f"bce needs one target an output, shape {list(outputs.shape)}; target has shape "

@@ -34,7 +34,8 @@ class CrossEntropy:
                 "cross_entropy needs outputs of shape [samples, classes] with 2 classes or more; "
                 f"the model's have shape {list(outputs.shape)}.",
                 where="spec.objective.loss",
-                hint="Use objective {loss: mse}, or a model that puts out one score a class.",
+                hint="Use a model that puts out one score a class; for one logit and labels 0 and "
+                "1 set objective.loss to bce, for real values to mse.",
             )
         classes = outputs.shape[1]
         if target.shape != outputs.shape[:1] or target.is_floating_point():

@@ -6,6 +6,7 @@ from torch import Tensor
 from pruning.curvature.losses.loss import required
 from pruning.curvature.losses.rows import normal_draw, rows
 from pruning.errors import SecateurError
+from pruning.meaning import alike
 
 
 class MeanSquaredError:
@@ -17,13 +18,14 @@ class MeanSquaredError:
     name = "mse"
 
     def check(self, outputs: Tensor, target: Tensor | None) -> None:
-        """Real-valued targets of the outputs' shape.
+        """Real-valued targets of the outputs' shape; one number a sample may be [N] or [N, 1].
 
         Raises:
             SecateurError: `labels_missing` or `target_invalid`.
         """
         target = required(target, self)
-        if target.shape != outputs.shape or not target.is_floating_point():
+        fits = len(target) == len(outputs) and alike(target.shape, outputs.shape)
+        if not fits or not target.is_floating_point():
             raise SecateurError(
                 "target_invalid",
                 f"mse needs real-valued targets of the outputs' shape {list(outputs.shape)}; "
@@ -34,7 +36,7 @@ class MeanSquaredError:
 
     def samples(self, outputs: Tensor, target: Tensor) -> Tensor:
         """Mean squared error of each sample, shape [N]."""
-        return rows(outputs - target.to(outputs.dtype)).square().mean(1)
+        return (rows(outputs) - rows(target.to(outputs.dtype))).square().mean(1)
 
     def factor(self, output: Tensor, target: Tensor | None = None) -> Tensor:
         """sqrt(2/D) I, shape [D, D]."""
