@@ -85,7 +85,7 @@ def encoder() -> nn.Module:
 
 def ours(module: nn.Module, data: ArrayData, *, exact: bool) -> Runs:
     """A plain pass over the data, and our diagonals."""
-    weights = FlatWeights(find_prunable(module, Scope(), None))
+    weights = FlatWeights(find_prunable(module, Scope()))
     everything = torch.arange(len(weights))
     loss = LOSSES["cross_entropy"]
     arguments = Network(module, weights), data, loss, everything

@@ -95,7 +95,7 @@ def plain(module: nn.Module, data: ArrayData, *, fused: bool) -> Callable[[], No
 
 def recovered(module: nn.Module, data: ArrayData, *, pruned: bool = True) -> Callable[[], None]:
     """Recovery under the mask, or without any."""
-    weights = FlatWeights(find_prunable(module, Scope(), None))
+    weights = FlatWeights(find_prunable(module, Scope()))
     kept = torch.rand(len(weights)) >= SPARSITY
     options = FineTune(epochs=EPOCHS, batch_size=BATCH, optimizer=Adam())
 

@@ -59,13 +59,16 @@ class TensorFact(_Facts):
 
 
 class LayerFact(_Facts):
-    """One layer with a prunable weight.
+    """One weight that products multiply by: of a layer, or a parameter by itself.
 
-    `shape` is the weight's shape in the torch layout ([out, in] or [out, in / groups, *kernel]).
-    `positions` counts the output positions a sample (1 for a Linear on vectors, H*W for a Conv2d);
-    `macs` and `activation_bytes` are per sample. They are None where the sizes are not fixed.
-    `weight` is the tensor's name in the uploaded file. `is_output` marks a layer whose result
-    reaches a graph output without another prunable layer in between. `zeros` counts entries of the
+    `name` is the layer's path, or the weight's own where the layer holds several; `layer` is the
+    layer's path then. `shape` is the weight's shape in the torch layout ([out, in] or
+    [out, in / groups, *kernel]). `positions` counts the places a sample at which an entry is used:
+    1 for a Linear on vectors, H*W output positions of a Conv2d, input positions of a transposed
+    convolution, steps of a recurrent layer. `macs` and `activation_bytes` are per sample. They are
+    None where the sizes are not fixed. `weight` is the tensor's name in the uploaded file.
+    `is_output` marks a layer whose result reaches a graph output without another weight in
+    between. `embedding`: the weight is a table of embeddings too. `zeros` counts entries of the
     weight that are zero; None where an earlier version did not count them.
     """
 
@@ -82,15 +85,33 @@ class LayerFact(_Facts):
     is_output: bool = False
     tied_to: str | None = None
     zeros: int | None = None
+    layer: str | None = None
+    embedding: bool = False
+
+
+VECTORS = "vectors"
+"""Kind of the parameters with at most one axis, all together: biases, factors of norms."""
+
+
+COMPUTED = "computed"
+"""Kind of a matrix that a file computes something from before a product takes the result."""
+
+
+class OtherFact(_Facts):
+    """Parameters that can't be pruned: a table of embeddings, a `COMPUTED` one, all `VECTORS`."""
+
+    name: str
+    kind: str
+    parameters: int
 
 
 class ModelFacts(_Facts):
     """What is known of an uploaded model.
 
-    `batch` is the fixed batch size, or None when free. `declared`: the axis of the samples by
-    input, as far as the upload said it. `text`: the upload brings its tokenizer, so
-    texts can be given as data. `bytes` of its files; `sparse_bytes` of the sparse file of the
-    upload as it is, None where it was too large to try.
+    `others` are the parameters beside the layers' weights. `batch` is the fixed batch size, or
+    None when free. `declared`: the axis of the samples by input, as far as the upload said it.
+    `text`: the upload brings its tokenizer, so texts can be given as data. `bytes` of its files;
+    `sparse_bytes` of the sparse file of the upload as it is, None where it was too large to try.
     """
 
     format: str
@@ -99,6 +120,7 @@ class ModelFacts(_Facts):
     inputs: list[TensorFact]
     outputs: list[TensorFact]
     layers: list[LayerFact]
+    others: list[OtherFact] = []
     ties: list[list[str]] = []
     dtypes: list[str] = []
     parameters: int

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,26 +20,27 @@ from pruning.dense import Dense
 from pruning.dense_targets import with_dense_targets
 from pruning.errors import SecateurError
 from pruning.existing import Existing, existing_zeros
-from pruning.facts import ModelFacts
-from pruning.layers import FlatWeights, Prunable, find_prunable, prunable_layers
+from pruning.facts import LayerFact, ModelFacts, OtherFact
+from pruning.layers import FlatWeights, Prunable, layer_facts, other_facts, prunables
 from pruning.layerwise.usable import usable
 from pruning.layerwise.walk import Options
-from pruning.layerwise.weights import layer_weights
 from pruning.metrics import Evaluation
 from pruning.output_checks import check_outputs
-from pruning.plan import check_patterns
 from pruning.progress import Narrator
 from pruning.recovery.masking import Masking
 from pruning.report.schema import DampingTrial, LayerOutput, ReportWarning, Round
+from pruning.report.scope import OutOfScope, ScopeSection
 from pruning.report.study import Stopped
 from pruning.report.trust import Check, Trust
 from pruning.rewind import check_tensors
 from pruning.samples import Place, adapt
 from pruning.schedule.earlier import check_use
 from pruning.schedule.step import Step, planned_steps, removal_target, scorings
+from pruning.scope import check_patterns, choose, lack_of, section, warnings
 from pruning.solvers.damping import HELD_OUT
-from pruning.spec import Spec, Unstructured
+from pruning.spec import Spec
 from pruning.study.known import digest, known
+from pruning.uses import observed
 from pruning.zero_words import Zeros, of_zeros
 
 T = TypeVar("T")
@@ -48,6 +49,10 @@ T = TypeVar("T")
 @dataclass
 class Job:
     """What is pruned, how, on which data. `module` is changed in place by the steps.
+
+    `layers` are all weights that products multiply by, `layer_facts` what is known of them and
+    `left` those of them that are not in scope, with the reason; `others` are what is left of the
+    parameters.
 
     `general`: weights whose curvature had to take the general path; see `Network`. `digest`: of the
     dense network and the data, empty where no checkpoints are kept. `predicts`: whether the cost of
@@ -64,6 +69,9 @@ class Job:
     layers: list[Prunable]
     weights: FlatWeights
     existing: Existing
+    layer_facts: list[LayerFact] = field(default_factory=list)
+    left: list[OutOfScope] = field(default_factory=list)
+    others: list[OtherFact] = field(default_factory=list)
     dense: Dense = field(default_factory=Dense)
     warnings: list[ReportWarning] = field(default_factory=list)
     general: set[str] = field(default_factory=set)
@@ -75,6 +83,15 @@ class Job:
     def device(self) -> torch.device:
         """Where the module lies."""
         return self.weights.device
+
+    @property
+    def scope(self) -> ScopeSection:
+        """What is in scope, and what is not."""
+        if self.facts is not None:
+            parameters = self.facts.parameters
+        else:
+            parameters = sum(p.numel() for p in self.module.parameters())
+        return section(len(self.weights), self.left, self.others, parameters)
 
     @property
     def loss(self) -> Loss:
@@ -229,6 +246,11 @@ def prepare(
     batch = None if facts is None else facts.batch
     if facts is not None:
         calling = replace(calling, axes=axes_of(facts))
+    found = (
+        facts.layers
+        if facts
+        else layer_facts(module, observed(module, data.calibration, None, calling))
+    )
     mixing: list[str] = []
     place = adapt(
         module,
@@ -239,25 +261,28 @@ def prepare(
     )
     if not spec.objective.needs_labels:
         data = with_dense_targets(module, data)
-    heads = None if facts is None else {f.name for f in facts.layers if f.is_output}
-    layers = _layers(module, spec)
-    scope = find_prunable(module, spec.scope, heads, layers)
-    named = [p.layer if p.param == "weight" else p.name for p in scope]
-    check_patterns(tuple(spec.gates.layer_sparsity), named, "spec.gates.layer_sparsity")
-    refused: list[SecateurError] = []
-    if isinstance(spec.compensation, Layerwise):
+    chosen = choose(found, spec.scope, lack_of(spec))
+    check_patterns(tuple(spec.gates.layer_sparsity), chosen.kept, "spec.gates.layer_sparsity")
+    layers = prunables(module, found)
+    names = {fact.name for fact in chosen.kept}
+    scope, left = [p for p in layers if p.label in names], list(chosen.left)
+    criterion: Any = spec.criterion
+    if isinstance(spec.compensation, Layerwise) or criterion.kind == "layer_obs":
         scope, refused = usable(module, scope, data.calibration, batch or Options.batch)
-    dense = Dense(rewind_to=rewind_to)
+        left += refused
+    others = facts.others if facts else other_facts(module, found)
     weights = FlatWeights(scope)
     existing = existing_zeros(weights, spec)
-    job = Job(module, data, spec, facts, narrator, layers, weights, existing, dense)
+    job = Job(module, data, spec, facts, narrator, layers, weights, existing)
+    job.layer_facts, job.left, job.others = found, left, others
+    job.dense.rewind_to = rewind_to
     job.own_types = own_types or {}
     if facts is None:
         _tell_output(job, place)
     for message in mixing:
         job.warn("samples_mixed", message, "spec.inputs")
-    for error in refused:
-        job.warn("layer_left_out", f"Left out of the scope: {error.message}", error.where)
+    for warning in warnings(job.scope):
+        job.warn(warning.code, warning.message, warning.where)
     measure(job)
     if rewind_to is not None:
         check_tensors(module, rewind_to)
@@ -294,7 +319,7 @@ def _tell_zeros(job: Job) -> None:
     """Warns of zeros in the upload, unless the plan has."""
     if job.facts is not None and all(f.zeros is not None for f in job.facts.layers):
         return
-    names = [p.layer if p.param == "weight" else p.name for p in job.weights.layers]
+    names = [p.label for p in job.weights.layers]
     layers = list(map(Zeros, names, job.existing.found, job.weights.sizes))
     if job.budget is not None:
         asked = job.budget.uniform(job.spec.pattern.unit)
@@ -302,11 +327,3 @@ def _tell_zeros(job: Job) -> None:
         asked = removal_target(job.spec, len(job.weights))
     for warning in of_zeros(job.spec, layers, asked):
         job.warn(warning.code, warning.message, warning.where)
-
-
-def _layers(module: nn.Module, spec: Spec) -> list[Prunable]:
-    """What can be pruned: more kinds of layers where each is solved by itself."""
-    alone = isinstance(spec.compensation, Layerwise) and spec.compensation.chooses
-    if alone and isinstance(spec.pattern, Unstructured):
-        return layer_weights(module)
-    return prunable_layers(module)

@@ -1,19 +1,80 @@
 """The weights that can be pruned: which there are, and all of them as one flat vector."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from pruning.errors import SecateurError
-from pruning.plan import check_patterns
+from pruning.facts import VECTORS, LayerFact, OtherFact
+from pruning.scope import choose
 from pruning.spec import Scope
 
-KINDS: tuple[type[nn.Module], ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-"""Layer types whose `weight` can be pruned."""
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+RECURRENT = (nn.RNNBase, nn.RNNCellBase)
+_ATTENTION = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
+
+class MatMul(nn.Module):
+    """A product with a matrix on the left, y = W x, or with one on the right for each of a batch.
+
+    Args:
+        shape: Of the weight.
+        left: Whether the weight is the first factor.
+        device: Of the weight, which is not initialised.
+    """
+
+    def __init__(self, shape: Sequence[int], left: bool, device: str | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(*shape, device=device))
+        self.left = left
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The product, batched over leading axes."""
+        return torch.matmul(self.weight, x) if self.left else torch.matmul(x, self.weight)
+
+
+ONE_WEIGHT: tuple[type[nn.Module], ...] = (
+    nn.Linear, *CONVOLUTIONS, *TRANSPOSED, nn.Bilinear, MatMul
+)  # fmt: skip
+"""Layer types with one weight, called `weight`."""
+
+_NAMED: tuple[type[nn.Module], ...] = (nn.MultiheadAttention, nn.LSTM, nn.GRU, nn.RNN, *ONE_WEIGHT)
+
+
+def weight_names(layer: nn.Module) -> Iterator[str]:
+    """The parameters of one module that are weights, its submodules' left out."""
+    if isinstance(layer, ONE_WEIGHT):
+        yield "weight"
+    elif isinstance(layer, RECURRENT):
+        yield from (n for n, p in layer.named_parameters(recurse=False) if p.ndim == 2)
+    elif isinstance(layer, nn.MultiheadAttention):
+        yield from (n for n in _ATTENTION if getattr(layer, n) is not None)
+
+
+def weights_inside(layer: nn.Module) -> list[str]:
+    """The same with those of its submodules, by their paths in it."""
+    return [
+        _joined(path, name) for path, part in layer.named_modules() for name in weight_names(part)
+    ]
+
+
+def kind_of(layer: nn.Module) -> str:
+    """What reports call a layer: its type's name, of a subclass that of torch's own type.
+
+    The output projection of torch's attention is of its kind: it is no layer that is called.
+    """
+    if isinstance(layer, NonDynamicallyQuantizableLinear):
+        return nn.MultiheadAttention.__name__
+    return next((k.__name__ for k in _NAMED if isinstance(layer, k)), type(layer).__name__)
+
+
+def embedded(module: nn.Module) -> set[int]:
+    """Identities of the parameters that are tables of embeddings."""
+    return {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
 
 
 @dataclass(frozen=True)
@@ -32,86 +93,169 @@ class Prunable:
         """The parameter's path in the module, the key of its mask."""
         return f"{self.layer}.{self.param}" if self.layer else self.param
 
+    @property
+    def label(self) -> str:
+        """What facts and reports call it: the layer, or the parameter where a layer has several."""
+        return self.layer if self.param == "weight" and self.layer else self.name
 
-def prunable_layers(module: nn.Module) -> list[Prunable]:
+
+@dataclass(frozen=True)
+class Seen:
+    """What a pass showed of a network's weights, by their paths.
+
+    Args:
+        kinds: Of the parameters that products multiply by, see `pruning.uses.Uses`.
+        heads: Those that make an output.
+        multiply_adds: A sample, in all; None where sizes are not known.
+        activations: Bytes a sample that a layer puts out, by the layer's path.
+    """
+
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    heads: Collection[str] = ()
+    multiply_adds: Mapping[str, int] | None = None
+    activations: Mapping[str, int] = field(default_factory=dict)
+
+
+def layer_facts(
+    module: nn.Module,
+    seen: Seen | None = None,
+    sources: Mapping[str, str] | None = None,
+    dtypes: Mapping[str, str] | None = None,
+) -> list[LayerFact]:
+    """One fact for each weight in module order, called after its layer, or its path beside others.
+
+    Args:
+        module: The network.
+        seen: What a pass showed; nothing of sizes, heads and weights without a layer without it.
+        sources: Parameter path to tensor name, shared parameters under each path. Weights without
+            one are left out; without it every weight has its path.
+        dtypes: Tensor name to the name of its type in the file; the parameter's own without it.
+    """
+    seen = seen or Seen()
+    tables = embedded(module)
+    heads = {id(module.get_parameter(path)) for path in seen.heads}
+    held = {id(getattr(layer, name)) for layer in module.modules() for name in weight_names(layer)}
+    first: dict[int, str] = {}
+    facts = []
+    for path, layer in module.named_modules(remove_duplicate=False):
+        own = dict.fromkeys(weight_names(layer), kind_of(layer))
+        for param, parameter in layer.named_parameters(recurse=False):
+            kind = seen.kinds.get(_joined(path, param))
+            if kind is not None and id(parameter) not in held:
+                own[param] = kind
+        for param, kind in own.items():
+            weight = getattr(layer, param)
+            full = _joined(path, param)
+            source = full if sources is None else sources.get(full)
+            if source is None or not isinstance(weight, nn.Parameter):
+                continue
+            if not weight.is_floating_point():
+                continue
+            name = path if path and param == "weight" else full
+            size = weight.numel()
+            macs = None if seen.multiply_adds is None else seen.multiply_adds.get(full, 0)
+            groups = getattr(layer, "groups", 1)
+            facts.append(
+                LayerFact(
+                    name=name,
+                    layer=path,
+                    kind=kind,
+                    weight=source,
+                    shape=list(weight.shape),
+                    parameters=size,
+                    dtype=_dtype(weight) if dtypes is None else dtypes[source],
+                    groups=groups if isinstance(groups, int) else 1,
+                    positions=None if macs is None else round(macs / size) if size else 0,
+                    macs=macs,
+                    activation_bytes=seen.activations.get(path),
+                    is_output=id(weight) in heads,
+                    tied_to=first.get(id(weight)),
+                    embedding=id(weight) in tables,
+                    zeros=None if weight.is_meta else size - int(torch.count_nonzero(weight)),
+                )
+            )
+            first.setdefault(id(weight), name)
+    return facts
+
+
+def other_facts(module: nn.Module, layers: Sequence[LayerFact]) -> list[OtherFact]:
+    """The parameters that are no weights of `layers`: matrices each, vectors together.
+
+    Args:
+        module: The network.
+        layers: Facts of its weights.
+    """
+    known = {id(p.weight) for p in prunables(module, layers)}
+    tables = embedded(module)
+    others, vectors = [], 0
+    for name, parameter in module.named_parameters():
+        if id(parameter) in known:
+            continue
+        if parameter.ndim < 2 or not parameter.is_floating_point():
+            vectors += parameter.numel()
+            continue
+        kind = nn.Embedding.__name__ if id(parameter) in tables else nn.Parameter.__name__
+        label = name.removesuffix(".weight")
+        others.append(OtherFact(name=label, kind=kind, parameters=parameter.numel()))
+    if vectors:
+        others.append(OtherFact(name=VECTORS, kind=VECTORS, parameters=vectors))
+    return others
+
+
+def prunables(module: nn.Module, layers: Sequence[LayerFact]) -> list[Prunable]:
+    """The weights that facts are of, each tied parameter once."""
+    found: dict[str, Prunable] = {}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for fact in layers:
+        if fact.tied_to is not None:
+            known = found[fact.tied_to]
+            found[fact.tied_to] = replace(known, aliases=(*known.aliases, fact.name))
+            continue
+        path = _joined(fact.name, "weight")
+        owner, _, param = (path if path in parameters else fact.name).rpartition(".")
+        weight = parameters[_joined(owner, param)]
+        found[fact.name] = Prunable(owner, fact.kind, param, weight, fact.groups)
+    return list(found.values())
+
+
+def prunable_layers(module: nn.Module, seen: Seen | None = None) -> list[Prunable]:
     """All prunable weights in module order, each tied parameter once, whatever the scope.
+
+    Args:
+        module: The network.
+        seen: What a pass showed.
 
     Raises:
         SecateurError: `no_prunable_layers` if there is none.
     """
-    found: dict[int, Prunable] = {}
-    for name, layer in module.named_modules(remove_duplicate=False):
-        if not isinstance(layer, KINDS):
-            continue
-        weight = layer.weight
-        if not isinstance(weight, nn.Parameter) or not weight.is_floating_point():
-            continue
-        known = found.get(id(weight))
-        if known is None:
-            kind = next(k.__name__ for k in KINDS if isinstance(layer, k))
-            found[id(weight)] = Prunable(name, kind, "weight", weight, getattr(layer, "groups", 1))
-        else:
-            aliases = (*known.aliases, name)
-            found[id(weight)] = Prunable(
-                known.layer, known.kind, known.param, weight, known.groups, aliases
-            )
-    if not found:
-        raise SecateurError(
-            "no_prunable_layers",
-            "The model has no Linear, Conv1d, Conv2d or Conv3d layer with its own weights.",
-            hint="Upload a model with such layers.",
-        )
-    return list(found.values())
+    layers = layer_facts(module, seen)
+    if not layers:
+        choose(layers, Scope())
+    return prunables(module, layers)
 
 
-def find_prunable(
-    module: nn.Module,
-    scope: Scope,
-    output_layers: set[str] | None = None,
-    layers: list[Prunable] | None = None,
-) -> list[Prunable]:
+def find_prunable(module: nn.Module, scope: Scope, heads: Collection[str] = ()) -> list[Prunable]:
     """The prunable weights in scope, in module order, each tied parameter once.
-
-    A tied parameter is out of scope as soon as one of its layers is; embeddings always are.
 
     Args:
         module: The network.
-        scope: `exclude` holds shell patterns matched against layer names (`*` crosses dots);
-            with `output_head` false the `output_layers` are left out too.
-        output_layers: Layers whose result reaches an output. Without it, the last prunable layer
-            in module order.
-        layers: What can be pruned; `prunable_layers` without it.
+        scope: See `pruning.scope.choose`.
+        heads: Paths of the weights that make an output.
 
     Raises:
-        SecateurError: `no_prunable_layers`, `spec_invalid` for a pattern that matches no layer, or
-            `scope_empty` if the scope leaves nothing.
+        SecateurError: What `choose` raises.
     """
-    layers = prunable_layers(module) if layers is None else layers
-    check_patterns(scope.exclude, [name for p in layers for name in (p.layer, *p.aliases)])
-    heads = {layers[-1].layer} if output_layers is None else output_layers
-    embedded = {
-        id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)
-    }
-    kept = [
-        p
-        for p in layers
-        if id(p.weight) not in embedded
-        and not any(_excluded(n, scope, heads) for n in (p.layer, *p.aliases))
-    ]
-    if not kept:
-        raise SecateurError(
-            "scope_empty",
-            "The scope excludes every prunable layer: " + ", ".join(p.layer for p in layers) + ".",
-            where="spec.scope",
-            hint="Exclude fewer layers.",
-        )
-    return kept
+    layers = layer_facts(module, Seen(heads=heads))
+    kept = {fact.name for fact in choose(layers, scope).kept}
+    return [p for p in prunables(module, layers) if p.label in kept]
 
 
-def _excluded(layer: str, scope: Scope, heads: set[str]) -> bool:
-    if not scope.output_head and layer in heads:
-        return True
-    return any(fnmatchcase(layer, pattern) for pattern in scope.exclude)
+def _joined(path: str, leaf: str) -> str:
+    return f"{path}.{leaf}" if path else leaf
+
+
+def _dtype(weight: Tensor) -> str:
+    return str(weight.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ with the same checks.
 """
 
 import math
-from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -13,7 +12,6 @@ from pydantic import BaseModel, ConfigDict
 from pruning.axes import declared_facts
 from pruning.budget.planned import planned_budget
 from pruning.catalogue.about import Size
-from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.catalogue.criteria.obs import BLOCK_LIMIT, OBS, Inverse
 from pruning.combinations import check_combination, check_pattern, check_sizes
 from pruning.errors import SecateurError
@@ -21,10 +19,12 @@ from pruning.facts import DatasetFacts, LayerFact, ModelFacts
 from pruning.match import match, match_classes
 from pruning.meaning import check_labels, check_model
 from pruning.report.schema import ReportWarning, Substitution
+from pruning.report.scope import ScopeSection
 from pruning.schedule import one_shot
 from pruning.schedule.earlier import check_facts, check_use
 from pruning.schedule.step import planned_steps, removal_target, scorings
-from pruning.spec import FineTune, Scope, Spec, Unstructured
+from pruning.scope import check_patterns, choose, lack_of, section, warnings
+from pruning.spec import FineTune, Spec, Unstructured
 from pruning.study import chance
 from pruning.study.search import check_drop
 from pruning.zero_words import Zeros, of_zeros
@@ -60,16 +60,18 @@ class PlanCost(BaseModel):
 class Plan(BaseModel):
     """What will happen.
 
-    `inverse` is the inverse that criterion obs will use, None for the other criteria. `layers`
-    are the names in scope; `remove` of their `weights_in_scope` weights will be zero, at most so
-    many where the target is a drop, about so many where it is bytes or flops. `zeros` of them are
-    zero in the model and stay so, None where that is not known. `runs` of the schedule from the
-    dense network are made at most: probes of a search, points of a curve.
+    `scope` says what is left out and why. `inverse` is the inverse that criterion obs will use,
+    None for the other criteria. `layers` are the names in scope; `remove` of their
+    `weights_in_scope` weights will be zero, at most so many where the target is a drop, about so
+    many where it is bytes or flops. `zeros` of them are zero in the model and stay so, None where
+    that is not known. `runs` of the schedule from the dense network are made at most: probes of a
+    search, points of a curve.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     layers: list[str]
+    scope: ScopeSection
     weights_in_scope: int
     remove: int
     zeros: int | None = None
@@ -83,87 +85,9 @@ class Plan(BaseModel):
     substitutions: list[Substitution] = []
 
 
-DESCRIBED = ("Linear", "Conv1d", "Conv2d", "Conv3d")
-"""Kinds of layer that every criterion describes."""
-
-
 def held_out_count(samples: int) -> int:
     """Samples split off for evaluation: `HELD_OUT_SHARE` of them, rounded half up."""
     return max(1, math.floor(HELD_OUT_SHARE * samples + 0.5))
-
-
-def check_patterns(
-    patterns: tuple[str, ...], names: list[str], where: str = "spec.scope.exclude"
-) -> None:
-    """Refuses a pattern that matches no layer, which is a typing error.
-
-    Args:
-        patterns: Shell patterns.
-        names: Of the prunable layers.
-        where: The field that holds the patterns.
-
-    Raises:
-        SecateurError: `spec_invalid`.
-    """
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            raise SecateurError(
-                "spec_invalid",
-                f"The pattern {pattern!r} matches none of the {len(names)} prunable layers.",
-                where=where,
-                hint=f"The layers are: {shown}.",
-            )
-
-
-def excluded(name: str, is_output: bool, scope: Scope) -> bool:
-    """Whether the scope leaves a layer out, by a pattern or as the output head."""
-    return (is_output and not scope.output_head) or any(
-        fnmatchcase(name, pattern) for pattern in scope.exclude
-    )
-
-
-def reachable(spec: Spec, layers: list[LayerFact]) -> list[LayerFact]:
-    """The weights that the method can prune.
-
-    Where each layer is solved by itself and single weights go, those of recurrent and transposed
-    layers are matrix problems too; criteria over the whole network do not describe them.
-    """
-    alone = isinstance(spec.compensation, Layerwise) and spec.compensation.chooses
-    if alone and isinstance(spec.pattern, Unstructured):
-        return layers
-    return [layer for layer in layers if layer.kind in DESCRIBED]
-
-
-def layers_in_scope(layers: list[LayerFact], scope: Scope) -> list[LayerFact]:
-    """Layers whose weights may go, a tied weight once under the layer that comes first.
-
-    A tied weight is left out as soon as one of its layers is.
-
-    Raises:
-        SecateurError: `no_prunable_layers`, `spec_invalid` for a pattern that matches nothing,
-            `scope_empty` where everything is left out.
-    """
-    if not layers:
-        raise SecateurError(
-            "no_prunable_layers",
-            "The model has no fully connected or convolutional layer with a constant weight.",
-        )
-    check_patterns(scope.exclude, [layer.name for layer in layers])
-    out = {
-        layer.tied_to or layer.name
-        for layer in layers
-        if excluded(layer.name, layer.is_output, scope)
-    }
-    kept = [layer for layer in layers if layer.tied_to is None and layer.name not in out]
-    if not kept:
-        raise SecateurError(
-            "scope_empty",
-            f"The scope leaves out all {len(layers)} prunable layers.",
-            where="spec.scope",
-            hint="Exclude fewer layers, or set output_head to true.",
-        )
-    return kept
 
 
 def plan(
@@ -187,9 +111,9 @@ def plan(
     model = declared_facts(model, spec.declared)
     if rewind_to is not None:
         check_facts(model, rewind_to)
-    layers = layers_in_scope(reachable(spec, model.layers), spec.scope)
-    bounded = tuple(spec.gates.layer_sparsity)
-    check_patterns(bounded, [layer.name for layer in layers], "spec.gates.layer_sparsity")
+    chosen = choose(model.layers, spec.scope, lack_of(spec))
+    layers = chosen.kept
+    check_patterns(tuple(spec.gates.layer_sparsity), layers, "spec.gates.layer_sparsity")
     _check_data(spec, model, data)
     doubtful = check_model(spec, model)
     check_labels(spec, data)
@@ -220,6 +144,7 @@ def plan(
         ),
     )
     planned = Plan(
+        scope=section(weights, chosen.left, model.others, model.parameters),
         layers=[layer.name for layer in layers],
         weights_in_scope=weights,
         remove=remove,
@@ -238,6 +163,7 @@ def plan(
             planned.evaluation_samples,
             whole=_whole(spec, model),
         )
+    planned.warnings += warnings(planned.scope)
     planned.warnings += doubtful
     if all(layer.zeros is not None for layer in model.layers):
         counts = [Zeros(layer.name, layer.zeros or 0, layer.parameters) for layer in layers]

@@ -30,6 +30,7 @@ from pruning.report.schema import (
     Sparsity,
     Substitution,
 )
+from pruning.report.scope import ScopeSection
 from pruning.report.study import Budget
 from pruning.schedule import one_shot
 from pruning.stopping import CODE, WHERE, words
@@ -59,6 +60,7 @@ def make_report(job: Job, done: Study) -> Report:
             total=total,
             found=sum(job.existing.found),
         ),
+        scope=_scope(job, removed),
         layers=layers,
         loss=_loss(job, state),
         metrics=_metrics(job, state),
@@ -102,6 +104,12 @@ def _model(job: Job) -> ModelSection:
     )
 
 
+def _scope(job: Job, removed: int) -> ScopeSection:
+    found = job.scope
+    found.removed_of_all = removed / found.weights
+    return found
+
+
 def _data(job: Job) -> DataSection:
     data = job.data
 
@@ -133,7 +141,8 @@ def _layers(job: Job, state: State) -> list[LayerReport]:
     for layer in job.layers:
         zeros = int((layer.weight == 0).sum())
         report = LayerReport(
-            name=layer.layer if layer.param == "weight" else layer.name,
+            name=layer.label,
+            layer=None if layer.label == layer.layer else layer.layer,
             kind=layer.kind,
             shape=list(layer.weight.shape),
             parameters=layer.weight.numel(),

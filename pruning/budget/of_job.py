@@ -8,13 +8,13 @@ from torch import Tensor
 
 from pruning.budget import Budget, Part
 from pruning.budget import bytes as bytes_of_file
-from pruning.budget.uses import uses_of
 from pruning.facts import LayerFact
 from pruning.formats.sparse import packed_bytes, stored_bytes
 from pruning.formats.sparse.choice import FILE_BYTES
-from pruning.layers import Prunable
+from pruning.layers import Prunable, layer_facts
 from pruning.registry import method
 from pruning.spec.amount import limit_of
+from pruning.uses import observed
 
 if TYPE_CHECKING:
     from pruning.job import Job
@@ -67,38 +67,37 @@ def counting(job: "Job", kind: str) -> Budget:
 
 def multiply_adds_known(job: "Job") -> bool:
     """Whether they are known without a pass through the network."""
-    return _uses_in_facts(job) is not None or "uses" in job.dense.known
+    return _uses_in_facts(job, job.layer_facts) is not None or "uses" in job.dense.known
 
 
 def _uses(job: "Job") -> list[float]:
-    found = _uses_in_facts(job) or job.dense.known.get("uses")
+    found = _uses_in_facts(job, job.layer_facts) or job.dense.known.get("uses")
     if found is None:
         batch = None if job.facts is None else job.facts.batch
-        found = uses_of(job.module, job.weights.layers, job.data.calibration, batch)
+        seen = observed(job.module, job.data.calibration, batch)
+        found = _uses_in_facts(job, layer_facts(job.module, seen))
+        assert found is not None
         job.dense.known["uses"] = found
     uses: list[float] = found
     return uses
 
 
-def _uses_in_facts(job: "Job") -> list[float] | None:
-    facts = {} if job.facts is None else {f.name: f for f in job.facts.layers}
+def _uses_in_facts(job: "Job", layers: list[LayerFact]) -> list[float] | None:
+    """How often a sample uses an entry of each weight, in all layers that share it."""
+    facts = {f.name: f for f in layers}
     found = []
     for p in job.weights.layers:
-        layers = [facts.get(name) for name in (_fact_name(p), *p.aliases)]
-        if any(f is None or f.macs is None for f in layers):
+        shared = [facts.get(name) for name in (p.label, *p.aliases)]
+        if any(f is None or f.macs is None for f in shared):
             return None
-        found.append(sum((f.macs or 0) / f.parameters for f in layers if f is not None))
+        found.append(sum((f.macs or 0) / f.parameters for f in shared if f is not None))
     return found
-
-
-def _fact_name(p: Prunable) -> str:
-    return p.layer if p.param == "weight" else p.name
 
 
 def _itemsize(job: "Job", p: Prunable) -> int:
     """In the file: the half types are computed in float32."""
     facts: list[LayerFact] = [] if job.facts is None else job.facts.layers
-    names = [f.dtype for f in facts if f.name == _fact_name(p)]
+    names = [f.dtype for f in facts if f.name == p.label]
     return getattr(torch, names[0]).itemsize if names else _own_size(job, p.name, p.weight)
 
 

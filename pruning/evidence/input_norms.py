@@ -3,24 +3,30 @@
 For a fully connected layer x_j is input feature j over all samples (and tokens); for a convolution
 it is the input as the kernel sees it, one row a sample and output position (im2col), padding and
 stride included, each group with its own channels. A weight that several layers share sees them all.
-Padding counts for nothing (`pruning.evidence.layer_inputs`); all else that a layer sees does, also
-a prompt whose labels are ignored: context is data here.
+The inputs of weights of other kinds (attention, recurrent and transposed layers) are collected on a
+walk through the network (`pruning.layerwise`). Padding counts for nothing
+(`pruning.evidence.layer_inputs`); all else that a layer sees does, also a prompt whose labels are
+ignored: context is data here.
 """
 
 import torch
 from torch import Tensor, nn
 
 from pruning.errors import SecateurError
-from pruning.evidence.layer_inputs import listen
+from pruning.evidence.layer_inputs import counted, listen
 from pruning.evidence.view import View, layers_of
+from pruning.layers import Prunable
+from pruning.layerwise.collected import Collected
+from pruning.layerwise.walk import Options, walk
+from pruning.scope import DESCRIBED
 
 
 def compute(view: View) -> Tensor:
     """|x_j|_2 for the input j of each active weight, shape [A], summed in float64.
 
     Raises:
-        SecateurError: `operator_unsupported` for a layer whose weight is used past its forward
-            (as the output projection of torch's MultiheadAttention), so that no input is seen.
+        SecateurError: `operator_unsupported` for a layer whose weight is used past its forward, so
+            that no input is seen, or for a weight that is used as no matrix.
     """
     weights, module = view.network.weights, view.network.module
     squares = [torch.zeros(p.weight.shape, dtype=torch.float64, device=weights.device)
@@ -29,7 +35,9 @@ def compute(view: View) -> Tensor:
     def hear(number: int, layer: nn.Module, x: Tensor) -> None:
         squares[number] += _squares(layer, x.double())
 
-    layers = layers_of(module, weights)
+    others = [p for p in weights.layers if p.kind not in DESCRIBED]
+    walked = _walked(view, others) if others else {}
+    layers = [(n, x) for n, x in layers_of(module, weights) if weights.layers[n] not in others]
     seen = listen(module, layers, view.data, view.loss, hear, weights.device)
     for number, layer in layers:
         if layer not in seen:
@@ -41,7 +49,24 @@ def compute(view: View) -> Tensor:
                 where=name,
                 hint="Exclude the layer from the scope, or use another criterion.",
             )
+    for number, p in enumerate(weights.layers):
+        if p.name in walked:
+            squares[number] = walked[p.name]
     return torch.cat([s.flatten() for s in squares]).sqrt()[view.active]
+
+
+def _walked(view: View, weights: list[Prunable]) -> dict[str, Tensor]:
+    """Sums of squared inputs in the shape of each weight, by its name."""
+    found: dict[str, Tensor] = {}
+
+    def look(layer: Collected) -> None:
+        sums = layer.gram.diagonal(dim1=1, dim2=2) * layer.columns
+        spread = sums[:, None, :].expand_as(layer.aim)
+        found[layer.prunable.name] = layer.as_weight(spread).to(view.active.device)
+
+    real = counted(view.data, view.loss)
+    walk(view.network.module, weights, view.data, look, Options(aim="weights"), real=real)
+    return found
 
 
 def _squares(layer: nn.Module, x: Tensor) -> Tensor:

@@ -47,5 +47,6 @@ def layers_of(module: nn.Module, weights: FlatWeights) -> list[tuple[int, nn.Mod
     found: dict[nn.Module, int] = {}
     for number, p in enumerate(weights.layers):
         for name in (p.layer, *p.aliases):
-            found.setdefault(by_name[name], number)
+            if name in by_name:
+                found.setdefault(by_name[name], number)
     return [(number, layer) for layer, number in found.items()]

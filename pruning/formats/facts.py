@@ -26,9 +26,8 @@ from pruning.formats.trial import (
     settled,
 )
 from pruning.functional import called_with
-from pruning.layers import KINDS
-from pruning.layerwise.weights import TRANSPOSED
-from pruning.layerwise.weights import weight_names as matrices
+from pruning.layers import Seen, layer_facts, other_facts, weight_names
+from pruning.uses import Uses
 
 SYMBOLIC_SIZE = 16
 """What a size that is only a name is taken to be while the module is tried."""
@@ -52,7 +51,6 @@ def module_facts(
     version: str,
     weight_names: Mapping[str, str],
     dtypes: Mapping[str, str],
-    heads: set[str],
     limits: Limits,
     samples: Samples | None = None,
     size: Size | None = None,
@@ -68,7 +66,6 @@ def module_facts(
         version: Version of the format.
         weight_names: Parameter path to tensor name, shared parameters under each path.
         dtypes: Tensor name to the name of its type in the file.
-        heads: Paths of layers from which an output is reached without another prunable layer.
         limits: `activation_bytes` bounds a pass.
         samples: Makes inputs for a batch size, samples first; drawn where left out.
         size: What a size is that is only a name; `SYMBOLIC_SIZE` where left out.
@@ -88,7 +85,7 @@ def module_facts(
     run = settled(inputs, declared, attempt)
     inputs = run.inputs
     _find_open_sizes(run, module, inputs, _makers(inputs, samples, size)[-1], limits)
-    layers = layer_facts(module, weight_names, dtypes, heads, run.sizes, run.batch)
+    layers = layer_facts(module, run.seen, weight_names, dtypes)
     macs = [layer.macs for layer in layers]
     return ModelFacts(
         format=format,
@@ -97,6 +94,7 @@ def module_facts(
         inputs=inputs,
         outputs=run.outputs,
         layers=layers,
+        others=other_facts(module, layers),
         ties=ties(module),
         dtypes=sorted(set(dtypes.values())),
         parameters=sum(p.numel() for p in module.parameters()),
@@ -120,7 +118,8 @@ class _Run:
 
     def __init__(self, batch: int) -> None:
         self.batch, self.bytes = batch, 0
-        self.sizes: dict[str, tuple[int, int]] = {}
+        self.sizes: dict[str, int] = {}
+        self.seen = Seen()
         self.results: tuple[Tensor, ...] = ()
         self.open: dict[tuple[int, int], str] = {}
         self.verdict: Verdict = "fixed"
@@ -299,11 +298,11 @@ def _price(
 
 
 def _passed(module: nn.Module, samples: Sequence[Tensor], batch: int, limits: Limits) -> _Run:
-    run = _Run(batch)
+    run, uses = _Run(batch), Uses(module)
     counted = Counted(limits, batch, MOST_CALLS)
     try:
-        with torch.no_grad(), _watched(module, run), counted:
-            result = module(*samples)
+        with _watched(module, run), counted:
+            result = uses.run(*samples)
     except SecateurError:
         raise
     except TooLongError:
@@ -322,6 +321,9 @@ def _passed(module: nn.Module, samples: Sequence[Tensor], batch: int, limits: Li
             hint="Check the declared inputs against what the network takes.",
         ) from error
     run.bytes = counted.bytes
+    shown = uses.seen(batch)
+    put_out = {path: -(-size // batch) for path, size in run.sizes.items()}
+    run.seen = Seen(shown.kinds, shown.heads, shown.multiply_adds, put_out)
     parts = result if isinstance(result, tuple | list) else (result,)
     run.results = tuple(part for part in parts if isinstance(part, Tensor))
     if not run.results:
@@ -335,14 +337,14 @@ def _watched(module: nn.Module, run: _Run) -> Iterator[None]:
         def seen(_layer: nn.Module, _inputs: Any, output: Any) -> None:
             first = output[0] if isinstance(output, tuple) else output
             if isinstance(first, Tensor):
-                run.sizes[path] = (first.numel(), first.nbytes)
+                run.sizes[path] = first.nbytes
 
         return seen
 
     handles = [
         layer.register_forward_hook(watch(path))
         for path, layer in module.named_modules(remove_duplicate=False)
-        if next(matrices(layer), None)
+        if next(weight_names(layer), None)
     ]
     try:
         yield
@@ -351,82 +353,9 @@ def _watched(module: nn.Module, run: _Run) -> Iterator[None]:
             handle.remove()
 
 
-def layer_facts(
-    module: nn.Module,
-    weight_names: Mapping[str, str],
-    dtypes: Mapping[str, str],
-    heads: set[str],
-    outputs: Mapping[str, tuple[int, int]],
-    batch: int,
-) -> list[LayerFact]:
-    """One fact for each weight matrix, called after its layer, or its own path beside others.
-
-    Args:
-        module: The network.
-        weight_names: Parameter path to tensor name, shared parameters under each path.
-        dtypes: Tensor name to the name of its type in the file.
-        heads: As for `module_facts`.
-        outputs: Numbers and bytes that a layer puts out, by its path, where known.
-        batch: Samples of that pass.
-    """
-    embedded = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    first: dict[int, str] = {}
-    facts = []
-    for path, layer in module.named_modules(remove_duplicate=False):
-        for param in matrices(layer):
-            weight = getattr(layer, param)
-            source = weight_names.get(f"{path}.{param}")
-            other = not isinstance(layer, KINDS)
-            if source is None or (other and id(weight) in embedded):
-                continue
-            name = path if param == "weight" else f"{path}.{param}"
-            positions = macs = activation = None
-            if path in outputs:
-                numbers, size = outputs[path]
-                positions = max(1, numbers // (batch * _channels(layer, weight)))
-                macs, activation = positions * weight.numel(), -(-size // batch)
-            facts.append(
-                LayerFact(
-                    name=name,
-                    kind=_kind(layer),
-                    weight=source,
-                    shape=list(weight.shape),
-                    parameters=weight.numel(),
-                    dtype=dtypes[source],
-                    groups=getattr(layer, "groups", 1),
-                    positions=positions,
-                    macs=macs,
-                    activation_bytes=activation,
-                    is_output=path in heads,
-                    tied_to=first.get(id(weight)),
-                    zeros=None if weight.is_meta else _zeros(weight),
-                )
-            )
-            first.setdefault(id(weight), name)
-    return facts
-
-
-def _zeros(weight: Tensor) -> int:
-    return weight.numel() - int(torch.count_nonzero(weight))
-
-
 def distinct(layers: list[LayerFact]) -> int:
     """Weights of all layers, tied ones once."""
     return sum(layer.parameters for layer in layers if layer.tied_to is None)
-
-
-def _kind(layer: nn.Module) -> str:
-    known = (*KINDS, *TRANSPOSED, nn.LSTM, nn.GRU, nn.RNN, nn.MultiheadAttention)
-    return next((k.__name__ for k in known if isinstance(layer, k)), type(layer).__name__)
-
-
-def _channels(layer: nn.Module, weight: Tensor) -> int:
-    """Numbers that a layer puts out at one position."""
-    if isinstance(layer, TRANSPOSED):
-        return layer.out_channels
-    if isinstance(layer, nn.RNNBase):
-        return layer.hidden_size * (2 if layer.bidirectional else 1)
-    return int(weight.shape[0])
 
 
 def _name(dtype: torch.dtype) -> str:

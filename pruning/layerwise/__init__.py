@@ -6,6 +6,5 @@ calibrated on the outputs of the already pruned layers before it.
 
 from pruning.layerwise.collected import Collected
 from pruning.layerwise.walk import Layer, Options, Walk, walk
-from pruning.layerwise.weights import layer_weights
 
-__all__ = ["Collected", "Layer", "Options", "Walk", "layer_weights", "walk"]
+__all__ = ["Collected", "Layer", "Options", "Walk", "walk"]

@@ -3,16 +3,16 @@
 from torch import nn
 
 from pruning.data.batches import ArrayData
-from pruning.errors import SecateurError
 from pruning.layers import Prunable
 from pruning.layerwise.order import find_order
 from pruning.layerwise.residence import Residence
 from pruning.layerwise.walk import plain_attention
+from pruning.report.scope import OutOfScope
 
 
 def usable(
     module: nn.Module, weights: list[Prunable], data: ArrayData, batch: int
-) -> tuple[list[Prunable], list[SecateurError]]:
+) -> tuple[list[Prunable], list[OutOfScope]]:
     """The weights that calls apply as matrices and as nothing else.
 
     A decoder that is also read as a table of embeddings is none of them, nor is a layer that is
@@ -25,7 +25,7 @@ def usable(
         batch: How many.
 
     Returns:
-        Those that can be solved, and what is to be said of each of the others.
+        Those that can be solved, and the others with the reason.
 
     Raises:
         SecateurError: `operator_unsupported` where none is left.
@@ -37,4 +37,14 @@ def usable(
     left = [p for p in weights if p.name not in refused]
     if not left:
         raise next(iter(refused.values()))
-    return left, list(refused.values())
+    return left, [
+        OutOfScope(
+            name=p.label,
+            kind=p.kind,
+            parameters=p.weight.numel(),
+            by="method",
+            reason=refused[p.name].message,
+        )
+        for p in weights
+        if p.name in refused
+    ]

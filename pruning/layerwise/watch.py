@@ -40,15 +40,23 @@ class Watch:
         self._order = [name for _, name in placed]
 
     def uses(self, call: Call) -> list[Use]:
-        """The uses of a call, in the order in which it applies them."""
+        """The uses of a call, in the order in which it applies them.
+
+        Raises:
+            ValueError: If one is of a part of a weight that is no block of outputs.
+        """
         if call.func not in matrix.KNOWN:
             return []
         found = matrix.weights_of(call.func, call.args, call.kwargs)
         uses = []
         for index, weight in enumerate(found):
             name = self.name(weight)
-            if name is not None:
-                uses.append(Use(name, index, _rows(weight, self.weights[name])))
+            if name is None:
+                continue
+            rows = _rows(weight, self.weights[name])
+            if rows is not None and matrix.inputs_first(call.func, index):
+                raise ValueError("a part of the inputs")
+            uses.append(Use(name, index, rows))
         return uses
 
     def name(self, tensor: Tensor) -> str | None:

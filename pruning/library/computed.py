@@ -9,7 +9,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from pruning.errors import SecateurError
-from pruning.layerwise.weights import weight_names
+from pruning.layers import weight_names
 
 _SHOWN = 8
 

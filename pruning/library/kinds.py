@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from pruning.errors import SecateurError
-from pruning.layers import KINDS
+from pruning.layers import ONE_WEIGHT
 
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -35,7 +35,7 @@ def check_kinds(module: Any) -> None:
     for path, tensor in _tensors(module):
         _check_tensor(path, tensor)
     for path, part in module.named_modules():
-        if isinstance(part, KINDS):
+        if isinstance(part, ONE_WEIGHT):
             _check_weight(path, vars(part)["_parameters"].get("weight"))
     if next(module.parameters(), None) is None:
         raise SecateurError(

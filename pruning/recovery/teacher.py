@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from pruning.errors import SecateurError
-from pruning.plan import check_patterns
+from pruning.facts import LayerFact
 from pruning.recovery.batch_norm import normalised
 from pruning.recovery.distillation import needs_teacher
 from pruning.recovery.precision import resolve
 from pruning.recovery.trainer import least_part
+from pruning.scope import DESCRIBED, check_patterns
 from pruning.spec import BatchNorm, FineTune
 
 if TYPE_CHECKING:
@@ -46,11 +47,17 @@ def features_of(job: "Job") -> tuple[str, ...]:
     if not isinstance(options, FineTune) or options.distill is None:
         return ()
     patterns = options.distill.features
-    return tuple(
-        p.layer
-        for p in job.layers
-        if any(fnmatchcase(n, pattern) for n in (p.layer, *p.aliases) for pattern in patterns)
-    )
+    chosen = {
+        f.tied_to or f.name
+        for f in _called(job)
+        if any(fnmatchcase(f.name, pattern) for pattern in patterns)
+    }
+    return tuple(f.name for f in _called(job) if f.name in chosen)
+
+
+def _called(job: "Job") -> list[LayerFact]:
+    """The layers that give one tensor when they are called."""
+    return [f for f in job.layer_facts if f.kind in DESCRIBED]
 
 
 def check(job: "Job") -> None:
@@ -71,8 +78,8 @@ def check(job: "Job") -> None:
         _check_batch(job)
     resolve(options.precision, job.device)
     if options.distill is not None:
-        names = [name for p in job.layers for name in (p.layer, *p.aliases)]
-        check_patterns(options.distill.features, names, "spec.recovery.distill.features")
+        where = "spec.recovery.distill.features"
+        check_patterns(options.distill.features, _called(job), where)
 
 
 def _check_batch(job: "Job") -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from pruning.report.scope import ScopeSection
 from pruning.report.section import Number
 from pruning.report.section import Section as _Section
 from pruning.report.study import Budget, Comparison, Drop, Latency, Point, Search, Stopped
@@ -106,12 +107,20 @@ class LayerOutput(_Section):
 class LayerReport(_Section):
     """One prunable layer, in module order; layers out of scope are listed with `in_scope` false."""
 
-    name: str = Field(description="Module path of the layer.")
-    kind: str = Field(description="Linear, Conv1d, Conv2d or Conv3d.")
+    name: str = Field(
+        description="Module path of the layer, or of the weight where a layer has several."
+    )
+    kind: str = Field(
+        description="Linear, Conv2d, ConvTranspose2d, LSTM, MultiheadAttention and so on; MatMul "
+        "for a parameter that a product multiplies by and no layer of torch's holds."
+    )
     shape: list[int] = Field(description="Shape of the weight, torch layout.")
     parameters: int = Field(description="Entries of the weight.")
     zeros: int = Field(description="Entries that are exactly zero in the result.")
     sparsity: float = Field(description="zeros / parameters.")
+    layer: str | None = Field(
+        default=None, description="Path of the layer, where `name` is that of one of its weights."
+    )
     in_scope: bool = Field(default=True, description="Whether the spec allows it to be pruned.")
     removed: int = Field(default=0, description="Positions masked, zeros of the upload among them.")
     found: int = Field(default=0, description="Entries that are zero in the upload, in scope.")
@@ -340,6 +349,10 @@ class Report(_Section):
     spec: Spec = Field(description="The complete spec, defaults filled in.")
     seed: int = Field(description="The seed everything random was drawn from.")
     sparsity: Sparsity = Field(description="How much was removed.")
+    scope: ScopeSection | None = Field(
+        default=None,
+        description="Which share of the network was in scope; null in reports of older versions.",
+    )
     layers: list[LayerReport] = Field(description="All prunable layers, in module order.")
     loss: Loss = Field(description="The loss on the calibration data.")
     metrics: Metrics = Field(description="Metrics on the evaluation data.")

@@ -68,7 +68,11 @@ def layer_sparsity(spec: Spec, layers: list[LayerReport]) -> list[Check]:
     """
     checks = []
     for pattern, between in spec.gates.layer_sparsity.items():
-        matched = [x for x in layers if x.in_scope and fnmatchcase(x.name, pattern)]
+        matched = [
+            x
+            for x in layers
+            if x.in_scope and any(fnmatchcase(n, pattern) for n in (x.name, x.layer or x.name))
+        ]
         name = f"layer_sparsity.{pattern}"
         if not matched:
             message = f"The pattern {pattern!r} matches no layer in scope."

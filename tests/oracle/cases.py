@@ -26,7 +26,7 @@ class Case:
 
     @property
     def weights(self) -> FlatWeights:
-        return FlatWeights(find_prunable(self.module, Scope(), None))
+        return FlatWeights(find_prunable(self.module, Scope()))
 
     @property
     def network(self) -> Network:

@@ -97,7 +97,7 @@ def test_an_error_that_no_damping_mends_ends_the_sweep(monkeypatch):
 
 
 def case_weights(module):
-    return find_prunable(module, Scope(), None)
+    return find_prunable(module, Scope())
 
 
 def weights():

@@ -18,7 +18,7 @@ class Nested(nn.Module):
 
 
 def names(module, **scope):
-    heads = scope.pop("heads", None)
+    heads = scope.pop("heads", ())
     return [p.layer for p in find_prunable(module, Scope(**scope), heads)]
 
 
@@ -38,9 +38,10 @@ def test_exclude_takes_shell_patterns():
     assert names(Nested(), exclude=("*.1", "body.?")) == ["classifier.a", "classifier.b"]
 
 
-def test_output_head_is_what_the_facts_say_or_else_the_last_layer():
-    assert "classifier.b" not in names(Nested(), output_head=False)
-    assert names(Nested(), output_head=False, heads={"classifier.a"})[-1] == "classifier.b"
+def test_the_output_head_is_left_out_where_the_spec_says_so():
+    heads = {"classifier.a.weight"}
+    assert names(Nested(), output_head=False, heads=heads) == ["body.0", "body.1", "classifier.b"]
+    assert "classifier.a" in names(Nested(), heads=heads)
 
 
 def test_tied_parameter_is_found_once_and_excluded_by_any_of_its_names():
@@ -64,7 +65,7 @@ def test_nothing_to_prune_is_an_error(module, scope, code):
 def test_flat_weights_read_what_was_written_in_each_dtype():
     module = Nested()
     module.body[1].double()
-    weights = FlatWeights(find_prunable(module, Scope(), None))
+    weights = FlatWeights(find_prunable(module, Scope()))
     flat = torch.randn(len(weights), dtype=torch.float64)
     weights.write(flat)
     read = weights.read()

@@ -1,8 +1,9 @@
 """Which calls a weight takes part in, and as which matrix problem: the one place that knows.
 
 Every part of a call is y = W u at each column u of U [n, g, d, T], with W [g, o, d] its weight as
-matrices. Linear, convolutions of either kind, the gates of recurrent layers and the packed
-projections of attention are described here; any other function that takes a weight is unknown.
+matrices. Linear, convolutions of either kind, products with a matrix, the gates of recurrent layers
+and the packed projections of attention are described here; any other function that takes a weight
+is unknown.
 """
 
 import math
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pruning.curvature.layers import conv, conv_transpose, linear, recurrent
+from pruning.curvature.layers import conv, conv_transpose, linear, product, recurrent
 from pruning.curvature.layers.call import Bound
 
 EXPANDED: dict[Any, Callable[..., Any]] = {}
@@ -37,7 +38,7 @@ EXPANDED[functional.multi_head_attention_forward] = _body(functional.multi_head_
 _BOUND: dict[Any, Callable[..., Bound]] = {
     f: kind.bind for kind in (linear, conv, conv_transpose) for f in kind.FUNCTIONS
 }
-KNOWN = frozenset((*_BOUND, *recurrent.FUNCTIONS))
+KNOWN = frozenset((*_BOUND, *recurrent.FUNCTIONS, *product.FUNCTIONS))
 """The functions whose weights are described here."""
 
 
@@ -56,10 +57,14 @@ class Form:
     transposed: bool = False
 
     @property
+    def outputs(self) -> int:
+        """Outputs of a group, o."""
+        return self.shape[1] if self.transposed else self.shape[0] // self.groups
+
+    @property
     def entries(self) -> int:
         """Entries of a column, d."""
-        outputs = self.shape[1] if self.transposed else self.shape[0] // self.groups
-        return math.prod(self.shape) // (self.groups * outputs)
+        return math.prod(self.shape) // (self.groups * self.outputs)
 
     def matrix(self, weight: Tensor) -> Tensor:
         """The weight, or whatever else has its shape, as [g, o, d]."""
@@ -122,7 +127,14 @@ def weights_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         return [_BOUND[function](function, args, kwargs).weight]
     if function in recurrent.FUNCTIONS:
         return recurrent.weights(function, args, kwargs)
+    if function in product.FUNCTIONS:
+        return product.weights(function, args, kwargs)
     return []
+
+
+def inputs_first(function: Any, index: int) -> bool:
+    """Whether the rows of the weight `weights_of(...)[index]` are inputs, not outputs."""
+    return function in conv_transpose.FUNCTIONS or (function in product.FUNCTIONS and index == 1)
 
 
 def part_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index: int = 0) -> Part:
@@ -133,6 +145,8 @@ def part_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index:
             inputs = inputs[None]
         shape = tuple(recurrent.weights(function, args, kwargs)[index].shape)
         return Part(inputs, (0, 1), linear.unfold, None, _rows, Form(shape), ordered=True)
+    if function in product.FUNCTIONS:
+        return _product(function, args, kwargs, index)
     bound = _BOUND[function](function, args, kwargs)
     inputs, shape = bound.inputs, tuple(bound.weight.shape)
     if function in linear.FUNCTIONS:
@@ -165,6 +179,26 @@ def part_of(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index:
         seen,
         Form(shape, groups, transposed),
         ordered=True,
+    )
+
+
+def _product(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], index: int) -> Part:
+    pair = product.factors(function, args, kwargs)
+    shape, inputs = tuple(pair[index].shape), pair[1 - index]
+    if index == 1:
+        axes = tuple(range(inputs.ndim - 1))
+        form = Form(shape, transposed=True)
+        return Part(inputs, axes, linear.unfold, linear.fold, _rows, form, ordered=False)
+    alone = inputs.ndim == 2
+    inputs = inputs[None] if alone else inputs
+    return Part(
+        inputs,
+        (*range(inputs.ndim - 2), inputs.ndim - 1),
+        product.unfold,
+        lambda y: product.unfold(y[None] if alone else y),
+        _rows,
+        Form(shape),
+        ordered=False,
     )
 
 

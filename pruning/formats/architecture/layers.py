@@ -22,8 +22,6 @@ class LayerKind:
         call: What its forward takes.
         make: Makes it of its arguments.
         describe: The arguments of a live layer, or None where they can't say all of it.
-        heads: Layers inside whose result reaches the layer's own.
-        residual: Whether the input reaches the result without a layer in between.
     """
 
     name: str
@@ -32,8 +30,6 @@ class LayerKind:
     call: tuple[Parameter, ...]
     make: Callable[..., nn.Module]
     describe: Describe
-    heads: tuple[str, ...] = ("",)
-    residual: bool = False
 
 
 def attributes(module: nn.Module, kind: LayerKind) -> dict[str, Any] | None:
@@ -72,14 +68,11 @@ def _add(
     call: str = "input:tensor",
     describe: Describe = attributes,
     make: Callable[..., nn.Module] | None = None,
-    heads: tuple[str, ...] = ("",),
-    residual: bool = False,
 ) -> None:
     for name in names.split():
         type_: type[nn.Module] = getattr(nn, name)
         LAYERS[name] = LayerKind(
-            name, type_, signature(parameters), signature(call), make or type_, describe, heads,
-            residual,
+            name, type_, signature(parameters), signature(call), make or type_, describe
         )  # fmt: skip
 
 
@@ -252,7 +245,7 @@ _add("MultiheadAttention", "embed_dim:size num_heads:size dropout:chance=0.0 bia
      "batch_first:bool=false",
      "query:tensor key:tensor value:tensor key_padding_mask:tensor? need_weights:bool=true "
      "attn_mask:tensor? average_attn_weights:bool=true is_causal:bool=false",
-     _attention, heads=("out_proj",))  # fmt: skip
+     _attention)  # fmt: skip
 _BLOCK = ('d_model:size nhead:size dim_feedforward:size=2048 dropout:chance=0.1 '
           'activation:{relu,gelu}="relu" layer_norm_eps:float=1e-05 batch_first:bool=false '
           "norm_first:bool=false bias:bool=true")  # fmt: skip
@@ -262,18 +255,15 @@ _MASKS = "src_key_padding_mask:tensor? is_causal:bool=false"
 _DECODED = ("tgt:tensor memory:tensor tgt_mask:tensor? memory_mask:tensor? "
             "tgt_key_padding_mask:tensor? memory_key_padding_mask:tensor? ")  # fmt: skip
 _DECODED += "tgt_is_causal:bool=false memory_is_causal:bool=false"
-_BLOCK_HEADS = ("linear2", "self_attn.out_proj")
 _add("TransformerEncoderLayer", _BLOCK, f"src:tensor src_mask:tensor? {_MASKS}", _block,
-     _make_block(nn.TransformerEncoderLayer), _BLOCK_HEADS, True)  # fmt: skip
+     _make_block(nn.TransformerEncoderLayer))  # fmt: skip
 _add("TransformerDecoderLayer", _BLOCK, _DECODED, _block,
-     nn.TransformerDecoderLayer, (*_BLOCK_HEADS, "multihead_attn.out_proj"), True)  # fmt: skip
+     nn.TransformerDecoderLayer)  # fmt: skip
 _add("TransformerEncoder", _STACK, f"src:tensor mask:tensor? {_MASKS}", _stack,
-     _make_stack("TransformerEncoderLayer", nn.TransformerEncoder, enable_nested_tensor=False),
-     tuple(f"layers.*.{head}" for head in _BLOCK_HEADS), True)  # fmt: skip
+     _make_stack("TransformerEncoderLayer", nn.TransformerEncoder,
+                 enable_nested_tensor=False))  # fmt: skip
 _add("TransformerDecoder", _STACK, _DECODED, _stack,
-     _make_stack("TransformerDecoderLayer", nn.TransformerDecoder),
-     tuple(f"layers.*.{head}" for head in (*_BLOCK_HEADS, "multihead_attn.out_proj")),
-     True)  # fmt: skip
+     _make_stack("TransformerDecoderLayer", nn.TransformerDecoder))  # fmt: skip
 
 
 def kind_of(layer: nn.Module) -> LayerKind | None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from pruning.errors import SecateurError
 from pruning.formats.architecture.arguments import Parameter, references, resolve
 from pruning.formats.architecture.functions import FUNCTIONS
-from pruning.formats.architecture.layers import LAYERS
 from pruning.formats.architecture.schema import shown
 
 _FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
@@ -133,36 +132,6 @@ def tensor_at(module: nn.Module, path: str) -> Tensor:
     if found is None:
         raise KeyError(path)
     return found
-
-
-def heads(module: ArchitectureModule) -> set[str]:
-    """Paths of layers from which an output is reached without another prunable layer between."""
-    _, outputs, steps = module.graph
-    wanted, found = set(outputs), set()
-    for step in reversed(steps):
-        if step.name not in wanted:
-            continue
-        through = True
-        if step.op == "layer":
-            layer = module.get_submodule(step.target)
-            kind = next(k for k in LAYERS.values() if k.type is type(layer))
-            inside = _heads_inside(step.target, layer, kind.heads)
-            found.update(inside)
-            through = kind.residual or not inside
-        if through:
-            wanted.update(step.reads())
-    return found
-
-
-def _heads_inside(path: str, layer: nn.Module, patterns: Sequence[str]) -> set[str]:
-    from fnmatch import fnmatchcase
-
-    prunable = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    return {
-        f"{path}.{name}" if name else path
-        for name, part in layer.named_modules()
-        if isinstance(part, prunable) and any(fnmatchcase(name, p) for p in patterns)
-    }
 
 
 def _with_last(steps: list[Step], kept: set[str]) -> tuple[Step, ...]:

@@ -10,7 +10,7 @@ from pruning.facts import ModelFacts, TensorFact
 from pruning.formats import safetensors
 from pruning.formats.architecture.build import build, price
 from pruning.formats.architecture.fill import fill, match
-from pruning.formats.architecture.module import ArchitectureModule, heads
+from pruning.formats.architecture.module import ArchitectureModule
 from pruning.formats.architecture.schema import (
     FILE,
     Architecture,
@@ -140,7 +140,6 @@ def _facts(
         version=str(architecture.version),
         weight_names=weight_names,
         dtypes={name: weights.arrays[name].dtype.name for name in used},
-        heads=heads(module),
         limits=limits,
         producer=shown(architecture.producer),
         declared=declared,

@@ -20,12 +20,10 @@ class Architecture:
     Attributes:
         name: Of the class in transformers.
         task: What it puts out.
-        head: The layer that makes the output; nothing for hidden states.
     """
 
     name: str
     task: Task
-    head: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,22 +62,22 @@ class Family:
     rotary: bool = False
 
 
-def _encoder(stem: str, masked: str, sequence: str = "classifier") -> tuple[Architecture, ...]:
+def _encoder(stem: str) -> tuple[Architecture, ...]:
     return (
         Architecture(f"{stem}Model", "base"),
-        Architecture(f"{stem}ForMaskedLM", "masked", masked),
-        Architecture(f"{stem}ForSequenceClassification", "sequence", sequence),
-        Architecture(f"{stem}ForTokenClassification", "token", "classifier"),
-        Architecture(f"{stem}ForQuestionAnswering", "span", "qa_outputs"),
+        Architecture(f"{stem}ForMaskedLM", "masked"),
+        Architecture(f"{stem}ForSequenceClassification", "sequence"),
+        Architecture(f"{stem}ForTokenClassification", "token"),
+        Architecture(f"{stem}ForQuestionAnswering", "span"),
     )
 
 
 def _decoder(stem: str) -> tuple[Architecture, ...]:
     return (
         Architecture(f"{stem}Model", "base"),
-        Architecture(f"{stem}ForCausalLM", "causal", "lm_head"),
-        Architecture(f"{stem}ForSequenceClassification", "sequence", "score"),
-        Architecture(f"{stem}ForTokenClassification", "token", "score"),
+        Architecture(f"{stem}ForCausalLM", "causal"),
+        Architecture(f"{stem}ForSequenceClassification", "sequence"),
+        Architecture(f"{stem}ForTokenClassification", "token"),
     )
 
 
@@ -124,17 +122,17 @@ _WINDOWS: dict[str, Check] = {
 
 def _bert_like(package: str, stem: str) -> Family:
     return Family(package, f"{stem}Config", "roberta",
-                  _encoder(stem, "lm_head.decoder", "classifier.out_proj"), _BERT, _ENCODES,
+                  _encoder(stem), _BERT, _ENCODES,
                   offset=True, bidirectional=True, pooler=True)  # fmt: skip
 
 
 FAMILIES: dict[str, Family] = {
-    "bert": Family("bert", "BertConfig", "bert", _encoder("Bert", "cls.predictions.decoder"),
+    "bert": Family("bert", "BertConfig", "bert", _encoder("Bert"),
                    _BERT, _ENCODES, bidirectional=True, pooler=True, segments=True),
     "roberta": _bert_like("roberta", "Roberta"),
     "xlm-roberta": _bert_like("xlm_roberta", "XLMRoberta"),
     "distilbert": Family(
-        "distilbert", "DistilBertConfig", "distilbert", _encoder("DistilBert", "vocab_projector"),
+        "distilbert", "DistilBertConfig", "distilbert", _encoder("DistilBert"),
         {
             "vocab_size": keys.vocabulary,
             "dim": keys.width,
@@ -154,7 +152,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "mpnet": Family(
         "mpnet", "MPNetConfig", "mpnet",
-        _encoder("MPNet", "lm_head.decoder", "classifier.out_proj"),
+        _encoder("MPNet"),
         {k: v for k, v in _BERT.items() if k not in ("type_vocab_size", "classifier_dropout")}
         | {"relative_attention_num_buckets": whole(2, 4_096), "pad_token_id": one_of(1)},
         _ENCODES, offset=True, bidirectional=True, pooler=True,
@@ -163,7 +161,7 @@ FAMILIES: dict[str, Family] = {
         "vit", "ViTConfig", "vit",
         (
             Architecture("ViTModel", "base"),
-            Architecture("ViTForImageClassification", "image", "classifier"),
+            Architecture("ViTForImageClassification", "image"),
         ),
         {
             "hidden_size": keys.width,
@@ -185,9 +183,9 @@ FAMILIES: dict[str, Family] = {
         "gpt2", "GPT2Config", "transformer",
         (
             Architecture("GPT2Model", "base"),
-            Architecture("GPT2LMHeadModel", "causal", "lm_head"),
-            Architecture("GPT2ForSequenceClassification", "sequence", "score"),
-            Architecture("GPT2ForTokenClassification", "token", "classifier"),
+            Architecture("GPT2LMHeadModel", "causal"),
+            Architecture("GPT2ForSequenceClassification", "sequence"),
+            Architecture("GPT2ForTokenClassification", "token"),
         ),
         {
             "vocab_size": keys.vocabulary,
@@ -213,8 +211,8 @@ FAMILIES: dict[str, Family] = {
         "opt", "OPTConfig", "model",
         (
             Architecture("OPTModel", "base"),
-            Architecture("OPTForCausalLM", "causal", "lm_head"),
-            Architecture("OPTForSequenceClassification", "sequence", "score"),
+            Architecture("OPTForCausalLM", "causal"),
+            Architecture("OPTForSequenceClassification", "sequence"),
         ),
         _SIZES
         | {

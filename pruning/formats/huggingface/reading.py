@@ -119,7 +119,6 @@ def _facts(
     limits: Limits,
     declared: Declared | None,
 ) -> ModelFacts:
-    head = plan.architecture.head
     version = shown(str(settings.get("transformers_version", "")))
     return module_facts(
         module,
@@ -128,7 +127,6 @@ def _facts(
         version=version,
         weight_names=_weight_names(bounds),
         dtypes={n: shards.entry(n).dtype.name for bound in bounds for n in bound.names},
-        heads={head} if head else set(),
         limits=limits,
         samples=_samples(plan),
         declared=declared,

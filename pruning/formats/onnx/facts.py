@@ -1,18 +1,20 @@
 """What intake learns of a model: sizes from a pass on the meta device, the batch by trying."""
 
 from collections import Counter
+from math import prod
 
 from onnx import TensorProto, ValueInfoProto, helper
 
 from pruning.axes import Declared
-from pruning.facts import ModelFacts, TensorFact
-from pruning.formats.facts import distinct, layer_facts, ties
+from pruning.facts import COMPUTED, ModelFacts, OtherFact, TensorFact
+from pruning.formats.facts import distinct, ties
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.graph import Constant, Graph, type_name
-from pruning.formats.onnx.measure import Measured, measure
-from pruning.formats.onnx.module import OnnxModule
+from pruning.formats.onnx.measure import Measured, Sizes, measure
+from pruning.formats.onnx.module import OnnxModule, layer_at
 from pruning.formats.onnx.parse import opset, shown
-from pruning.layerwise.weights import weight_names as matrices
+from pruning.layers import Seen, layer_facts, other_facts, weights_inside
+from pruning.uses import multiply_adds
 
 
 def collect_facts(
@@ -35,10 +37,8 @@ def collect_facts(
     sizes = measured.sizes
     used = set(weight_names.values())
     dtypes = {c.source: file_dtype(c) for c in graph.constants.values() if c.source in used}
-    outputs = sizes.outputs if sizes else {}
-    layers = layer_facts(
-        module, weight_names, dtypes, _output_layers(module), outputs, sizes.batch if sizes else 1
-    )
+    layers = layer_facts(module, _seen(module, sizes), weight_names, dtypes)
+    others = [*other_facts(module, layers), *_computed(graph, module)]
     macs = [layer.macs for layer in layers]
     return ModelFacts(
         format="onnx",
@@ -49,9 +49,11 @@ def collect_facts(
         inputs=measured.inputs,
         outputs=[_output_fact(value, measured) for value in graph.proto.graph.output],
         layers=layers,
+        others=others,
         ties=ties(module),
         dtypes=sorted(set(dtypes.values())),
-        parameters=sum(p.numel() for p in module.parameters()),
+        parameters=sum(p.numel() for p in module.parameters())
+        + sum(o.parameters for o in others if o.kind == COMPUTED),
         prunable_parameters=distinct(layers),
         macs=None if None in macs else sum(m for m in macs if m is not None),
         activation_bytes=sizes.total if sizes else None,
@@ -91,14 +93,59 @@ def _output_fact(value: ValueInfoProto, measured: Measured) -> TensorFact:
     return fact.model_copy(update={"samples": axis})
 
 
-def _output_layers(module: OnnxModule) -> set[str]:
-    """Layers from which a graph output is reached without another prunable layer in between."""
-    wanted, found = set(module.output_names), set()
+def _seen(module: OnnxModule, sizes: Sizes | None) -> Seen:
+    """What the steps and their sizes tell of the weights, as a watched pass would."""
+    heads = _heads(module)
+    if sizes is None:
+        return Seen(heads=heads)
+    total: dict[str, int] = {}
+    for path, taken, given in sizes.calls:
+        for name, count in multiply_adds(layer_at(module, path), taken, given).items():
+            total[f"{path}.{name}"] = total.get(f"{path}.{name}", 0) + count
+    batch = sizes.batch
+    return Seen(
+        heads=heads,
+        multiply_adds={name: round(count / batch) for name, count in total.items()},
+        activations={path: -(-size // batch) for path, size in sizes.outputs.items()},
+    )
+
+
+def _heads(module: OnnxModule) -> set[str]:
+    """Weights that make an output, see `pruning.uses`: the same, told from steps without a pass."""
+    wanted = set(module.output_names)
+    found: set[str] = set()
     for step in reversed(module.steps):
         if not wanted.intersection(step.outputs):
             continue
-        if step.layer and next(matrices(module.get_submodule(step.layer)), None):
-            found.add(step.layer)
-        else:
+        inside = weights_inside(layer_at(module, step.layer)) if step.layer else []
+        if inside:
+            found.update(f"{step.layer}.{name}" for name in inside)
+        elif step.operator not in ("Shape", "Size"):
             wanted.update(name for name in step.inputs if name)
     return found
+
+
+_PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum")
+
+
+def _computed(graph: Graph, module: OnnxModule) -> list[OtherFact]:
+    """Matrices of the file that steps compute a product's factor from, and that nothing prunes."""
+    made: dict[str, set[str]] = {
+        name: {constant.source}
+        if constant.source and len(constant.shape) > 1 and name not in module.references
+        else set()
+        for name, constant in graph.constants.items()
+    }
+    sizes = {c.source: prod(c.shape) for c in graph.constants.values() if c.source}
+    found: set[str] = set()
+    for step in module.steps:
+        given = [made.get(name) for name in step.inputs if name]
+        fixed = step.operator in ("Shape", "Size") or None not in given
+        if step.operator in _PRODUCTS and not step.layer and not fixed:
+            found.update(source for part in given if part for source in part)
+        if fixed:
+            both = {source for part in given if part for source in part}
+            made.update(dict.fromkeys(step.outputs, both))
+    return [
+        OtherFact(name=shown(name), kind=COMPUTED, parameters=sizes[name]) for name in sorted(found)
+    ]

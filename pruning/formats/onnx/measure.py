@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,12 +51,19 @@ def over_limit(limit: int, where: str) -> SecateurError:
 
 
 class Sizes:
-    """Counts bytes and positions of a pass at batch size `batch`."""
+    """Counts bytes, and numbers in and out of layers, of a pass at batch size `batch`.
+
+    Attributes:
+        calls: The layer's path with the numbers that it takes and gives, call by call.
+        outputs: Bytes that a layer puts out, by its path.
+    """
 
     def __init__(self, batch: int, limit: int) -> None:
         self.batch, self.limit = batch, limit
         self.bytes = 0
-        self.outputs: dict[str, tuple[int, int]] = {}
+        self.calls: list[tuple[str, int, int]] = []
+        self.outputs: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
 
     @property
     def total(self) -> int:
@@ -65,12 +73,25 @@ class Sizes:
     def __call__(self, step: Step, results: tuple[Any, ...]) -> None:
         """Takes note of one step's results."""
         self.add(step, sum(result.nbytes for result in results))
+        numbers = [r.numel() if isinstance(r, Tensor) else int(np.size(r)) for r in results]
+        self.note(step, numbers, results[0].nbytes)
+
+    def given(self, name: str, numbers: int) -> None:
+        """Takes note of an input."""
+        self._numbers[name] = numbers
+
+    def note(self, step: Step, numbers: Sequence[int], size: int) -> None:
+        """Takes note of how many numbers a step gives, and of the bytes of its first result."""
+        self._numbers.update(zip(step.outputs, numbers, strict=False))
         if step.layer:
-            self.outputs[step.layer] = (results[0].numel(), results[0].nbytes)
+            taken = self._numbers.get(step.inputs[0] or "", 0)
+            self.calls.append((step.layer, taken, numbers[0]))
+            self.outputs[step.layer] = size
 
     def clear(self) -> None:
         """Forgets a pass that failed."""
         self.bytes = 0
+        self.calls.clear()
         self.outputs.clear()
 
     def add(self, step: Step, size: int) -> None:
@@ -222,13 +243,17 @@ def _counted(
         SecateurError: `model_too_large` over the limit.
     """
     sizes = Sizes(SMALL, limits.activation_bytes)
+    for name in module.input_names:
+        sizes.given(name, prod(shapes.get(name, (0,))))
     for step in module.steps:
         for name in step.outputs:
             numbers = prod(shapes.get(name, (0,)))
             size = numbers * (known[name][1] if name in known else 4)
             sizes.add(step, size)
-            if step.layer and name == step.outputs[0]:
-                sizes.outputs[step.layer] = (numbers, size)
+            if name == step.outputs[0]:
+                sizes.note(step, [numbers], size)
+            else:
+                sizes.given(name, numbers)
     return sizes
 
 
@@ -282,11 +307,11 @@ def _run_at_meta(module: OnnxModule, inputs: list[TensorFact], sizes: Sizes) -> 
         f"module.{name}": torch.empty_like(value, device="meta")
         for name, value in [*module.named_parameters(), *module.named_buffers()]
     }
+    samples = tuple(drawn(inputs, sizes.batch, "meta"))
+    _give(module, samples, sizes)
     # The default device is where tensors are made of constants.
     with torch.no_grad(), torch.device("meta"):
-        result = functional_call(
-            _Observed(module, sizes), state, tuple(drawn(inputs, sizes.batch, "meta"))
-        )
+        result = functional_call(_Observed(module, sizes), state, samples)
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -360,6 +385,7 @@ def _run(module: OnnxModule, inputs: Sequence[Tensor], sizes: Sizes) -> tuple[Te
     Raises:
         TooDear: Where an operator makes more on its way than intake affords.
     """
+    _give(module, inputs, sizes)
     token = TRIAL.set(_TRIED // 4)
     try:
         with torch.no_grad():
@@ -367,3 +393,8 @@ def _run(module: OnnxModule, inputs: Sequence[Tensor], sizes: Sizes) -> tuple[Te
     finally:
         TRIAL.reset(token)
     return result if isinstance(result, tuple) else (result,)
+
+
+def _give(module: OnnxModule, inputs: Sequence[Tensor], sizes: Sizes) -> None:
+    for name, value in zip(module.input_names, inputs, strict=True):
+        sizes.given(name, value.numel())

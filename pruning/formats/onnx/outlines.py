@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from pruning.layers import MatMul
+
 Shape = tuple[int, ...]
 Rule = Callable[[Sequence[Any], dict[str, Any]], Shape]
 
@@ -92,6 +94,10 @@ def _broadcast(kind: str, given: Sequence[Any]) -> Shape:
 def _of_layer(layer: nn.Module, shape: Shape) -> Shape:
     if isinstance(layer, nn.Linear):
         return (*shape[:-1], layer.out_features)
+    if isinstance(layer, MatMul):
+        held = np.broadcast_to(np.float32(0), tuple(layer.weight.shape))
+        other = np.broadcast_to(np.float32(0), shape)
+        return _product([held, other] if layer.left else [other, held], {})
     if isinstance(layer, nn.Embedding):
         return (*shape, layer.embedding_dim)
     if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):

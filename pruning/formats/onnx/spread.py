@@ -18,6 +18,7 @@ from pruning.formats.onnx.graph import Graph, Shapes, first_output
 from pruning.formats.onnx.module import FAILURES, OnnxModule, Step, layer_at
 from pruning.formats.onnx.outlines import ELEMENTWISE, Shape, dummy, outline, spread_shape
 from pruning.formats.onnx.shapes import LARGE, SMALL
+from pruning.layers import MatMul
 
 _SPATIAL = frozenset((
     "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "GlobalAveragePool",
@@ -175,6 +176,11 @@ class _Spread:
         """
         kind = step.operator
         x = given[0]
+        layer = layer_at(self.module, step.layer) if step.layer else None
+        if isinstance(layer, MatMul):
+            held = dummy(tuple(layer.weight.shape))
+            fixed = (held, held)
+            return _product(fixed, x, out) if layer.left else _product(x, fixed, out)
         if step.layer:
             for other in given[1:]:
                 _need(kind in ("LSTM", "GRU", "RNN") or not isinstance(other, _Ghost))

@@ -23,7 +23,6 @@ from pruning.formats.pt2.module import HALVES, Here, Pt2Module, Ref, State, Step
 from pruning.formats.pt2.payloads import Stored
 from pruning.formats.pt2.placing import Placing
 
-PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _COUNTER = "num_batches_tracked"
 _RENAMED: dict[str, Callable[..., Any]] = {
     "aten.add.Tensor": torch.add,
@@ -55,13 +54,11 @@ class Lowered:
         module: In eval mode.
         paths: Name of a stored tensor to its paths in the module.
         transposed: Names of tensors that the module holds with their two axes exchanged.
-        heads: Layers from which an output is reached without another prunable layer.
     """
 
     module: Pt2Module
     paths: dict[str, list[str]]
     transposed: set[str]
-    heads: set[str]
 
 
 def lowered(program: ExportedProgram, stored: Mapping[str, Stored]) -> Lowered:
@@ -124,7 +121,7 @@ class _Lowering:
         module.finish(steps, kept)
         module.copied = frozenset(self.copied)
         module.eval()
-        return Lowered(module, paths, self.placing.transposed, _heads(module))
+        return Lowered(module, paths, self.placing.transposed)
 
     def _input(self, node: Node, spec: Any) -> None:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
@@ -336,24 +333,6 @@ def _placed(part: Any, paths: Mapping[str, str]) -> Any:
     if isinstance(part, dict):
         return {key: _placed(inner, paths) for key, inner in part.items()}
     return part
-
-
-def _heads(module: Pt2Module) -> set[str]:
-    """Prunable layers from which an output is reached without another one."""
-    makers = {step.output: step for step in module.steps}
-    waiting = [output.name for output in module.outputs if isinstance(output, Ref)]
-    heads, done = set(), set(waiting)
-    while waiting:
-        step = makers.get(waiting.pop())
-        if step is None:
-            continue
-        if step.layer is not None and isinstance(module.get_submodule(step.layer), PRUNABLE):
-            heads.add(step.layer)
-            continue
-        new = set(step.refs()) - done
-        done |= new
-        waiting.extend(new)
-    return heads
 
 
 def _unsupported(what: str, where: str) -> SecateurError:

@@ -115,7 +115,6 @@ def read(source: Path, limits: Limits, declared: Declared | None = None) -> Pt2M
         version="{major}.{minor}".format(**package.program.document["schema_version"]),
         weight_names=weights,
         dtypes={name: TYPES[stored.type][0] for name, stored in package.stored.items()},
-        heads=found.heads,
         limits=limits,
         size=lambda name: hints.get(name, SYMBOLIC_SIZE),
         declared=declared,

@@ -165,7 +165,7 @@ def test_fused_attention_is_differentiated_as_plain_products():
     layer = torch.nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, dropout=0.0)
     module = torch.nn.Sequential(layer, torch.nn.Flatten(), torch.nn.Linear(12, 3))
     case = cases.of(lambda: module, [(3, 4)], "cross_entropy")
-    weights = FlatWeights(find_prunable(case.module, Scope(exclude=("*out_proj",)), None))
+    weights = FlatWeights(find_prunable(case.module, Scope(exclude=("*out_proj",))))
     network = Network(case.module, weights)
     rows = torch.cat(list(per_sample.gradients(network, case.data, case.loss)))
     for n in range(case.data.samples):

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from pruning.formats.onnx import onnx_bytes, read_onnx
-from pruning.layerwise.weights import layer_weights
+from pruning.layers import prunable_layers
 from tests.pruning.formats.onnx_cases import Net, difference, refused, run_onnx
 
 torch.set_num_threads(1)
@@ -102,12 +102,16 @@ def test_recurrent_layers_are_read_in_every_version(opset):
 
 def test_gates_are_prunable_under_the_names_of_torch():
     module = read_onnx(recurrent("LSTM", "bidirectional").SerializeToString()).module
-    names = {(w.layer, w.param) for w in layer_weights(module)}
+    names = {(w.layer, w.param) for w in prunable_layers(module)}
     assert {param for _, param in names} == {
         "weight_ih_l0", "weight_hh_l0", "weight_ih_l0_reverse", "weight_hh_l0_reverse",
     }  # fmt: skip
     early = read_onnx(recurrent("GRU").SerializeToString()).module
-    assert sorted(tuple(w.weight.shape) for w in layer_weights(early)) == [(5, 5), (10, 5), (15, 3)]
+    assert sorted(tuple(w.weight.shape) for w in prunable_layers(early)) == [
+        (5, 5),
+        (10, 5),
+        (15, 3),
+    ]
 
 
 def test_every_weight_is_known_by_the_tensor_that_holds_it():
@@ -212,7 +216,7 @@ def test_transposed_convolutions_go_back(attributes, opset):
     model = transposed(opset, **attributes)
     module = read_onnx(model.SerializeToString()).module
     assert isinstance(module.up, nn.ConvTranspose2d)
-    assert {w.layer for w in layer_weights(module)} == {"up", "out"}
+    assert {w.layer for w in prunable_layers(module)} == {"up", "out"}
     goes_back(model, np.random.default_rng(0).standard_normal((3, 4, 5, 6)).astype(np.float32))
 
 

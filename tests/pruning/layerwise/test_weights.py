@@ -6,8 +6,10 @@ from torch import Tensor, nn
 
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
-from pruning.layerwise import Collected, layer_weights, walk
+from pruning.layers import find_prunable, prunable_layers
+from pruning.layerwise import Collected, walk
 from pruning.solvers.layer import LayerSolution
+from pruning.spec import Scope
 
 
 class Everything(nn.Module):
@@ -38,7 +40,7 @@ class Everything(nn.Module):
 def test_every_kind_is_listed_once_and_walked() -> None:
     torch.manual_seed(0)
     module = Everything().eval()
-    weights = layer_weights(module)
+    weights = find_prunable(module, Scope())
     names = [p.name for p in weights]
     assert len(names) == len(set(names))
     everything = {n for n, p in module.named_parameters() if p.ndim > 1} - {"embed.weight"}
@@ -60,5 +62,5 @@ def test_every_kind_is_listed_once_and_walked() -> None:
 
 def test_a_module_without_any_is_refused() -> None:
     with pytest.raises(SecateurError) as refused:
-        layer_weights(nn.Sequential(nn.ReLU(), nn.Embedding(3, 2)))
+        prunable_layers(nn.Sequential(nn.ReLU(), nn.Embedding(3, 2)))
     assert refused.value.code == "no_prunable_layers"

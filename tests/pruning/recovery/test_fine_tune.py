@@ -37,7 +37,7 @@ def data(samples=65, width=5):
 
 def masks_of(module):
     g = torch.Generator().manual_seed(1)
-    layers = find_prunable(module, Scope(), None)
+    layers = find_prunable(module, Scope())
     return [(p.weight, torch.rand(p.weight.shape, generator=g) > 0.5) for p in layers]
 
 
@@ -106,7 +106,7 @@ def test_divergence_is_an_error_that_names_the_learning_rate():
 
 def test_flat_weights_hold_a_tied_parameter_once():
     module = Tied()
-    assert len(FlatWeights(find_prunable(module, Scope(), None))) == 25 + 15
+    assert len(FlatWeights(find_prunable(module, Scope()))) == 25 + 15
 
 
 @pytest.mark.parametrize(("batch_size", "samples"), [(1, 20), (16, 1)])

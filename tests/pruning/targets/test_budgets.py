@@ -9,13 +9,13 @@ from pruning import prune
 from pruning.budget import Budget, Part, fewest
 from pruning.budget import bytes as bytes_of_file
 from pruning.budget.flops import cost
-from pruning.budget.uses import uses_of
 from pruning.data.batches import ArrayData, Data
 from pruning.errors import SecateurError
 from pruning.formats import sparse
-from pruning.layers import prunable_layers
+from pruning.layers import layer_facts, prunable_layers
 from pruning.schedule.step import removal_target
 from pruning.spec import Spec
+from pruning.uses import observed
 from tests.pruning.targets.nets import POSITIONS, QUICK, convolutional, images
 
 torch.set_num_threads(1)
@@ -54,7 +54,8 @@ DENSE = multiply_adds([72, 288, 192])
 
 def test_uses_are_counted_in_a_pass():
     net = convolutional()
-    assert uses_of(net, prunable_layers(net), images().calibration, None) == list(POSITIONS)
+    found = layer_facts(net, observed(net, images().calibration))
+    assert [fact.positions for fact in found] == list(POSITIONS)
 
 
 def test_a_weight_that_is_used_twice_counts_twice():
@@ -67,8 +68,8 @@ def test_a_weight_that_is_used_twice_counts_twice():
             return self.layer(self.layer(x).relu())
 
     net = Twice().eval()
-    found = uses_of(net, prunable_layers(net), ArrayData({"x": torch.randn(5, 3, 4)}), None)
-    assert found == [6.0]
+    (found,) = layer_facts(net, observed(net, ArrayData({"x": torch.randn(5, 3, 4)})))
+    assert (found.positions, found.macs) == (6, 96)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,4 +1,4 @@
-"""Matrix products. With a constant matrix they become nn.Linear, else a plain product."""
+"""Matrix products. With a constant factor they become layers, else a plain product."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +13,16 @@ from pruning.formats.onnx.builder import Builder, Node
 from pruning.formats.onnx.graph import Constant
 from pruning.formats.onnx.ops.layers import plain
 from pruning.formats.onnx.values import Value, tensors
+from pruning.layers import MatMul
 
 
 def _matmul(node: Node, builder: Builder) -> None:
-    """MatMul(x, W) is Linear with the weight W.T; a vector added to it alone is its bias."""
+    """MatMul(x, W) is Linear with the weight W.T; a vector added to it alone is its bias.
+
+    A matrix on the left, or a batch of them, is a layer of its own.
+    """
+    if _constant_factor(node, builder):
+        return
     weight = builder.constant(node.input(1))
     left_constant = node.input(0) in builder.graph.derived or builder.constant(node.input(0))
     if weight is None or len(weight.shape) == 2:
@@ -45,6 +51,24 @@ def _gemm(node: Node, builder: Builder) -> None:
     weight = builder.constant(b)
     builder.refuse_computed(node, b, "weight")
     order = (0, 1) if trans_b else (1, 0)
+    if alpha != 0 and np.isfinite(alpha) and np.isfinite(beta) and _is_factor(builder, a, b, 2):
+        product = f"{node.outputs[0]}/product"
+        if trans_b:
+            turned_b = f"{node.outputs[0]}/B"
+            builder.call(node, transpose_last, [b], [turned_b])
+            b = turned_b
+        held = builder.constant(a)
+        assert held is not None
+        assert a is not None
+        assert b is not None
+        turn = (1, 0) if trans_a else (0, 1)
+        layout = Layout(turn, tuple(held.shape[axis] for axis in turn), alpha)
+        if not builder.tied_otherwise(held, layout):
+            _factor(node, builder, (a, b), layout, product if c else node.one_output())
+            if c:
+                builder.call(node, partial(add_scaled, beta=beta), [product, c])
+            return
+        b = node.input(1)
     if (
         weight is None
         or not weight.source
@@ -73,6 +97,56 @@ def _gemm(node: Node, builder: Builder) -> None:
     product = f"{output}/product"
     _linear(node, builder, a, weight, layout, _Bias(None, beta, node), product)
     builder.call(node, partial(add_scaled, beta=beta), [product, c], [output])
+
+
+def _constant_factor(node: Node, builder: Builder) -> bool:
+    """Makes a layer of a product whose constant is on the left, or one matrix for each of a batch.
+
+    Returns:
+        False where it is no such product.
+    """
+    a, b = node.input(0), node.input(1)
+    for held, other, left in ((a, b, True), (b, a, False)):
+        if not _is_factor(builder, held, other, 2 if left else 3):
+            continue
+        constant = builder.constant(held)
+        assert constant is not None
+        assert held is not None
+        assert other is not None
+        layout = Layout(tuple(range(len(constant.shape))), constant.shape)
+        if builder.tied_otherwise(constant, layout):
+            return False
+        _factor(node, builder, (held, other), layout, node.one_output(), left=left)
+        return True
+    return False
+
+
+def _is_factor(builder: Builder, held: str | None, other: str | None, least: int) -> bool:
+    """Whether a stored constant of at least so many axes multiplies a computed value of two."""
+    constant = builder.constant(held)
+    if constant is None or not constant.source or not constant.is_real or other is None:
+        return False
+    if builder.constant(other) or other in builder.graph.derived:
+        return False
+    return len(constant.shape) >= least and (builder.rank(other) or 2) >= 2
+
+
+def _factor(
+    node: Node,
+    builder: Builder,
+    factors: tuple[str, str],
+    layout: Layout,
+    output: str,
+    left: bool = True,
+) -> None:
+    held, other = factors
+    constant = builder.constant(held)
+    assert constant is not None
+    layer = plain(MatMul, layout.shape, left)
+    name = held if held.endswith(".weight") else constant.source
+    path = builder.place(layer, (name, None, node), "matmul")
+    builder.bind(node, f"{path}.weight", constant, layout, prunable=True)
+    builder.layer(node, path, other, output)
 
 
 @dataclass(frozen=True)

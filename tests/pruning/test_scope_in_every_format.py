@@ -1,0 +1,233 @@
+"""The same network has the same weights, multiply-adds and output heads at every door."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import pruning
+from pruning.data.batches import ArrayData
+from pruning.layers import layer_facts
+from pruning.uses import observed
+from tests.pruning.scope_networks import FORMATS, imported, networks, samples
+
+QUICK = {
+    "trust": {"checks": False, "bootstrap": 0, "ladder": False},
+    "comparison": {"criteria": []},
+}
+
+HEADS = {
+    "attention": ["c"],
+    "cross": ["c"],
+    "tied": ["c"],
+    "grown": ["up"],
+    "two": ["b", "c"],
+    "stream": ["b", "c"],
+    "sized": ["b"],
+    "images": ["line"],
+}
+"""By network; `f` or `c` for the others."""
+
+
+def seen(module):
+    return layer_facts(module, observed(module, ArrayData({"x": samples(4)})))
+
+
+def own(layers):
+    return [layer for layer in layers if layer.tied_to is None]
+
+
+@pytest.mark.parametrize("name", list(networks()))
+def test_multiply_adds_are_those_of_torchs_counter(name):
+    module = networks()[name]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)  # the counter does not know oneDNN's LSTM
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(samples(1))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        torch._C._set_mkldnn_enabled(enabled)
+    counts = counter.get_flop_counts()["Global"]
+    products = sum(n for op, n in counts.items() if "attention" not in str(op))
+    if name in ("attention", "cross"):
+        # Without fused attention its own two products are there, of queries with keys and weights
+        # with values: 2 * 8 a pair of tokens.
+        keys = 2 if name == "cross" else 5
+        products -= 2 * 2 * 8 * 5 * keys if products > 2 * sum_of(module) else 0
+    assert sum_of(module) == products // 2
+
+
+def sum_of(module):
+    return sum(layer.macs for layer in seen(module))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("name", list(networks()))
+def test_weights_multiply_adds_and_heads_are_the_same_in_every_format(name, form, tmp_path):
+    module = networks()[name]
+    library = seen(module)
+    facts = imported(module, form, tmp_path).facts
+    assert sum(f.parameters for f in own(facts.layers)) == sum(f.parameters for f in own(library))
+    assert facts.macs == sum(f.macs for f in library)
+    heads = HEADS.get(name, ["c" if hasattr(module, "c") else "f"])
+    assert sorted(f.name for f in library if f.is_output) == heads
+    assert sorted(f.name for f in facts.layers if f.is_output) == heads
+    matrices = sum(f.parameters for f in own(facts.layers))
+    assert facts.parameters == matrices + sum(o.parameters for o in facts.others)
+
+
+KINDS = ("lstm", "gru", "attention", "cross", "left", "right", "images")
+METHODS = {
+    "magnitude": {"criterion": {"kind": "magnitude"}},
+    "obd": {"criterion": {"kind": "obd"}},
+    "obs": {"criterion": {"kind": "obs", "damping": 0.01}},
+    "wanda": {"criterion": {"kind": "wanda"}},
+    "layerwise": {"compensation": {"kind": "layerwise"}},
+}
+
+
+def pruned(module, spec, facts=None):
+    target = torch.randint(0, 3, (30,), generator=torch.Generator().manual_seed(2))
+    return pruning.prune(module, (samples(30), target), {**QUICK, **spec}, facts=facts)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", KINDS)
+def test_every_method_prunes_every_kind(name, method):
+    module = networks()[name]
+    outcome = pruned(module, METHODS[method])
+    total = sum(f.parameters for f in own(seen(module)))
+    left = module.w.numel() if (method, name) in (("wanda", "left"), ("wanda", "right")) else 0
+    report = outcome.report
+    assert report.sparsity.total == total - left
+    assert report.scope.weights == total
+    assert report.scope.share == (total - left) / total
+    assert report.scope.removed_of_all == report.sparsity.removed / total
+    assert bool(left) == any(w.code == "layer_left_out" for w in report.warnings)
+    weights = dict(outcome.module.named_parameters())
+    zeros = sum(int((weights[n][~mask] == 0).sum()) for n, mask in outcome.masks.items())
+    assert zeros == report.sparsity.removed == (total - left + 1) // 2
+
+
+@pytest.mark.parametrize("name", ["lstm", "attention", "left", "images"])
+def test_magnitude_removes_the_smallest_weights_of_all_kinds(name):
+    module = networks()[name]
+    outcome = pruned(module, METHODS["magnitude"])
+    weights = torch.cat([
+        dict(module.named_parameters())[n].detach().flatten().abs() for n in outcome.masks
+    ])  # fmt: skip
+    gone = torch.cat([(~mask).flatten() for mask in outcome.masks.values()])
+    assert float(weights[gone].max()) <= float(weights[~gone].min())
+
+
+def test_saliencies_of_recurrent_weights_are_those_of_brute_force():
+    module = networks()["lstm"].double()
+    x, target = samples(30).double(), torch.arange(30) % 3
+    names = ["r.weight_ih_l0", "r.weight_hh_l0", "f.weight"]
+    values = {n: p.detach() for n, p in module.named_parameters()}
+    gradients = []
+    for n in range(24):  # the calibration share of 30 samples
+        some = {k: v.clone().requires_grad_() for k, v in values.items()}
+        out = torch.func.functional_call(module, some, (x[n : n + 1],))
+        loss = nn.functional.cross_entropy(out, target[n : n + 1])
+        gradients.append(torch.autograd.grad(loss, [some[k] for k in names]))
+    spec = {**QUICK, "criterion": {"kind": "obd", "curvature": "empirical_fisher"},
+            "schedule": {"kind": "one_shot", "recomputations": 1}}  # fmt: skip
+    from pruning.data.batches import Data
+
+    part = ArrayData({"x": x[:24]}, target[:24])
+    report = pruning.prune(module, Data(part, part, part), spec).report
+    for index, name in enumerate(names):
+        squares = torch.stack([g[index] ** 2 for g in gradients]).mean(0)
+        expected = 0.5 * squares * values[name] ** 2
+        layer = next(x for x in report.layers if x.name == name.removesuffix(".weight"))
+        assert layer.saliency.max == pytest.approx(float(expected.max()), rel=1e-5)
+        assert layer.saliency.median == pytest.approx(float(expected.quantile(0.5)), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind"),
+    [
+        ({"criterion": {"kind": "obs", "inverse": "kfac", "damping": 0.01}}, "LSTM"),
+        ({"criterion": {"kind": "magnitude"}, "pattern": {"kind": "nm", "n": 2, "m": 4}}, "LSTM"),
+        ({"criterion": {"kind": "magnitude"}, "pattern": {"kind": "block"}}, "LSTM"),
+    ],
+)
+def test_what_a_method_can_not_prune_is_left_out_by_name_with_the_reason(spec, kind):
+    report = pruned(networks()["lstm"], spec).report
+    left = [one for one in report.scope.left_out if one.by == "method"]
+    assert [one.name for one in left] == ["r.weight_ih_l0", "r.weight_hh_l0"]
+    assert all(kind in one.reason for one in left)
+    assert report.sparsity.total == 12
+    (warning,) = [w for w in report.warnings if w.code == "layer_left_out"]
+    assert "r.weight_ih_l0" in warning.message
+    assert "192 weights" in warning.message
+
+
+def test_the_output_head_is_told_from_use_and_not_from_order():
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.body = nn.Linear(8, 3), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.body(x)).mean(1))
+
+    spec = {**METHODS["magnitude"], "scope": {"output_head": False}}
+    report = pruned(Backwards().eval(), spec).report
+    assert {x.name: x.in_scope for x in report.layers} == {"head": False, "body": True}
+    (left,) = [one for one in report.scope.left_out if one.by == "spec"]
+    assert (left.name, left.parameters) == ("head", 24)
+
+
+def test_embeddings_vectors_and_free_tables_are_said_to_be_out():
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.place = nn.Embedding(7, 8), nn.Parameter(torch.randn(5, 8))
+            self.norm, self.f = nn.LayerNorm(8), nn.Linear(8, 3)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.f(self.norm(self.embed(ids) + self.place).mean(1))
+
+    ids = torch.randint(7, (30, 5), generator=torch.Generator().manual_seed(0))
+    data = (ids, torch.arange(30) % 3)
+    report = pruning.prune(Words().eval(), data, {**QUICK, **METHODS["magnitude"]}).report
+    out = {one.name: (one.kind, one.parameters, one.by) for one in report.scope.left_out}
+    assert out == {
+        "embed": ("Embedding", 56, "kind"),
+        "place": ("Parameter", 40, "kind"),
+        "vectors": ("vectors", 19, "kind"),
+    }
+    assert report.scope.weights == 24 + 56 + 40
+    assert report.scope.parameters == 24 + 56 + 40 + 19
+    assert not [w for w in report.warnings if w.code == "layer_left_out"]
+
+
+def test_a_weight_that_an_onnx_file_computes_anew_is_said_to_be_left_out(tmp_path):
+    class Sliced(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.c = nn.Parameter(torch.randn(12, 8)), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            some = self.w[: x.shape[0] * 0 + 8]
+            return self.c((x @ some.t()).mean(1))
+
+    model = imported(Sliced().eval(), "onnx", tmp_path)
+    assert model.facts.parameters == 96 + 27
+    report = pruned(model.module, METHODS["magnitude"], facts=model.facts).report
+    assert report.sparsity.total == 24
+    assert report.scope.weights == 24 + 96
+    (left,) = [one for one in report.scope.left_out if one.by == "method"]
+    assert (left.name, left.parameters) == ("w", 96)
+    assert [w.code for w in report.warnings if "96 weights" in w.message] == ["layer_left_out"]
+
+
+def test_a_layer_can_be_excluded_by_its_own_path_or_by_that_of_one_weight():
+    for pattern, total in (("r", 12), ("r.weight_ih*", 12 + 64), ("f", 192)):
+        spec = {**METHODS["magnitude"], "scope": {"exclude": [pattern]}}
+        assert pruned(networks()["lstm"], spec).report.sparsity.total == total
