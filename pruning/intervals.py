@@ -10,14 +10,15 @@ from pruning.report.study import Drop
 from pruning.study.chance import LEVEL, quantile
 
 
-def of_mean(values: Tensor) -> tuple[float, float]:
+def of_mean(values: Tensor, *, shares: bool = True) -> tuple[float, float]:
     """The 95 % interval of a mean: Wilson's (1927) for zeros and ones, else the normal one.
 
     Args:
         values: Of each sample, shape [N], float64.
+        shares: Whether zeros and ones are wrong and right answers; a cosine may be 1 without.
     """
     n, mean, z = len(values), float(values.mean()), quantile()
-    if _binary(values):
+    if shares and _binary(values):
         centre = (mean + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * (mean * (1 - mean) / n + z * z / (4 * n * n)) ** 0.5
         return max(0.0, centre - half), min(1.0, centre + half)
@@ -25,7 +26,7 @@ def of_mean(values: Tensor) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def drop(dense: Tensor, final: Tensor, simultaneous: int = 1) -> Drop:
+def drop(dense: Tensor, final: Tensor, simultaneous: int = 1, *, shares: bool = True) -> Drop:
     """How far a metric fell, with its interval over the pairs.
 
     For zeros and ones half a pair is added to each cell of the 2 x 2 table (Agresti and Min 2005),
@@ -36,10 +37,11 @@ def drop(dense: Tensor, final: Tensor, simultaneous: int = 1) -> Drop:
         dense: Of each sample before, shape [N], float64.
         final: Of the same samples after, shape [N].
         simultaneous: How many such intervals shall hold at once (Bonferroni).
+        shares: As for `of_mean`.
     """
     gap = dense - final
     n, total, squares = len(gap), float(gap.sum()), float(gap.square().sum())
-    if _binary(dense) and _binary(final):
+    if shares and _binary(dense) and _binary(final):
         n, squares = n + 2, squares + 1.0
         variance = max(0.0, squares / n - (total / n) ** 2)
     else:

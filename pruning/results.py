@@ -13,6 +13,7 @@ from pruning.data.batches import ArrayData
 from pruning.job import Job, State
 from pruning.output_checks import at_chance
 from pruning.registry import method
+from pruning.report.numbers import SHARES
 from pruning.report.saliency import summarise
 from pruning.report.schema import (
     Check,
@@ -210,7 +211,7 @@ def _metrics(job: Job, state: State) -> Metrics:
         found = {}
         for metric in job.metrics:
             values = state.each[f"{name}.{metric}"]
-            low, high = intervals.of_mean(values)
+            low, high = intervals.of_mean(values, shares=metric in SHARES)
             value = float(values.mean())
             found[metric] = MetricValue(value=value, low=low, high=high, samples=len(values))
         return found

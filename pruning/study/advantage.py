@@ -71,7 +71,7 @@ def _of_metric(
     the same samples, so that it does not shrink with their number; from three seeds on Student's
     interval over the seeds is added to it as to independent errors.
     """
-    gaps = [intervals.drop(a.each[name], b.each[name]) for a, b in pairs]
+    gaps = [intervals.drop(a.each[name], b.each[name], shares=name in SHARES) for a, b in pairs]
     values = [g.value or 0.0 for g in gaps]
     value = median(values)
     bounds = [(g.low, g.high) for g in gaps if g.low is not None and g.high is not None]

@@ -8,7 +8,7 @@ from pruning import intervals
 from pruning.allowed import allows
 from pruning.errors import SecateurError
 from pruning.job import Job, State
-from pruning.report.numbers import limit, points, share
+from pruning.report.numbers import SHARES, limit, points, share
 from pruning.report.study import Drop, Search
 from pruning.spec import MaxDrop
 from pruning.study.runs import Run, Runs
@@ -39,7 +39,7 @@ def drop_of(state: State, metric: str, simultaneous: int) -> Drop:
     """How far a metric fell from the dense to the final network, by pairs."""
     final = "pruned" if state.recovered_metrics is None else "recovered"
     dense, pruned = state.each[f"dense.{metric}"], state.each[f"{final}.{metric}"]
-    return intervals.drop(dense, pruned, simultaneous)
+    return intervals.drop(dense, pruned, simultaneous, shares=metric in SHARES)
 
 
 def find(runs: Runs) -> Found:

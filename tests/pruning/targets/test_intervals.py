@@ -39,6 +39,13 @@ def test_the_interval_of_a_mean_of_other_values_is_the_normal_one():
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=1e-6)
 
 
+def test_a_cosine_of_one_everywhere_is_no_share_of_right_answers():
+    ones = torch.ones(12).double()
+    assert intervals.of_mean(ones, shares=False) == (1.0, 1.0)
+    found = intervals.drop(ones, ones, shares=False)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
 def test_the_interval_of_a_drop_adds_half_a_pair_to_each_cell():
     dense, final = pairs(12, 5, 183)
     found = intervals.drop(dense, final)
