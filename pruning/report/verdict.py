@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pruning.allowed import allows
-from pruning.report import study_words, words
+from pruning.report import scope_words, study_words, words
 from pruning.report.schema import Report
 from pruning.report.speed import clause, interval, speed
 from pruning.report.study import Drop, Latency
@@ -57,7 +57,7 @@ def verdict(report: Report) -> str:
     sparsity = report.sparsity
     removed = (
         f"{words.title(report.spec.criterion.kind)} removed {words.share(sparsity.achieved)} of "
-        "the weights"
+        + ("the weights in scope" if scope_words.of_all(report.scope) else "the weights")
     )
     if report.search is not None:
         gates = [_gates(report)] if words.gates(report) else []
@@ -226,12 +226,13 @@ def rejected(report: Report) -> list[str]:
 
 def facts(report: Report) -> list[Fact]:
     """The figures at the head of the page, each only where it was measured."""
-    sparsity = report.sparsity
+    sparsity, of_all = report.sparsity, scope_words.of_all(report.scope)
     found = [
         Fact(
             "removed",
             words.share(sparsity.achieved),
             f"{words.count(sparsity.removed)} of {words.count(sparsity.total)} weights"
+            + (f" in scope, {of_all}" if of_all else "")
             + (f", {words.count(sparsity.found)} zero in the upload" if sparsity.found else ""),
         )
     ]

@@ -9,6 +9,8 @@ import typer
 from rich.text import Text
 
 from pruning.axes import parse_declared
+from pruning.report.scope import ScopeSection
+from pruning.report.scope_words import in_scope, left_out
 from secateur.cli import inputs as inputs_
 from secateur.cli.interrupt import leave_at_the_next
 from secateur.cli.local import run_local
@@ -188,10 +190,12 @@ def plan(
         print_json(found)
         return
     cost = found.get("cost") or {}
+    scope = ScopeSection.model_validate(found["scope"]) if found.get("scope") else None
     print_fields(
         {
-            "in scope": f"{found['weights_in_scope']:,} weights",
+            "in scope": in_scope(scope) if scope else f"{found['weights_in_scope']:,} weights",
             "removed": _removed(found, given.spec),
+            "left out": "\n".join(left_out(scope)) or None,
             "runs": found["runs"] if found.get("runs", 1) > 1 else None,
             "inverse": found.get("inverse"),
             "scoring memory": size(cost.get("bytes")),

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pruning.report import verdict
+from pruning.report import scope_words, verdict
 from pruning.report.numbers import limit, metric, number, points, several, share
 from pruning.report.schema import Report
+from pruning.report.scope import ScopeSection
 from pruning.report.speed import clause
 from pruning.report.study import Latency
 from pruning.report.words import is_gate
@@ -40,11 +41,13 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: b
     """
     console = stdout()
     _headline(console, report)
-    sparsity = report["sparsity"]
+    sparsity, scope = report["sparsity"], _scope(report)
+    of_all = scope_words.of_all(scope)
     console.print(
         Text.assemble(
             (share(sparsity["achieved"]), "bold"),
             f" of the weights in scope removed ({sparsity['removed']:,} of {sparsity['total']:,})",
+            f", {of_all}" if of_all else "",
         ),
         soft_wrap=True,
     )
@@ -62,9 +65,17 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: b
         "checks": _checks([c for c in checks if c.get("group") != "trust"], gates),
         "compared": _compared(report.get("comparison")),
         "trust": _trust(report, [c for c in checks if c.get("group") == "trust"]),
+        "left out": "\n".join(scope_words.left_out(scope)),
         "written": "\n".join(str(path) for path in files),
     }
     print_pairs(console, {name: value for name, value in pairs.items() if value})
+
+
+def _scope(report: dict[str, Any]) -> ScopeSection | None:
+    try:
+        return ScopeSection.model_validate(report["scope"]) if report.get("scope") else None
+    except ValidationError:
+        return None  # of another version
 
 
 _TONES = {"good": "green", "warn": "yellow", "bad": "red"}
