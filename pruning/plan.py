@@ -85,6 +85,10 @@ class Plan(BaseModel):
     substitutions: list[Substitution] = []
 
 
+SMALL_BATCH, FREE_BATCH = 16, 256
+"""Fixed batch sizes below the first are warned of; the second is what others are compared with."""
+
+
 def held_out_count(samples: int) -> int:
     """Samples split off for evaluation: `HELD_OUT_SHARE` of them, rounded half up."""
     return max(1, math.floor(HELD_OUT_SHARE * samples + 0.5))
@@ -170,6 +174,7 @@ def plan(
         planned.warnings += of_zeros(spec, counts, asked)
     _annotate(planned, spec)
     _annotate_drop(planned, spec, model)
+    _annotate_batch(planned, model)
     return planned
 
 
@@ -271,6 +276,24 @@ def _whole(spec: Spec, model: ModelFacts) -> bool:
     if asked.metric == "accuracy":
         return spec.objective.loss == "cross_entropy"
     return bool(model.outputs) and len(model.outputs[0].shape) == 2
+
+
+def _annotate_batch(planned: Plan, model: ModelFacts) -> None:
+    """Says what a fixed, small number of samples a pass costs."""
+    size, samples = model.batch, planned.calibration_samples
+    if size is None or size >= SMALL_BATCH:
+        return
+    passes, free = math.ceil(samples / size), math.ceil(samples / FREE_BATCH)
+    planned.warnings.append(
+        ReportWarning(
+            code="fixed_batch",
+            message=f"The model runs on {size} sample{'' if size == 1 else 's'} at a time and its "
+            f"graph allows no other number: the {samples:,} calibration samples are {passes:,} "
+            f"passes, where a free batch size takes {free:,}. Small networks take about ten times "
+            "as long that way. Export the model with a free batch size to avoid it.",
+            where="model",
+        )
+    )
 
 
 def _annotate_drop(planned: Plan, spec: Spec, model: ModelFacts) -> None:

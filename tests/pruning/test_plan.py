@@ -240,3 +240,15 @@ def test_plan_and_request_import_neither_torch_nor_numpy():
         "sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_small_fixed_number_of_samples_is_said_beforehand_with_what_it_costs():
+    def warnings(batch: int | None) -> list[str]:
+        planned = plan(parse_spec({}), model(batch=batch), {"calibration": dataset()})
+        return [w.message for w in planned.warnings if w.code == "fixed_batch"]
+
+    (message,) = warnings(1)
+    assert "1 sample at a time" in message
+    assert "passes" in message
+    assert not warnings(None)
+    assert not warnings(64)

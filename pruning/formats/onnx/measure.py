@@ -4,7 +4,8 @@ Told from shapes where these prove it. Else the module is run on a few samples, 
 if it is not, shapes are believed: those of a pass without data at two batch sizes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -17,6 +18,7 @@ from pruning.axes import Declared
 from pruning.errors import SecateurError
 from pruning.facts import TensorFact
 from pruning.formats.limits import Limits
+from pruning.formats.onnx.batched import scaled_as_tried, scaled_in_front, scaling
 from pruning.formats.onnx.graph import Graph, Shapes, label
 from pruning.formats.onnx.module import OnnxModule, Step
 from pruning.formats.onnx.operation import Operation
@@ -196,6 +198,10 @@ def _measure(
     free, compared = _free(graph, module, inputs, limits)
     if free is not None and compared.verdict == "apart":
         return Measured(free, None, "apart", inputs, _named(graph, compared.axes))
+    if fixed is not None and compared.verdict == "fixed":
+        batched = _batched(graph, module, inputs, fixed, limits)
+        if batched is not None:
+            return batched
     verdict: Verdict = "mixed" if compared.verdict == "mixed" else "fixed"
     batch = fixed or (TOGETHER if verdict == "mixed" else 1)
     sizes = Sizes(batch, limits.activation_bytes)
@@ -214,6 +220,63 @@ def _measure(
             sizes = Sizes(batch, limits.activation_bytes)
     _run_at_meta(module, inputs, sizes)
     return Measured(sizes, batch, verdict, inputs, axes)
+
+
+def _batched(
+    graph: Graph, module: OnnxModule, inputs: list[TensorFact], fixed: int, limits: Limits
+) -> Measured | None:
+    """The same module at any number of samples, where sizes that hold the file's can be scaled.
+
+    It is taken where any number of samples gives what the file's own number gives; see `batched`.
+    """
+    found = None
+    if _is_cheap(graph, module, inputs, fixed, limits):
+        with _trial():
+            samples = drawn(inputs, 2 * fixed)
+            found = scaled_as_tried(module, inputs, fixed, samples)
+    else:
+        found = scaled_in_front(module, fixed)
+    if found is None or not found.sizes:
+        return None
+    plain = module.steps
+    module.host_constants |= found.sizes
+    module.scaling = scaling(inputs, fixed, found)
+    module.finish(found.steps)
+    try:
+        free, compared = _free(graph, module, inputs, limits)
+        apart = free is not None and compared.verdict == "apart"
+        if apart and _as_in_file(module, inputs, fixed, compared, limits):
+            return Measured(free, None, "apart", inputs, _named(graph, compared.axes))
+    except SecateurError:
+        pass  # it runs at the file's own number alone
+    module.scaling = None
+    for name in found.sizes:
+        del module.host_constants[name]
+    module.finish(plain)
+    return None
+
+
+def _as_in_file(
+    module: OnnxModule, inputs: list[TensorFact], fixed: int, compared: Compared, limits: Limits
+) -> bool:
+    """Whether one sample more than the file has gives the same for those before it."""
+    try:
+        more, wide = _drawn_run(module, inputs, Sizes(fixed + 1, limits.activation_bytes))
+        few = [
+            x if fact.axis is None else x.narrow(fact.axis, 0, fixed)
+            for x, fact in zip(more, inputs, strict=True)
+        ]
+        own = _run(module, few, Sizes(fixed, limits.activation_bytes))
+    except TooDear:
+        return True
+    return all(
+        axis is not None
+        and a.dim() == b.dim()
+        and torch.allclose(
+            a.narrow(axis, 0, fixed).double(), b.double(), rtol=1e-3, atol=1e-4, equal_nan=True
+        )
+        for a, b, axis in zip(wide, own, compared.axes, strict=True)
+    )
 
 
 def _named(graph: Graph, axes: Sequence[int | None]) -> dict[str, int]:
@@ -379,6 +442,16 @@ def _drawn_run(
     return samples, _run(module, samples, sizes)
 
 
+@contextmanager
+def _trial() -> Iterator[None]:
+    """Operators refuse to make more on their way than intake affords."""
+    token = TRIAL.set(_TRIED // 4)
+    try:
+        yield
+    finally:
+        TRIAL.reset(token)
+
+
 def _run(module: OnnxModule, inputs: Sequence[Tensor], sizes: Sizes) -> tuple[Tensor, ...]:
     """Tries the module on data.
 
@@ -386,12 +459,8 @@ def _run(module: OnnxModule, inputs: Sequence[Tensor], sizes: Sizes) -> tuple[Te
         TooDear: Where an operator makes more on its way than intake affords.
     """
     _give(module, inputs, sizes)
-    token = TRIAL.set(_TRIED // 4)
-    try:
-        with torch.no_grad():
-            result = module.run(inputs, sizes)
-    finally:
-        TRIAL.reset(token)
+    with _trial(), torch.no_grad():
+        result = module.run(inputs, sizes)
     return result if isinstance(result, tuple) else (result,)
 
 

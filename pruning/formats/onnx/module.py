@@ -14,6 +14,7 @@ from pruning.formats.onnx.binding import Route
 from pruning.formats.onnx.values import DEVICE, Value, tensor
 
 FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+_CPU = torch.device("cpu")
 Observer = Callable[["Step", tuple[Any, ...]], None]
 
 
@@ -44,6 +45,32 @@ class Reference:
     factor: float
 
 
+@dataclass(frozen=True)
+class Scaling:
+    """Sizes that were written down for one number of samples, and follow the samples given.
+
+    Args:
+        origin: The input whose samples count.
+        axis: Where it holds them.
+        batch: Their number in the file.
+        places: Host constants, and which of their numbers grows with the samples.
+    """
+
+    origin: int
+    axis: int
+    batch: int
+    places: dict[str, int]
+
+    def at(self, count: int, constants: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The constants for that many samples."""
+        found = {}
+        for name, place in self.places.items():
+            sizes = constants[name].copy()
+            sizes[place] = sizes[place] * count // self.batch
+            found[name] = sizes
+        return found
+
+
 class OnnxModule(nn.Module):
     """Runs the steps; called with the graph's inputs in order, gives its output or a tuple.
 
@@ -58,6 +85,7 @@ class OnnxModule(nn.Module):
         self.host_constants: dict[str, np.ndarray] = {}
         self.constant_buffers: dict[str, str] = {}
         self.references: dict[str, Reference] = {}
+        self.scaling: Scaling | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The graph's outputs for the given inputs."""
@@ -76,20 +104,17 @@ class OnnxModule(nn.Module):
             raise SecateurError(
                 "data_names", f"The model takes {len(self.input_names)} inputs, not {len(inputs)}."
             )
-        values: dict[str, Value] = dict(self.host_constants)
-        for name, path in self.constant_buffers.items():
-            values[name] = self._buffers[path]  # type: ignore[assignment]
-        for name, reference in self.references.items():
-            parameter: Tensor = _attribute(self, reference.path)
-            value = reference.route.apply(parameter)
-            values[name] = value if reference.factor == 1.0 else value * reference.factor
+        values = self.constants()
+        if self.scaling is not None:
+            count = inputs[self.scaling.origin].shape[self.scaling.axis]
+            values.update(self.scaling.at(count, self.host_constants))
         for name, value in zip(self.input_names, inputs, strict=True):
             values[name] = value.float() if value.dtype == torch.float16 else value
         device = inputs[0].device if inputs else torch.device("cpu")
         token = DEVICE.set(device)
         try:
             for step in self.steps:
-                results = self._step(step, values, device)
+                results = self.step(step, values, device)
                 if observer:
                     observer(step, results)
                 values.update(zip(step.outputs, results, strict=True))
@@ -100,7 +125,25 @@ class OnnxModule(nn.Module):
         outputs = tuple(tensor(values[name], device) for name in self.output_names)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _step(self, step: Step, values: dict[str, Value], device: torch.device) -> tuple[Any, ...]:
+    def constants(self) -> dict[str, Value]:
+        """The values that are there before any step."""
+        values: dict[str, Value] = dict(self.host_constants)
+        for name, path in self.constant_buffers.items():
+            values[name] = self._buffers[path]  # type: ignore[assignment]
+        for name, reference in self.references.items():
+            parameter: Tensor = _attribute(self, reference.path)
+            value = reference.route.apply(parameter)
+            values[name] = value if reference.factor == 1.0 else value * reference.factor
+        return values
+
+    def step(
+        self, step: Step, values: dict[str, Value], device: torch.device = _CPU
+    ) -> tuple[Any, ...]:
+        """The results of one step.
+
+        Raises:
+            SecateurError: `model_invalid` where it can't be computed, with the node's name.
+        """
         arguments = [None if name is None else values[name] for name in step.inputs]
         call: Any = step.function
         if step.layer:
