@@ -64,12 +64,13 @@ def test_a_fixed_batch_is_free_where_the_graph_allows_it():
     assert read_onnx(model.SerializeToString()).facts.batch is None
 
 
-def test_a_batch_fixed_by_a_reshape_is_a_fact():
+def test_a_batch_fixed_by_a_reshape_alone_is_free_in_memory_and_stays_in_the_file():
     net = Net()
     net.op("Reshape", ["x", net.const("shape", ints(4, 6))], "r")
     net.op("Gemm", ["r", net.weight("fc.weight", 2, 6)], "y", transB=1)
     facts = read_onnx(net.model({"x": [4, 2, 3]}, ["y"]).SerializeToString()).facts
-    assert facts.batch == 4
+    assert facts.batch is None
+    assert facts.inputs[0].shape[0] == 4
     assert facts.layers[0].positions == 1
 
 
