@@ -27,6 +27,7 @@ from pruning.recovery.setting import Setting
 from pruning.recovery.teacher import check, features_of, teacher_of
 from pruning.registry import method
 from pruning.report.schema import Round
+from pruning.report.trust import Check, Trust
 from pruning.rewind import to_earlier
 from pruning.schedule.earlier import start_epoch
 from pruning.schedule.step import Step
@@ -145,6 +146,20 @@ def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:
             loss_pruned=pruned,
         )
     )
+
+
+def assessed(job: Job, store: Checkpoints) -> tuple[Trust | None, list[Check]]:
+    """What a job's first step finds out about trust, without taking it.
+
+    Args:
+        job: At the dense weights, and left there.
+        store: As that of `start`.
+    """
+    state = start(job, store)
+    old, active = job.weights.read(), state.kept.nonzero()[:, 0]
+    job.narrator.phase("scoring")
+    problem = cut_by_way(job, state, old, active, job.steps[0]).problem
+    return (None, []) if problem is None else assess(job, problem)
 
 
 def recover(job: Job, state: State, store: Checkpoints | None = None) -> None:

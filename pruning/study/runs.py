@@ -17,7 +17,7 @@ from pruning.job import Job, State
 from pruning.recovery.teacher import taught
 from pruning.rewind import rewind
 from pruning.spec import Comparison, Curve, Spec, Target, Trust
-from pruning.step import recover, remove, start
+from pruning.step import assessed, recover, remove
 from pruning.stopping import Stopping
 
 QUIET = Trust(checks=False, bootstrap=0, ladder=False)
@@ -102,8 +102,8 @@ class Runs:
     def assessed(self, run: Run) -> Run:
         """The run of a search with what `spec.trust` asks for, its weights in the module.
 
-        That is found at the dense weights, before the first weight goes: the first step is taken
-        once more, and given up.
+        That is found at the dense weights, with what the first step knows of them: its weights
+        are chosen once more, and stay.
         """
         spec = run.job.spec.model_copy(update={"trust": self.job.spec.trust})
         if not run.state.rounds or spec.trust == QUIET or _by_layers(spec):
@@ -118,10 +118,9 @@ class Runs:
             return replace(run, state=known)
         self._to_dense()
         with _deterministic(job.device):
-            first = start(job, nowhere)
-            remove(job, first, job.steps[0], nowhere)
+            trust, trust_checks = assessed(job, nowhere)
         state = self.show(run)
-        state.trust, state.trust_checks = first.trust, first.trust_checks
+        state.trust, state.trust_checks = trust, trust_checks
         store.save(state)
         return replace(run, state=state)
 

@@ -36,7 +36,7 @@ BATCH = 512
 CALL = 200_000
 """Operations that could be done in the time that a layer takes beside its arithmetic."""
 
-EVERY_JOB = 3 * 10**9
+EVERY_JOB = 10**10
 """Operations that could be done in about the second that every job takes beside its passes:
 reading, writing, checking the files."""
 
