@@ -66,6 +66,7 @@ CODES: dict[str, tuple[int, str]] = {
     "data_non_finite": (422, "The data hold NaN or infinity"),
     "data_names": (422, "The arrays are not named after the model's inputs"),
     "data_shape": (422, "An array's shape does not fit the model"),
+    "data_values": (422, "The network can't be computed for numbers of the data"),
     "data_dtype": (422, "An array's type does not fit the model"),
     "data_empty": (422, "There are too few samples"),
     "data_too_large": (422, "The unpacked data are over the limit"),

@@ -11,9 +11,7 @@ from pruning.errors import SecateurError
 from pruning.formats.architecture.arguments import Parameter, references, resolve
 from pruning.formats.architecture.functions import FUNCTIONS
 from pruning.formats.architecture.schema import shown
-
-_FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
-             AssertionError, NotImplementedError)  # fmt: skip
+from pruning.formats.failures import FAILURES, Accepted, step_failed
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,7 @@ class ArchitectureModule(Group):
 
     def __init__(self, inputs: Sequence[str], outputs: Sequence[str], steps: list[Step]) -> None:
         super().__init__()
+        self._secateur_accepted: Accepted | None = None
         self._secateur_graph = (tuple(inputs), tuple(outputs), _with_last(steps, set(outputs)))
 
     @property
@@ -60,8 +59,8 @@ class ArchitectureModule(Group):
         """The network's outputs.
 
         Raises:
-            SecateurError: `data_names` for a wrong number of inputs, `model_invalid` where a node
-                can't be computed, with its name.
+            SecateurError: `data_names` for a wrong number of inputs, and what `step_failed` makes
+                of a node that can't be computed, with its name.
         """
         names, wanted, steps = self._secateur_graph
         if len(inputs) != len(names):
@@ -72,15 +71,14 @@ class ArchitectureModule(Group):
         for name, value in zip(names, inputs, strict=True):
             half = value.dtype in (torch.float16, torch.bfloat16)
             values[name] = value.float() if half else value
-        device = inputs[0].device
         for step in steps:
-            values[step.name] = self._run(step, values, device)
+            values[step.name] = self._run(step, values, inputs)
             for name in step.last:
                 values.pop(name, None)
         outputs = tuple(_output(values[name], name) for name in wanted)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _run(self, step: Step, values: Mapping[str, Any], device: torch.device) -> Any:
+    def _run(self, step: Step, values: Mapping[str, Any], inputs: Sequence[Tensor]) -> Any:
         if step.op == "tensor":
             return tensor_at(self, step.target)
         args = {}
@@ -96,13 +94,13 @@ class ArchitectureModule(Group):
                 given = {k: tuple(v) if isinstance(v, list) else v for k, v in args.items()}
                 return _called(self.get_submodule(step.target), given)
             function = FUNCTIONS[step.target]
-            return function.call(*((device,) if function.placed else ()), *args.values())
+            return function.call(*((inputs[0].device,) if function.placed else ()), *args.values())
         except SecateurError:
             raise
-        except _FAILURES as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-                raise
-            raise _failed(step, _first_line(error)) from error
+        except FAILURES as error:
+            raise step_failed(
+                error, shown(step.target), shown(step.name), inputs, self._secateur_accepted
+            ) from error
 
 
 def _called(layer: nn.Module, args: dict[str, Any]) -> Any:
@@ -166,7 +164,3 @@ def _failed(step: Step, reason: str) -> SecateurError:
 
 def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -21,6 +21,7 @@ from pruning.formats.architecture.schema import (
 from pruning.formats.architecture.writing import ImportedArchitecture, Weights
 from pruning.formats.bundle import Bundle, open_bundle
 from pruning.formats.facts import module_facts
+from pruning.formats.failures import Accepted
 from pruning.formats.limits import Limits
 from pruning.formats.state_dict import convert, is_state_dict, read_state_dict
 
@@ -72,9 +73,11 @@ def read_architecture(
         for path, _ in module.named_parameters(remove_duplicate=False)
         if path in names
     }
+    facts = _facts(architecture, module, weight_names, weights, limits, declared)
+    module._secateur_accepted = Accepted.of(facts.inputs)
     return ImportedArchitecture(
         module,
-        _facts(architecture, module, weight_names, weights, limits, declared),
+        facts,
         weight_names,
         source,
         names=names,

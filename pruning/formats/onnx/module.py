@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import SecateurError
+from pruning.formats.failures import FAILURES, Accepted, misfit, step_failed
 from pruning.formats.onnx.binding import Route
 from pruning.formats.onnx.values import DEVICE, Value, tensor
 
-FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 _CPU = torch.device("cpu")
 Observer = Callable[["Step", tuple[Any, ...]], None]
 
@@ -86,6 +86,7 @@ class OnnxModule(nn.Module):
         self.constant_buffers: dict[str, str] = {}
         self.references: dict[str, Reference] = {}
         self.scaling: Scaling | None = None
+        self.accepted: Accepted | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The graph's outputs for the given inputs."""
@@ -97,8 +98,8 @@ class OnnxModule(nn.Module):
         """As `forward`; `observer` sees each step with its results.
 
         Raises:
-            SecateurError: `data_names` for a wrong number of inputs, `model_invalid` where a
-                step can't be computed for inputs of this size, with the node's name.
+            SecateurError: `data_names` for a wrong number of inputs, and what `step_failed` makes
+                of a step that can't be computed, with the node's name.
         """
         if len(inputs) != len(self.input_names):
             raise SecateurError(
@@ -114,7 +115,7 @@ class OnnxModule(nn.Module):
         token = DEVICE.set(device)
         try:
             for step in self.steps:
-                results = self.step(step, values, device)
+                results = self.step(step, values, inputs)
                 if observer:
                     observer(step, results)
                 values.update(zip(step.outputs, results, strict=True))
@@ -137,13 +138,14 @@ class OnnxModule(nn.Module):
         return values
 
     def step(
-        self, step: Step, values: dict[str, Value], device: torch.device = _CPU
+        self, step: Step, values: dict[str, Value], inputs: Sequence[Tensor] = ()
     ) -> tuple[Any, ...]:
         """The results of one step.
 
         Raises:
-            SecateurError: `model_invalid` where it can't be computed, with the node's name.
+            SecateurError: What `step_failed` makes of one that can't be computed.
         """
+        device = inputs[0].device if inputs else _CPU
         arguments = [None if name is None else values[name] for name in step.inputs]
         call: Any = step.function
         if step.layer:
@@ -159,16 +161,11 @@ class OnnxModule(nn.Module):
         try:
             result = call(*arguments)
         except SecateurError as error:
+            if error.code == "model_invalid" and self.accepted and not self.accepted.fits(inputs):
+                raise misfit(error.message, step.label, inputs) from None
             raise _placed(error, step) from None
         except FAILURES as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-                raise
-            raise SecateurError(
-                "model_invalid",
-                f"{step.operator} can't be computed here: {_first_line(error)}",
-                where=step.label,
-                hint="Check the sizes of the inputs against those the model was exported with.",
-            ) from error
+            raise step_failed(error, step.operator, step.label, inputs, self.accepted) from error
         # Optional outputs that the file leaves out are computed all the same.
         return result[: len(step.outputs)] if isinstance(result, tuple) else (result,)
 
@@ -207,7 +204,3 @@ def _placed(error: SecateurError, step: Step) -> SecateurError:
     return SecateurError(
         error.code, error.message, where=error.where or step.label, hint=error.hint, **error.details
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

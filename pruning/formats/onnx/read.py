@@ -12,9 +12,11 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from pruning.axes import Declared
 from pruning.errors import SecateurError
 from pruning.formats.contract import Imported
+from pruning.formats.failures import Accepted, StepError
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.binding import Binding
 from pruning.formats.onnx.builder import Builder
+from pruning.formats.onnx.elsewhere import runs_elsewhere, trial_inputs
 from pruning.formats.onnx.external import ModelFiles
 from pruning.formats.onnx.facts import collect_facts
 from pruning.formats.onnx.fold import simplify
@@ -105,7 +107,13 @@ def read_onnx(
             raise node.unsupported(f"attribute {', '.join(map(shown, left))}")
     module = builder.finish()
     names = _weight_names(module, builder.bindings)
-    facts = collect_facts(graph, module, names, limits, declared)
+    try:
+        facts = collect_facts(graph, module, names, limits, declared)
+    except StepError as error:
+        if runs_elsewhere(proto)(trial_inputs(graph)):
+            raise error.ours() from error.__cause__
+        raise
+    module.accepted = Accepted.of(facts.inputs, runs_elsewhere(proto))
     return ImportedModel(
         module=module,
         facts=facts,

@@ -14,8 +14,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from pruning.errors import SecateurError
+from pruning.formats.failures import FAILURES
 from pruning.formats.onnx.graph import Graph, Shapes, first_output
-from pruning.formats.onnx.module import FAILURES, OnnxModule, Step, layer_at
+from pruning.formats.onnx.module import OnnxModule, Step, layer_at
 from pruning.formats.onnx.outlines import ELEMENTWISE, Shape, dummy, outline, spread_shape
 from pruning.formats.onnx.shapes import LARGE, SMALL
 from pruning.layers import MatMul

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from pruning.errors import SecateurError
+from pruning.formats.failures import FAILURES, Accepted, step_failed
 
 LARGEST = 2**63 - 1
 HALVES = (torch.float16, torch.bfloat16)
-_FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -72,13 +72,14 @@ class Pt2Module(nn.Module):
         self.outputs: tuple[Any, ...] = ()
         self.steps: tuple[Step, ...] = ()
         self.copied: frozenset[str] = frozenset()
+        self.accepted: Accepted | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """The graph's outputs for the given inputs.
 
         Raises:
-            SecateurError: `data_names` for a wrong number of inputs, `model_invalid` where a step
-                can't be computed for inputs of this size, with the step's name.
+            SecateurError: `data_names` for a wrong number of inputs, and what `step_failed` makes
+                of a step that can't be computed, with its name.
         """
         if len(inputs) != len(self.input_names):
             raise SecateurError(
@@ -90,13 +91,14 @@ class Pt2Module(nn.Module):
             full = value.float() if value.dtype in HALVES else value
             values[name] = full.clone() if name in self.copied else full
         for step in self.steps:
-            values[step.output] = self._run(step, values, device)
+            values[step.output] = self._run(step, values, inputs)
             for name in step.last:
                 del values[name]
         outputs = tuple(self._filled(output, values, device) for output in self.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _run(self, step: Step, values: dict[str, Any], device: torch.device) -> Any:
+    def _run(self, step: Step, values: dict[str, Any], inputs: Sequence[Tensor]) -> Any:
+        device = inputs[0].device
         call: Any = self.get_submodule(step.layer) if step.layer is not None else step.function
         try:
             args = self._filled(step.args, values, device)
@@ -106,16 +108,8 @@ class Pt2Module(nn.Module):
                 raise OverflowError("a size is over 64 bits")
         except SecateurError:
             raise
-        except _FAILURES as error:
-            if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-                raise
-            raise SecateurError(
-                "model_invalid",
-                f"{step.operator} can't be computed here: {_first_line(error)}",
-                where=step.output,
-                hint="Check the sizes of the inputs against those the model was exported with; "
-                "export with dynamic_shapes where sizes shall vary.",
-            ) from error
+        except FAILURES as error:
+            raise step_failed(error, step.operator, step.output, inputs, self.accepted) from error
         return result
 
     def _filled(self, part: Any, values: dict[str, Any], device: torch.device) -> Any:
@@ -181,7 +175,3 @@ def _refs(part: Any) -> Iterator[str]:
     elif isinstance(part, dict):
         for inner in part.values():
             yield from _refs(inner)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

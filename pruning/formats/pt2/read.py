@@ -15,6 +15,7 @@ from pruning.errors import SecateurError
 from pruning.facts import TensorFact
 from pruning.formats.contract import Imported
 from pruning.formats.facts import SYMBOLIC_SIZE, module_facts
+from pruning.formats.failures import Accepted
 from pruning.formats.limits import Limits
 from pruning.formats.pt2 import expressions
 from pruning.formats.pt2.load import load
@@ -120,6 +121,7 @@ def read(source: Path, limits: Limits, declared: Declared | None = None) -> Pt2M
         declared=declared,
         producer=f"torch {package.program.document['torch_version']}".strip(),
     )
+    found.module.accepted = Accepted.of(inputs)
     facts.operators = dict(sorted(package.program.operators.items()))
     return Pt2Model(found.module, facts, weights, source, package=package, lowered=found)
 

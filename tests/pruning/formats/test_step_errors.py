@@ -1,0 +1,173 @@
+"""What an exception inside a step means: our error, data that do not fit, or the file."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from pruning.errors import SecateurError
+from pruning.formats.architecture import export
+from pruning.formats.limits import Limits
+from pruning.formats.onnx import read_onnx
+from pruning.formats.onnx.ops import OPERATORS
+from pruning.formats.registry import read_model
+from tests.pruning.formats.onnx_cases import Net
+
+torch.set_num_threads(1)
+
+
+def broken(*_: object, **__: object) -> None:
+    raise AttributeError("'numpy.ndarray' object has no attribute 'transpose_'")
+
+
+def image_net(opset: int = 17) -> onnx.ModelProto:
+    """Takes images of any size by its file, and of 6 x 6 by its last layer."""
+    net = Net()
+    net.op("Conv", ["x", net.weight("c", 2, 1, 3, 3)], "h")
+    net.op("Relu", ["h"], "r")
+    net.op("Flatten", ["r"], "f")
+    net.op("MatMul", ["f", net.weight("w", 32, 3)], "y")
+    return net.model({"x": ["n", 1, "height", "width"]}, ["y"], opset)
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 2, 3), nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.conv(x)).flatten(1))
+
+
+def modules(folder: Path) -> dict[str, nn.Module]:
+    """One network by each format that runs steps of its own."""
+    network, x = Plain().eval(), torch.randn(2, 1, 6, 6)
+    export(network, (x,), folder / "net")
+    batch = torch.export.Dim("batch")
+    torch.export.save(
+        torch.export.export(network, (x,), dynamic_shapes=({0: batch},)), folder / "net.pt2"
+    )
+    fixed = image_net()
+    for axis in (2, 3):
+        fixed.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 6
+    return {
+        "onnx": read_onnx(fixed.SerializeToString()).module,
+        "pt2": read_model(folder / "net.pt2", Limits()).module,
+        "architecture": read_model(folder / "net", Limits()).module,
+    }
+
+
+def spoil(module: nn.Module, function: Callable[..., object]) -> None:
+    """Puts a fault of ours into the network: into its activation, or a layer."""
+    for step in getattr(module, "steps", ()):
+        if "relu" in step.operator.lower():
+            if isinstance(module.steps, tuple):
+                module.steps = tuple(
+                    replace(s, function=function) if s is step else s for s in module.steps
+                )
+            else:
+                step.function = function
+            return
+    next(m for m in module.modules() if isinstance(m, nn.Conv2d)).forward = function
+
+
+def failure(module: nn.Module, *inputs: torch.Tensor) -> SecateurError:
+    with pytest.raises(SecateurError) as caught, torch.no_grad():
+        module(*inputs)
+    return caught.value
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", ["onnx", "pt2", "architecture"])
+def test_a_fault_inside_an_operator_is_ours_and_says_which(format, tmp_path):
+    module = modules(tmp_path)[format]
+    x = torch.randn(3, 1, 6, 6)
+    assert module(x).shape == (3, 3)
+    spoil(module, broken)
+    error = failure(module, x)
+    assert error.code == "internal_error"
+    assert error.where
+    assert error.details["operator"] in error.message
+    assert "AttributeError: 'numpy.ndarray' object has no attribute" in error.message
+    assert "neither the model nor the data" in error.hint
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", ["onnx", "pt2", "architecture"])
+def test_a_fault_under_derivatives_is_ours(format, tmp_path):
+    module = modules(tmp_path)[format]
+
+    def in_place(input: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(input.shape[-1]).add_(input)
+
+    spoil(module, in_place)
+    with pytest.raises(SecateurError) as caught:
+        torch.func.vmap(lambda x: module(x[None]))(torch.randn(3, 1, 6, 6))
+    assert caught.value.code == "internal_error"
+    assert "while derivatives were taken" in caught.value.message
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", ["onnx", "pt2", "architecture"])
+def test_inputs_of_other_sizes_than_the_files_are_the_datas_fault(format, tmp_path):
+    assert failure(modules(tmp_path)[format], torch.randn(3, 1, 9, 9)).code == "data_shape"
+
+
+def test_sizes_that_the_file_leaves_open_and_that_do_not_fit_are_the_datas_fault():
+    module = read_onnx(image_net().SerializeToString()).module
+    assert module(torch.randn(2, 1, 6, 6)).shape == (2, 3)
+    error = failure(module, torch.randn(2, 1, 9, 9))
+    assert (error.code, "MatMul" in error.message) == ("data_shape", True)
+    assert "[2, 1, 9, 9]" in error.message
+
+
+def test_at_sizes_that_another_runtime_computes_the_fault_is_ours():
+    module = read_onnx(image_net().SerializeToString()).module
+    spoil(module, broken)
+    assert failure(module, torch.randn(2, 1, 6, 6)).code == "internal_error"
+
+
+def test_a_valid_model_that_intake_can_not_run_is_our_error(monkeypatch):
+    def build(node, builder) -> None:
+        builder.call(node, broken, [node.input(0)])
+
+    net = Net()
+    # Of a size that the graph fixes, so that intake tries it.
+    net.op("Reshape", ["x", net.const("s", np.array([2, 4]))], "r")
+    net.op("Tanh", ["r"], "t")
+    net.op("MatMul", ["t", net.weight("a", 4, 5)], "y")
+    data = net.model({"x": [2, 4]}, ["y"]).SerializeToString()
+    read_onnx(data)
+    monkeypatch.setitem(OPERATORS, "Tanh", build)
+    with pytest.raises(SecateurError) as caught:
+        read_onnx(data)
+    assert caught.value.code == "internal_error"
+    assert caught.value.message.startswith("Tanh failed with AttributeError")
+
+
+def test_a_model_that_no_runtime_computes_is_invalid():
+    net = Net()
+    net.op("MatMul", ["x", net.weight("a", 4, 5)], "h")
+    net.op("Reshape", ["h", net.const("s", np.array([3, 7]))], "r")
+    net.op("MatMul", ["r", net.weight("b", 7, 2)], "y")
+    model = net.model({"x": [2, 4]}, ["y"])
+    with pytest.raises(SecateurError) as caught:
+        read_onnx(model.SerializeToString())
+    assert caught.value.code == "model_invalid"
+
+
+def test_a_token_that_the_table_lacks_is_the_datas_fault():
+    net = Net()
+    net.op("Gather", [net.weight("table", 10, 4), "ids"], "e")
+    net.op("ReduceMean", ["e"], "m", axes=[1], keepdims=0)
+    net.op("MatMul", ["m", net.weight("w", 4, 2)], "y")
+    model = net.model({"ids": (onnx.TensorProto.INT64, ["n", 3])}, ["y"])
+    module = read_onnx(model.SerializeToString()).module
+    error = failure(module, torch.tensor([[1, 2, 30]]))
+    assert error.code == "data_values"
+    assert "Gather" in error.message
