@@ -134,6 +134,12 @@ class ModelFacts(_Facts):
     sparse_bytes: int | None = None
     operators: dict[str, int] = {}
 
+    @property
+    def output(self) -> TensorFact | None:
+        """The output that losses see: the first of real numbers, else the first."""
+        real = (fact for fact in self.outputs if "float" in fact.dtype)
+        return next(real, self.outputs[0] if self.outputs else None)
+
 
 class TargetFact(_Facts):
     """Labels: `classes` is max + 1 for integer labels, None for real-valued targets.

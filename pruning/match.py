@@ -32,7 +32,7 @@ def match(dataset: DatasetFacts, model: ModelFacts, loss: str, where: str) -> No
         return
     if dataset.target is None:
         if dataset.text and loss == "causal_lm":
-            _scores_tokens(model.outputs[0].placed() if model.outputs else None)
+            _scores_tokens(model.output.placed() if model.output else None)
             return
         raise SecateurError(
             "labels_missing",
@@ -53,8 +53,8 @@ def match(dataset: DatasetFacts, model: ModelFacts, loss: str, where: str) -> No
             f"{where}.target",
             "Leave these samples out.",
         )
-    if model.outputs:
-        _CHECKS[loss](dataset.target, model.outputs[0].placed(), f"{where}.target")
+    if model.output is not None:
+        _CHECKS[loss](dataset.target, model.output.placed(), f"{where}.target")
 
 
 def match_classes(data: dict[str, DatasetFacts]) -> None:

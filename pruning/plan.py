@@ -247,7 +247,7 @@ def _inverse(spec: Spec, weights: int) -> Inverse | None:
 
 
 def _outputs(model: ModelFacts) -> int:
-    sizes = [d for d in model.outputs[0].one if isinstance(d, int)] if model.outputs else []
+    sizes = [d for d in model.output.one if isinstance(d, int)] if model.output else []
     return max(1, math.prod(sizes))
 
 
@@ -275,7 +275,7 @@ def _whole(spec: Spec, model: ModelFacts) -> bool:
         return False
     if asked.metric == "accuracy":
         return spec.objective.loss == "cross_entropy"
-    return bool(model.outputs) and len(model.outputs[0].shape) == 2
+    return model.output is not None and len(model.output.shape) == 2
 
 
 def _annotate_batch(planned: Plan, model: ModelFacts) -> None:

@@ -157,7 +157,7 @@ def _widest(tokenizer: "Tokenizer", texts: Sequence[Text], block: list[int], wid
 
 def _scores_tokens(model: ModelFacts, tokens: np.ndarray) -> bool:
     """Whether the first output could be a score for each token at every position."""
-    if not model.outputs or len(model.outputs[0].shape) != 3 or not tokens.size:
+    if model.output is None or len(model.output.shape) != 3 or not tokens.size:
         return False
-    vocabulary = model.outputs[0].shape[2]
+    vocabulary = model.output.shape[2]
     return not isinstance(vocabulary, int) or int(tokens.max()) < vocabulary

@@ -140,9 +140,11 @@ class Engine:
         if files is not None:
             # onnxruntime takes the weights from the files that are delivered.
             graph = str(files.unpacked(Path(self._scratch.name)))
-        if any(map(_in_training_mode, self.model.proto.graph.node)):
-            # As it stands, the file would drop numbers at random.
-            graph = inference_copy(self.model.proto).SerializeToString()
+        proto, names = self.model.proto, self.model.module.output_names
+        given = {value.name for value in proto.graph.output}
+        if any(map(_in_training_mode, proto.graph.node)) or not given.issuperset(names):
+            # As it stands, the file would drop numbers at random, or make texts of its outputs.
+            graph = inference_copy(proto, names).SerializeToString()
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def _arranged(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -156,7 +158,7 @@ class Engine:
         }
 
     def _in_onnxruntime(self, data: ArrayData, place: Place) -> Iterator[np.ndarray]:
-        output = self._session.get_outputs()[place.output].name
+        output = self.model.module.output_names[place.output]
         fixed = self.batch
         for batch, _ in data.batches(fixed or BATCH):
             count = len(batch[0])

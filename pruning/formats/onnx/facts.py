@@ -13,6 +13,7 @@ from pruning.formats.onnx.graph import Constant, Graph, type_name
 from pruning.formats.onnx.measure import Measured, Sizes, measure
 from pruning.formats.onnx.module import OnnxModule, layer_at
 from pruning.formats.onnx.parse import opset, shown
+from pruning.formats.onnx.shapes import SMALL
 from pruning.layers import Seen, layer_facts, other_facts, weights_inside
 from pruning.uses import multiply_adds
 
@@ -47,7 +48,7 @@ def collect_facts(
             f"{graph.proto.producer_name} {graph.proto.producer_version}".strip(), length=80
         ),
         inputs=measured.inputs,
-        outputs=[_output_fact(value, measured) for value in graph.proto.graph.output],
+        outputs=_outputs(graph, measured),
         layers=layers,
         others=others,
         ties=ties(module),
@@ -60,6 +61,21 @@ def collect_facts(
         batch=measured.batch,
         operators=dict(sorted(Counter(shown(n.op_type) for n in graph.proto.graph.node).items())),
     )
+
+
+def _outputs(graph: Graph, measured: Measured) -> list[TensorFact]:
+    """Of the network: where the graph goes on after it, as far as shapes are inferred."""
+    declared = {value.name: value for value in graph.proto.graph.output}
+    facts = []
+    for name in graph.outputs:
+        if name in declared:
+            facts.append(_output_fact(tensor_fact(declared[name]), measured))
+            continue
+        sizes = graph.shapes(SMALL).get(name, ((), 4))[0]
+        shape = ["?" if size is None else size for size in sizes[1:]]
+        inner = TensorFact(name=name, dtype="float32", shape=["?", *shape])
+        facts.append(_output_fact(inner, measured))
+    return facts
 
 
 def file_dtype(constant: Constant) -> str:
@@ -84,9 +100,8 @@ def tensor_fact(value: ValueInfoProto) -> TensorFact:
     return TensorFact(name=value.name, dtype=dtype, shape=shape)
 
 
-def _output_fact(value: ValueInfoProto, measured: Measured) -> TensorFact:
-    fact = tensor_fact(value)
-    axis = measured.axes.get(value.name)
+def _output_fact(fact: TensorFact, measured: Measured) -> TensorFact:
+    axis = measured.axes.get(fact.name)
     if axis is None:  # of a fixed number of samples, the first axis that has it
         counts = {f.count for f in measured.inputs if f.axis is not None}
         axis = next((a for a, size in enumerate(fact.shape) if size in counts), 0)

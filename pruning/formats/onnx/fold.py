@@ -6,19 +6,21 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.binding import Route, computing_dtype, is_real
 from pruning.formats.onnx.control import decided, inlined
+from pruning.formats.onnx.ends import network_outputs
 from pruning.formats.onnx.graph import (
     Constant,
     Graph,
     constant_tensor,
     label,
     live,
+    reads,
     stored,
 )
 from pruning.formats.onnx.node import Node
@@ -160,18 +162,25 @@ class _Folding:
     ) -> None:
         graph = proto.graph
         self.opset = opset(proto)
-        constants = {t.name: stored(t.name, t, same.get(t.name, t.name)) for t in graph.initializer}
-        outputs = [output.name for output in graph.output]
+        outputs = network_outputs(graph)
+        kept = live(nodes, outputs)
+        wanted = {*outputs, *(name for node in kept for name in reads(node))}
+        constants = {
+            t.name: stored(t.name, t, same.get(t.name, t.name))
+            for t in graph.initializer
+            if t.name in wanted or t.data_type != TensorProto.STRING
+        }
+        held = {tensor.name for tensor in graph.initializer}
         self.graph = Graph(
             proto=proto,
-            inputs=[i for i in graph.input if i.name not in constants],
+            inputs=[i for i in graph.input if i.name not in held],
             outputs=outputs,
             constants=constants,
         )
         self._operators, self._limits = operators, limits
         self._bytes = self._unrolled = 0
         self._left = limits.nodes
-        self._pending = deque(live(nodes, outputs))
+        self._pending = deque(kept)
         self._uses: dict[str, int] = {}
         self._count(self._pending)
         while self._pending:

@@ -16,6 +16,7 @@ from pruning.errors import SecateurError
 from pruning.formats.bundle import Bundle, open_bundle
 from pruning.formats.limits import Limits
 from pruning.formats.magic import ACCEPTED_MODELS, EXPORT, HEAD, by_magic, unsupported
+from pruning.formats.onnx.ends import DOMAIN
 from pruning.formats.onnx.external import (
     ModelFiles,
     checked_copy,
@@ -280,7 +281,7 @@ def _check_vocabulary(proto: ModelProto, every: list[_Read]) -> None:
         foreign.update(
             shown(f"{node.domain}.{node.op_type}")
             for node in nodes
-            if node.domain not in _DEFAULT_DOMAINS
+            if node.domain not in (*_DEFAULT_DOMAINS, DOMAIN)
         )
         if graph.sparse_initializer:
             foreign["sparse_initializer"] += len(graph.sparse_initializer)

@@ -125,7 +125,7 @@ def _light(graph: Graph) -> ModelProto:
     kinds = {v.name: v.type.tensor_type.elem_type for v in proto.graph.output}
     for name in graph.outputs:
         bare = light.graph.output.add(name=name)
-        bare.type.tensor_type.elem_type = kinds[name]
+        bare.type.tensor_type.elem_type = kinds.get(name) or TensorProto.FLOAT
     return light
 
 

@@ -1,6 +1,7 @@
 """A module's parameters back into the user's own file; nothing else of it changes."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -113,14 +114,22 @@ def _written(module: nn.Module, bindings: list[Binding], original: np.ndarray) -
     return result
 
 
-def inference_copy(proto: ModelProto) -> ModelProto:
+def inference_copy(proto: ModelProto, outputs: Sequence[str] = ()) -> ModelProto:
     """The model with batch norm and dropout in evaluation mode, as the module computes it.
+
+    Args:
+        proto: With all of its numbers.
+        outputs: Values that it shall put out too.
 
     Files exported in training mode keep their flags; a runtime that follows these would drop
     numbers at random and take the statistics of the batch.
     """
     copy = ModelProto()
     copy.CopyFrom(proto)
+    given = {value.name for value in copy.graph.output}
+    copy.graph.output.extend(
+        helper.make_empty_tensor_value_info(name) for name in outputs if name not in given
+    )
     for graph in graphs(copy):
         for node in graph.node:
             if node.op_type == "BatchNormalization":

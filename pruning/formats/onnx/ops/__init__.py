@@ -14,6 +14,7 @@ from pruning.formats.onnx.ops import (
     convolution,
     einsum,
     elementwise,
+    learning,
     linear,
     normalization,
     norms,
@@ -40,8 +41,8 @@ from pruning.formats.onnx.ops import (
 _FAMILIES = (
     activations, constants, convolution, elementwise, linear, normalization, pooling, reductions,
     selection, shaping,
-    attention, einsum, norms, padding, pointwise, pools, ranking, rearrange, recurrent, refused,
-    resize, sampling, scatter, spectral, standardize, transposed, trigonometry,
+    attention, einsum, learning, norms, padding, pointwise, pools, ranking, rearrange, recurrent,
+    refused, resize, sampling, scatter, spectral, standardize, transposed, trigonometry,
 )  # fmt: skip
 
 OPERATORS: dict[str, Callable[[Node, Builder], None]] = {
