@@ -158,6 +158,7 @@ class Engine:
         }
 
     def _in_onnxruntime(self, data: ArrayData, place: Place) -> Iterator[np.ndarray]:
+        assert isinstance(self.model, ImportedModel)
         output = self.model.module.output_names[place.output]
         fixed = self.batch
         for batch, _ in data.batches(fixed or BATCH):
