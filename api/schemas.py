@@ -231,12 +231,19 @@ class JobRequest(PlanRequest):
 
 
 class Progress(BaseModel):
-    """How far the running phase is: `done` of `total` units."""
+    """How far the running phase is, `done` of `total` units, and how far the whole job."""
 
     phase: str | None = None
     done: float = 0
     total: float = 0
     message: str = ""
+    fraction: float | None = Field(
+        None, description="Of the whole job, 0 to 1; it never falls within an attempt."
+    )
+    elapsed_seconds: float | None = Field(None, description="Since the attempt began.")
+    eta_seconds: float | None = Field(
+        None, description="Until the job's end, as estimated; null while that is not known."
+    )
 
 
 class Artifact(BaseModel):
@@ -273,7 +280,15 @@ class Job(BaseModel):
                 "name": "lenet at 85 %",
                 "state": "running",
                 "phase": "scoring",
-                "progress": {"phase": "scoring", "done": 3, "total": 10, "message": ""},
+                "progress": {
+                    "phase": "scoring",
+                    "done": 3,
+                    "total": 10,
+                    "message": "",
+                    "fraction": 0.31,
+                    "elapsed_seconds": 14.2,
+                    "eta_seconds": 32.0,
+                },
                 "model": _MODEL_ID,
                 "rewind_to": None,
                 "data": {"calibration": _DATASET_ID},

@@ -24,14 +24,32 @@ class _Event(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class PhaseEvent(_Event):
+Seconds = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class _OfTheJob(_Event):
+    """How far the whole job is."""
+
+    fraction: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=1.0,
+        description="Of the whole job, both its halves; null while that can't be told.",
+    )
+    elapsed_seconds: Seconds | None = Field(default=None, description="Since the attempt began.")
+    eta_seconds: Seconds | None = Field(
+        default=None, description="Until the job's end, as estimated; null while not known."
+    )
+
+
+class PhaseEvent(_OfTheJob):
     """A phase begins."""
 
     type: Literal["phase"] = "phase"
     phase: Phase
 
 
-class ProgressEvent(_Event):
+class ProgressEvent(_OfTheJob):
     """`done` of `total` units inside the running phase; sent at most once a second."""
 
     type: Literal["progress"] = "progress"
@@ -39,6 +57,27 @@ class ProgressEvent(_Event):
     done: float
     total: float
     message: str = ""
+
+
+class AliveEvent(_OfTheJob):
+    """The worker still has the job, though its process has said nothing for a while.
+
+    Written by the worker, never by the job's process, and no sign that this gets on: a process that
+    says nothing for `stall_seconds` is ended all the same.
+    """
+
+    type: Literal["alive"] = "alive"
+    phase: Phase | None = None
+    quiet_seconds: Seconds = Field(description="Since the process was heard of last.")
+
+
+class WaitingEvent(_Event):
+    """The job waits for a worker. Made for a stream as it is read, and stored nowhere."""
+
+    type: Literal["waiting"] = "waiting"
+    ahead: int = Field(description="Queued jobs that come first, as far as priority and age tell.")
+    running: int = Field(description="Jobs that workers of this kind are busy with.")
+    waited_seconds: Seconds = Field(description="Since the job was queued.")
 
 
 class MetricEvent(_Event):
@@ -94,6 +133,8 @@ class StateEvent(_Event):
 Event = Annotated[
     PhaseEvent
     | ProgressEvent
+    | AliveEvent
+    | WaitingEvent
     | MetricEvent
     | WarningEvent
     | CheckpointEvent

@@ -23,6 +23,7 @@ from pruning.report.words import number
 from pruning.results import make_report
 from pruning.samples import by_samples
 from pruning.spec import Spec, parse_spec
+from pruning.study.expected_work import expected_work
 from pruning.study.study import Study, study
 
 __all__ = ["Outcome", "prune"]
@@ -93,7 +94,7 @@ def prune(
         listener.coded(),
         admitted(module, data, labelled=labelled, batch=batch, copy=copy, axes=axes) as entry,
     ):
-        return prune_admitted(
+        outcome = prune_admitted(
             entry.module,
             entry.data,
             asked,
@@ -103,6 +104,8 @@ def prune(
             rewind_to=earlier_state(rewind_to, entry.module),
             entry=entry,
         )
+    narrator.finish()
+    return outcome
 
 
 def prune_admitted(
@@ -145,6 +148,7 @@ def prune_admitted(
         )
         for note in () if entry is None else entry.notes:
             job.warn(note.code, note.message, note.where)
+        narrator.plan(expected_work(job))
         done = study(job, checkpoints)
         if entry is not None:
             _round(job, entry)

@@ -4,7 +4,7 @@ Nothing written here is believed: `pruning.verification` reads it again in a pro
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from pruning.artifacts import describe, stem
 from pruning.data.batches import Data
 from pruning.data.kinds import check_dataset
 from pruning.errors import SecateurError
-from pruning.events import Event
 from pruning.facts import ModelFacts
 from pruning.formats import sparse
 from pruning.formats.contract import Imported
@@ -40,13 +39,10 @@ from pruning.roles import placed, roles
 from pruning.spec import Spec, parse_spec
 from pruning.study.curve_files import write_points
 from pruning.verification import reference
+from pruning.verification.expected_work import expected_work
 
-Emit = Callable[[Event], None]
 
-
-def prune_files(
-    request: RunRequest, folder: Path, emit: Emit | None, narrator: Narrator
-) -> RunResult:
+def prune_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunResult:
     """Does what a request of the kind `prune` asks for; see `pruning.run.run_kind`."""
     assert request.model is not None
     torch.set_num_threads(request.threads)
@@ -67,16 +63,14 @@ def prune_files(
     for warning in _seen(data):
         planned.warnings.append(warning)
         narrator.warning(warning.code, warning.message, warning.where)
-    narrator.phase(None)
-
-    work = Narrator(emit)
-    work.phase("checking")
+    narrator.plan(expected_work(spec, imported, data.evaluation.samples, exports=2))
+    narrator.phase("checking")
     outcome = prune_admitted(
         imported.module,
         data,
         spec,
         facts=imported.facts,
-        narrator=work,
+        narrator=narrator,
         checkpoints=folder / CHECKPOINTS,
         rewind_to=None if earlier is None else earlier[1],
     )
@@ -95,8 +89,7 @@ def prune_files(
         masks = {name: mask.numpy() for name, mask in outcome.masks.items()}
         reference.write(reference.Reference(masks, memory, zeros), draft / REFERENCE)
         narrator.phase(None)
-        for phase, seconds in narrator.timings.items():
-            report.timings[phase] = round(report.timings.get(phase, 0.0) + seconds, 6)
+        report.timings = dict(narrator.timings)
         (draft / DRAFT_REPORT).write_bytes(report_json(report))
     return RunResult(artifacts=report.artifacts)
 

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from pruning.course import Course
 from pruning.events import Event
 from pruning.formats.intake import check_dataset, check_model
 from pruning.progress import Narrator
@@ -45,19 +46,27 @@ def run(
     """
     if request.kind != "prune":
         return run_kind(request, folder, emit)
-    aside = folder / _ASIDE
+    aside, told = folder / _ASIDE, _as_one(emit)
     # It imports while this process prunes.
     with CleanProcess(request.threads) if clean else nullcontext(run_kind) as verify:
         try:
-            first = run_kind(request, folder, emit)
+            first = run_kind(request, folder, told)
             second = hand_over(request, first, folder, aside)
-            result = verify(second, aside, emit)
+            result = verify(second, aside, told)
             for ref in second.outputs.values():
                 (aside / ref.path).rename(aside / OUT / ref.name)
             (aside / OUT).rename(folder / OUT)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return result.model_copy(update={"artifacts": [*first.artifacts, *result.artifacts]})
+
+
+def _as_one(emit: Emit | None) -> Emit | None:
+    """Receives the events of both halves as those of one job."""
+    if emit is None:
+        return None
+    course, send = Course(), emit
+    return lambda event: send(course.told(event))
 
 
 def hand_over(request: RunRequest, first: RunResult, folder: Path, aside: Path) -> RunRequest:
@@ -112,7 +121,7 @@ def run_kind(request: RunRequest, folder: Path, emit: Emit | None = None) -> Run
     if request.kind == "prune":
         from pruning.prune_files import prune_files
 
-        return prune_files(request, folder, emit, narrator)
+        return prune_files(request, folder, narrator)
     if request.kind == "verify":
         from pruning.verification.run import verify_files
 

@@ -186,7 +186,9 @@ def recover(job: Job, state: State, store: Checkpoints | None = None) -> None:
         first=start_epoch(job.spec),
         split_seed=split_seed(job.spec.seed),
         saved=None if store is None else store.training(number),
-        progress=lambda done, total: job.narrator.progress(done, total, f"round {number}"),
+        progress=lambda done, total: job.narrator.progress(
+            done, total, f"round {number}", whole=True
+        ),
     )
     with lightened(job, state):
         notes = method("recovery", options.kind).recover(setting, options)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import httpx
 
+from pruning.events import WaitingEvent
 from secateur._files import Reporter, Source, file_sha256, safe_name, upload_body
 from secateur._flow import (
     ATTEMPTS,
@@ -200,6 +201,9 @@ class Calls:
                 while chunk := (yield Read()):
                     for frame in parser.feed(chunk):
                         event = JobEvent.parse(json.loads(frame.data))
+                        if isinstance(event.event, WaitingEvent):
+                            yield Emit(event)
+                            continue
                         if event.seq <= last:
                             continue
                         last = event.seq

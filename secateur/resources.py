@@ -59,12 +59,15 @@ class Dataset(_Upload):
 
 
 class Progress(_Resource):
-    """How far the running phase is: `done` of `total` units."""
+    """How far the running phase is, `done` of `total` units, and how far the whole job."""
 
     phase: str | None = None
     done: float | None = None
     total: float | None = None
     message: str | None = None
+    fraction: float | None = None
+    elapsed_seconds: float | None = None
+    eta_seconds: float | None = None
 
 
 class Artifact(_Resource):

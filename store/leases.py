@@ -14,7 +14,16 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pruning.errors import SecateurError
-from pruning.events import DoneEvent, Event, FailedEvent, PhaseEvent, ProgressEvent, StateEvent
+from pruning.events import (
+    AliveEvent,
+    DoneEvent,
+    Event,
+    FailedEvent,
+    PhaseEvent,
+    ProgressEvent,
+    StateEvent,
+    WaitingEvent,
+)
 from store.blobs import StoredBlob
 from store.claims import Claim, Lease, Outcome, claim_of
 from store.ids import new_id
@@ -109,7 +118,7 @@ def report(
 ) -> bool:
     """Stores what the child said, and the phase, progress and checkpoints that follow from it.
 
-    `done`, `failed` and `state` are left out: `finish` says how an attempt ended.
+    `done`, `failed`, `state` and `waiting` are left out: `finish` says how an attempt ended.
 
     Args:
         session: A write transaction.
@@ -123,15 +132,13 @@ def report(
     job = _held(session, claim, now)
     if job is None:
         return False
-    left_out = DoneEvent | FailedEvent | StateEvent
+    left_out = DoneEvent | FailedEvent | StateEvent | WaitingEvent
     times = received or [now] * len(said)
     kept = [(e, at) for e, at in zip(said, times, strict=True) if not isinstance(e, left_out)]
     for event, _ in kept:
-        if isinstance(event, PhaseEvent):
-            job.phase, job.progress = event.phase, None
-        elif isinstance(event, ProgressEvent):
-            job.phase = event.phase
-            job.progress = event.model_dump(mode="json", exclude={"type"})
+        if isinstance(event, PhaseEvent | ProgressEvent | AliveEvent):
+            job.phase = event.phase or job.phase
+            job.progress = _progress(event, job.progress)
     if checkpoints:
         _save_checkpoints(session, job, checkpoints, now)
     if kept:
@@ -267,6 +274,20 @@ def _lost_attempts(session: Session, job: Job) -> str:
     if len(numbers) == 1:
         return f"attempt {numbers[0]}"
     return f"attempts {', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+def _progress(
+    event: PhaseEvent | ProgressEvent | AliveEvent, before: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """What the job shows of its progress: that of its phase, and that of all of it."""
+    if isinstance(event, AliveEvent):
+        whole = event.model_dump(
+            mode="json", exclude={"type", "quiet_seconds", "phase"}, exclude_none=True
+        )
+        return None if before is None else before | whole
+    if isinstance(event, PhaseEvent) and event.fraction is None:
+        return None
+    return event.model_dump(mode="json", exclude={"type"}, exclude_none=True)
 
 
 def _save_checkpoints(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from pruning.events import EVENT, Event, ProgressEvent, StateEvent
+from pruning.events import EVENT, AliveEvent, Event, ProgressEvent, StateEvent, WaitingEvent
 from worker import processes, sandbox
 from worker.slots import Slot
 
@@ -177,8 +177,8 @@ class Child:
         except ValidationError as error:
             what = error.errors(include_url=False, include_input=False)[0]
             raise MisbehavedError(f"a line that is no event: {what['msg']}") from error
-        if isinstance(event, StateEvent):
-            raise MisbehavedError("a state event, which only the store may write")
+        if isinstance(event, StateEvent | AliveEvent | WaitingEvent):
+            raise MisbehavedError(f"an event {event.type}, which only the service may write")
         if not isinstance(event, ProgressEvent):
             self._said += 1
             if self._said > MAX_EVENTS:

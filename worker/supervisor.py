@@ -18,6 +18,7 @@ from datetime import datetime
 
 from sqlalchemy.exc import DBAPIError
 
+from pruning.course import Course
 from pruning.errors import SecateurError
 from pruning.events import CheckpointEvent, DoneEvent, Event, FailedEvent, ProgressEvent
 from pruning.request import CHECKPOINTS, OUT, RunResult
@@ -38,6 +39,7 @@ log = logging.getLogger(__name__)
 _TURN_SECONDS = 0.1
 _POLL_SECONDS = 0.5
 _FLUSH_SECONDS = 0.5
+_ALIVE_SECONDS = 4.0  # after which something is said where the child says nothing
 _EXIT_SECONDS = 5.0  # how long a child that is done may take to exit
 _LOG_SHOWN = 4000
 _FORMAT = re.compile(r"[a-z0-9_.]{1,32}")
@@ -58,6 +60,8 @@ class Attempt:
         self._hold = Hold(place.db, claim, place.settings.heartbeat_seconds, _POLL_SECONDS)
         self._started = self._progress_at = time.monotonic()
         self._looked = self._flushed = 0.0
+        self._said_at = self._started
+        self._course = Course()
         self._last_progress: tuple[str, float] | None = None
         self._pending: list[tuple[Event, datetime]] = []
         self._children: list[Child] = []
@@ -191,6 +195,7 @@ class Attempt:
                 self._check_memory(child)
 
     def _take(self, child: Child, event: Event) -> None:
+        event = self._course.told(event)
         if isinstance(event, ProgressEvent):
             told = (event.phase, event.done)
             if told == self._last_progress:
@@ -207,7 +212,7 @@ class Attempt:
             self._flush({event.name: saved})
         else:
             self._pending.append((event, utcnow()))
-        self._progress_at = time.monotonic()
+        self._progress_at = self._said_at = time.monotonic()
 
     def _flush(self, checkpoints: dict[str, StoredBlob] | None = None) -> None:
         self._flushed = time.monotonic()
@@ -230,7 +235,7 @@ class Attempt:
     def _keep(self, child: Child, folder: str, name: str) -> StoredBlob:
         place, path = self._place, child.slot.folder / folder
         try:
-            return keep(place.blobs, path, name, place.output_bytes, self._hold.beat)
+            return keep(place.blobs, path, name, place.output_bytes, self._pulse)
         except UnsafeFileError as error:
             raise Lost(self._crash(child, f"The job's process named {error}.")) from error
 
@@ -280,9 +285,21 @@ class Attempt:
         held = self._hold.write(lambda s: leases.finish(s, self._claim, outcome, utcnow()))
         return outcome.state if held else "stale"
 
+    def _pulse(self) -> None:
+        """Keeps the lease, and says now and then that the job goes on.
+
+        That is no progress: it does not put off the moment at which the job counts as stalled.
+        """
+        self._hold.beat()
+        now = time.monotonic()
+        if self._claim.kind == "prune" and now - self._said_at >= _ALIVE_SECONDS:
+            self._said_at = now
+            self._pending.append((self._course.alive(now - self._progress_at), utcnow()))
+            self._flush()
+
     def _tick(self) -> None:
         """What has to happen again and again while the attempt runs."""
-        self._hold.beat()
+        self._pulse()
         if self._place.draining:
             raise Drained
         wall = self._settings.wall_seconds

@@ -15,6 +15,7 @@ from api.accept import prefers
 from api.dependencies import Caller, Db
 from api.schemas import Events
 from api.views import event_view
+from store.clock import utcnow
 from store.db import Database
 from store.queries import events
 from store.queries.events import EventPage
@@ -22,7 +23,9 @@ from store.queries.events import EventPage
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
 
 POLL_SECONDS = 0.3
-HEARTBEAT_SECONDS = 15.0
+HEARTBEAT_SECONDS = 4.0
+"""The longest silence of a stream. A worker says as often that a job goes on (`alive`)."""
+
 _BATCH = 200
 _LARGEST = 2**31 - 1
 
@@ -43,7 +46,8 @@ async def get_events(
 ) -> Response | Events:
     """Events after a number.
 
-    With `Accept: text/event-stream` a stream that ends after the event of the final state.
+    With `Accept: text/event-stream` a stream that ends after the event of the final state. While
+    the job is queued, it holds `waiting` every few seconds, which has no number of its own.
     """
     stream = prefers(request, "text/event-stream", over="application/json")
     if after is None and stream and last_event_id and last_event_id.isdecimal():
@@ -77,9 +81,20 @@ async def _stream(
         if len(page.items) == _BATCH:
             continue
         if time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
-            yield ": still here\n\n"
+            yield await anyio.to_thread.run_sync(_quiet, database, project_id, job_id, after)
             sent_at = time.monotonic()
         await anyio.sleep(POLL_SECONDS)
+
+
+def _quiet(database: Database, project_id: str, job_id: str, after: int) -> str:
+    """What a stream holds while nothing happens: why the job waits, else a comment."""
+    with database.read() as session:
+        found = events.waiting(session, project_id, job_id, utcnow())
+    if found is None:
+        return ": still here\n\n"
+    # The number of the last event, so that who asks again after it misses nothing.
+    fields = {"seq": after, **found.model_dump(mode="json")}
+    return f"event: {found.type}\ndata: {json.dumps(fields)}\n\n"
 
 
 def _read(database: Database, project_id: str, job_id: str, after: int, limit: int) -> EventPage:

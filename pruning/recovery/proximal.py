@@ -99,6 +99,6 @@ def soften(job: "Job", state: "State", schedule: Proximal, saved: Saved | None =
         teacher=teacher_of(job),
         features=features_of(job),
         saved=saved,
-        progress=lambda done, total: job.narrator.progress(done, total, "soft pruning"),
+        progress=lambda done, total: job.narrator.progress(done, total, "soft pruning", whole=True),
     )
     recover(setting, options)

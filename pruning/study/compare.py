@@ -231,8 +231,10 @@ class _Aside(Narrator):
     def part(self, name: str) -> _GeneratorContextManager[None]:
         return self.told.part(name)
 
-    def progress(self, done: float, total: float, message: str = "") -> None:
-        self.told.progress(done, total, message)
+    def progress(
+        self, done: float, total: float, message: str = "", *, whole: bool = False
+    ) -> None:
+        self.told.progress(done, total, message, whole=whole)
 
     def checkpoint(self, path: Path) -> None:
         self.told.checkpoint(path)

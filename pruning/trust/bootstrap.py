@@ -70,7 +70,7 @@ def resample(job: Job, problem: Problem, scores: Tensor, left_out: str | None = 
         done += 1
         for own, part in zip(medians, drawn.split(sizes), strict=True):
             own.append(_median(part))
-        job.narrator.progress(done, times(job), "resamples")
+        job.narrator.progress(done, times(job), "resamples", whole=True)
     if done == 0:
         return Bootstrap(
             resamples=0, failed=failed, reason="the curvature of every resample was singular"

@@ -202,7 +202,7 @@ def climb(
     rows = len(weights.layers) if by_layer else 1
     climbed = zip(counts, _steps(job, problem, counts, scores), strict=True)
     while some := [*islice(climbed, max(1, _directions_at_once(job) // rows))]:
-        job.narrator.progress(len(rungs), len(counts), "ladder")
+        job.narrator.progress(len(rungs), len(counts), "ladder", whole=True)
         changes = [_change(job, old, step) for _, step in some if isinstance(step, _Step)]
         told = iter(zip(changes, ground.predicted(changes, by_layer=by_layer), strict=True))
         for count, step in some:

@@ -1,6 +1,7 @@
 """A request of the kind `verify`: everything read again, measured, held to the gates, reported."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pruning.request import OUT, RunRequest, RunResult
 from pruning.roles import evaluation
 from pruning.verification import gates, latency
 from pruning.verification.contents import contents
+from pruning.verification.expected_work import expected_work
 from pruning.verification.inference import Engine
 from pruning.verification.outcome import failed
 from pruning.verification.running import running
@@ -43,11 +45,14 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
     if pruned.name == "onnxruntime":
         report.environment.onnxruntime_threads = pruned.threads
     checks = [digests, *zeros(written)]
+    work = expected_work(report.spec, written.uploaded, data.samples, exports=1)
+    narrator.plan(work, before=_spent(report))
     # Each may take minutes with a large model; who listens shall hear that it goes on.
     narrator.progress(1, 4, "steps")
     checks += contents(written, narrator)
     narrator.progress(2, 4, "steps")
-    checks += running(written, pruned, dense, data, narrator)
+    with narrator.part("outputs"):
+        checks += running(written, pruned, dense, data, narrator)
     narrator.progress(3, 4, "steps")
     for check in checks:
         if check.status == "fail":
@@ -56,7 +61,7 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
     narrator.progress(4, 4, "steps")
     held = _gates(report, report.sizes)
     with narrator.part("latency"):
-        report.latency, unmeasured = _latency(written, dense, pruned, data)
+        report.latency, unmeasured = _latency(written, dense, pruned, data, narrator)
     timed = gates.latency(report.spec, report.latency, unmeasured)
     if timed is not None and timed.status == "warn":
         # Told as an event alone: the report's own warnings are the same in every run of a job.
@@ -69,8 +74,19 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
     report.checks = [*held, *trust, *checks]
     with appears_whole(folder / OUT) as out:
         reports = _write_reports(written, narrator, out)
-    narrator.phase(None)
+    narrator.finish()
     return RunResult(artifacts=reports, summary=summary(report), rejected=gates.rejection(report))
+
+
+def _spent(report: Report) -> float:
+    """Seconds of the process that pruned."""
+    phases = (seconds for name, seconds in report.timings.items() if "." not in name)
+    return sum(s for s in phases if math.isfinite(s) and s > 0)
+
+
+def _timing(narrator: Narrator) -> Callable[[float, float], None]:
+    """Tells how far the time for the latency is spent."""
+    return lambda done, total: narrator.progress(done, total, "seconds of timing")
 
 
 def _gates(report: Report, sizes: Sizes) -> list[Check]:
@@ -104,11 +120,12 @@ def _sizes(written: Written) -> Sizes:
 
 
 def _latency(
-    written: Written, dense: Engine, pruned: Engine, data: ArrayData
+    written: Written, dense: Engine, pruned: Engine, data: ArrayData, narrator: Narrator
 ) -> tuple[Latency | None, str]:
     """The measurement, or why there is none."""
     try:
-        return latency.measure(dense, pruned, data, written.report.spec), ""
+        spec = written.report.spec
+        return latency.measure(dense, pruned, data, spec, _timing(narrator)), ""
     except Exception as error:  # onnxruntime has a dozen exception types without a common base
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         return None, f"{pruned.name} does not run the files ({reason})"

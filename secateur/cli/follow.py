@@ -1,35 +1,31 @@
 """How far uploads, downloads and jobs are, on stderr: bars in a terminal, plain lines elsewhere."""
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Column
+from rich.live import Live
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.text import Text
 
 from pruning.events import (
+    AliveEvent,
     Event,
     MetricEvent,
     PhaseEvent,
     ProgressEvent,
     StateEvent,
+    WaitingEvent,
     WarningEvent,
 )
-from pruning.report.numbers import metric
+from pruning.report.numbers import metric, several
 from pruning.spec import OneShot, Rounds, parse_spec
 from secateur._files import Reporter
+from secateur.cli.bar import Bar, clock
 from secateur.errors import SecateurError
 from secateur.resources import OtherEvent
 
@@ -76,38 +72,37 @@ class Uploading:
         return report
 
 
+SILENCE = 5.0
+"""Seconds after which, outside a terminal, a line says how far the job is."""
+
+
 class JobDisplay:
     """Shows a job's events.
 
-    In a terminal there is one live line, the running phase, and every warning stays above it.
-    Elsewhere each phase (once), warning and state is a line of its own.
+    In a terminal there is one bar over the whole job, and every warning stays above it. Elsewhere
+    each phase (once), warning and state is a line of its own, and so is how far the job is, every
+    few seconds in which nothing else was said.
 
     Args:
         console: Where.
         spec: The job's, which tells how many steps there will be.
+        now: A clock.
     """
 
-    def __init__(self, console: Console, spec: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        spec: Mapping[str, Any] | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._console = console
         self._step = _steps(spec)
         self._live = console.is_terminal
-        self._progress = Progress(
-            SpinnerColumn(finished_text=" "),
-            TextColumn("{task.description:<20}"),
-            BarColumn(bar_width=12),
-            TimeElapsedColumn(),
-            # What is too long for the line is cut here, and not from the phase and the bar.
-            TextColumn(
-                "{task.fields[note]}",
-                style="dim",
-                table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
-            ),
-            expand=True,
-            console=console,
-            transient=True,
-            disable=not self._live,
+        self._bar = Bar(now)
+        self._now, self._said_at = now, now()
+        self._shown = Live(
+            self._bar, console=console, transient=True, refresh_per_second=4, auto_refresh=True
         )
-        self._task: TaskID | None = None
         self._warned: set[str] = set()
         self._phases: set[str] = set()
         self._stage = ""
@@ -116,7 +111,8 @@ class JobDisplay:
         self._last = ""
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._live:
+            self._shown.start()
         return self
 
     def __exit__(
@@ -126,14 +122,14 @@ class JobDisplay:
         trace: TracebackType | None,
     ) -> None:
         self._flush()
-        self._progress.stop()
+        if self._live:
+            self._shown.stop()
 
     def say(self, text: str) -> None:
         """The live line, or a line."""
-        if self._live:
-            self._show(text, note="")
-        elif text != self._last:
-            self._console.print(Text(text), soft_wrap=True)
+        self._bar.text = text
+        if not self._live and text != self._last:
+            self._print(text)
         self._last = text
 
     def handle(self, event: Event | OtherEvent) -> None:
@@ -143,11 +139,18 @@ class JobDisplay:
         if isinstance(event, StateEvent):
             self._state(event)
         elif isinstance(event, PhaseEvent):
+            self._hear(event)
+            text = _description(event.phase)
             if self._live or event.phase not in self._phases:
-                self.say(_DESCRIPTIONS.get(event.phase, event.phase.capitalize()))
+                self.say(text)
+            self._bar.text, self._bar.note = text, self._metrics
             self._phases.add(event.phase)
         elif isinstance(event, ProgressEvent):
             self._advance(event)
+        elif isinstance(event, AliveEvent):
+            self._alive(event)
+        elif isinstance(event, WaitingEvent):
+            self._wait(event)
         elif isinstance(event, MetricEvent):
             self._metric(event)
         elif isinstance(event, WarningEvent):
@@ -156,6 +159,8 @@ class JobDisplay:
     def _state(self, event: StateEvent) -> None:
         if event.state == "queued":
             # The second time, an attempt was lost.
+            self._bar.restart()
+            self._bar.note = ""
             self.say("Waiting for a worker" if event.attempt < 1 else "Waiting to be resumed")
         elif event.state == "running" and event.attempt > 1:
             self.say(f"Attempt {event.attempt}")
@@ -168,23 +173,43 @@ class JobDisplay:
         self._metrics += f"{comma} {event.name} {_value(event.name, event.value)}"
         self._metrics += " (calibration)" if event.name == "loss" else " (evaluation)"
         self._unprinted = True
-        if self._live and self._task is not None:
-            self._progress.update(self._task, note=self._metrics)
+        self._bar.note = self._metrics
 
     def _flush(self) -> None:
         """Outside a terminal, the numbers of one stage stand in one line."""
         if self._unprinted and not self._live:
-            self._console.print(Text(f"  {self._metrics}"), soft_wrap=True)
+            self._print(f"  {self._metrics}")
         self._unprinted = False
 
     def _advance(self, event: ProgressEvent) -> None:
-        if self._task is None or not self._live:
-            return
-        total = event.total if event.total > 0 else None
+        self._hear(event)
         message = self._counted(event.message)
         known = bool(message) and self._metrics.startswith(message)
-        note = "; ".join(filter(None, ["" if known else message, self._metrics]))
-        self._progress.update(self._task, completed=event.done, total=total, note=note)
+        self._bar.note = "; ".join(filter(None, ["" if known else message, self._metrics]))
+        self._speak_up()
+
+    def _alive(self, event: AliveEvent) -> None:
+        self._hear(event, news=False)
+        self._speak_up()
+
+    def _wait(self, event: WaitingEvent) -> None:
+        busy = f"{several(event.ahead, 'job')} ahead, {event.running} running"
+        self._bar.note = busy
+        self._speak_up(f"Waiting for a worker: {busy}, {clock(event.waited_seconds)} so far")
+
+    def _hear(self, event: PhaseEvent | ProgressEvent | AliveEvent, *, news: bool = True) -> None:
+        self._bar.hear(event.fraction, event.elapsed_seconds, event.eta_seconds, news=news)
+
+    def _speak_up(self, text: str = "") -> None:
+        """Outside a terminal, a line after some silence."""
+        if self._live or self._now() - self._said_at < SILENCE:
+            return
+        if text or self._bar.fraction is not None:
+            self._print(f"  {text or self._bar.words}")
+
+    def _print(self, text: str) -> None:
+        self._said_at = self._now()
+        self._console.print(Text(text), soft_wrap=True)
 
     def _counted(self, label: str) -> str:
         """The job counts in rounds, whatever the schedule calls them."""
@@ -197,10 +222,9 @@ class JobDisplay:
             shown = Text.assemble(("warning ", "yellow"), text)
             self._console.print(shown, soft_wrap=not self._live)
 
-    def _show(self, text: str, note: str) -> None:
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(text, total=None, note=note or self._metrics)
+
+def _description(phase: str) -> str:
+    return _DESCRIPTIONS.get(phase, phase.capitalize())
 
 
 def _steps(spec: Mapping[str, Any] | None) -> str:

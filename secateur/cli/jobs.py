@@ -22,7 +22,7 @@ from secateur.cli.output import (
     stdout,
 )
 from secateur.errors import SecateurError
-from secateur.resources import Job
+from secateur.resources import Job, Progress
 
 app = typer.Typer(help="Jobs.", no_args_is_help=True)
 
@@ -37,9 +37,7 @@ def _details(job: Job) -> dict[str, Any]:
         "name": job.name,
         "state": job.state,
         "phase": None if job.finished else job.phase,
-        "progress": f"{progress.done:g} of {progress.total:g}"
-        if not job.finished and progress and progress.total and progress.done is not None
-        else None,
+        "progress": None if job.finished or progress is None else _progress(progress),
         "attempt": job.attempt,
         "model": job.model,
         "rewind to": job.rewind_to,
@@ -57,6 +55,17 @@ def _details(job: Job) -> dict[str, Any]:
         "artifacts": ", ".join(f"{a.name} ({size(a.bytes)})" for a in job.artifacts),
     }
     return fields
+
+
+def _progress(progress: Progress) -> str | None:
+    """How far the job is, or its phase where that is all that is known."""
+    if progress.fraction is not None:
+        from secateur.cli.bar import told
+
+        return told(progress.fraction, progress.elapsed_seconds, progress.eta_seconds)
+    if progress.total and progress.done is not None:
+        return f"{progress.done:g} of {progress.total:g}"
+    return None
 
 
 @app.command("list")

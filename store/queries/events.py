@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pruning.errors import SecateurError
-from pruning.events import Event
+from pruning.events import Event, WaitingEvent
 from store.clock import utcnow
 from store.tables import Job, JobEvent
 
@@ -83,3 +83,27 @@ def after(
     )
     next_after = items[-1].seq if items else seq
     return EventPage(items, next_after, job.state in FINAL_STATES and next_after >= job.last_seq)
+
+
+def waiting(session: Session, project_id: str, job_id: str, now: datetime) -> WaitingEvent | None:
+    """What a queued job waits for; None for one that is not queued, or not there."""
+    job = session.execute(
+        sa.select(Job.klass, Job.priority, Job.created_at, Job.queued_at, Job.id).where(
+            Job.id == job_id, Job.project_id == project_id, Job.state == "queued"
+        )
+    ).first()
+    if job is None:
+        return None
+    earlier = sa.or_(
+        Job.created_at < job.created_at,
+        sa.and_(Job.created_at == job.created_at, Job.id < job.id),
+    )
+    before = sa.or_(Job.priority > job.priority, sa.and_(Job.priority == job.priority, earlier))
+    ahead, running = session.execute(
+        sa.select(
+            sa.func.count().filter(Job.state == "queued", before),
+            sa.func.count().filter(Job.state == "running"),
+        ).where(Job.klass == job.klass, Job.state.in_(("queued", "running")))
+    ).one()
+    waited = max(0.0, (now - job.queued_at).total_seconds())
+    return WaitingEvent(ahead=ahead, running=running, waited_seconds=round(waited, 2))

@@ -9,8 +9,17 @@ import httpx
 import pytest
 
 from api.routes import events as route
-from pruning.events import EVENT, MetricEvent, PhaseEvent
+from pruning.events import (
+    EVENT,
+    AliveEvent,
+    MetricEvent,
+    PhaseEvent,
+    ProgressEvent,
+    WaitingEvent,
+)
 from store.claims import Outcome
+from store.clock import utcnow
+from store.queries import events
 from tests.api.conftest import Caller, assert_problem
 
 STREAM = {"accept": "text/event-stream"}
@@ -99,12 +108,68 @@ def test_a_stream_follows_a_running_job(caller: Caller, monkeypatch: pytest.Monk
     with caller.http.stream("GET", f"/v1/jobs/{job['id']}/events", headers=STREAM) as response:
         found = frames(response)
         assert next(found)["id"] == "1"
-        assert "comment" in next(found)
+        waits = next(found)
+        assert "id" not in waits
+        fields = json.loads(waits["data"])
+        assert fields.pop("seq") == 1
+        assert EVENT.validate_python(fields) == WaitingEvent(
+            ahead=0, running=0, waited_seconds=fields["waited_seconds"]
+        )
         claim = caller.service.claim_job(job["id"])
+        found = (frame for frame in found if frame.get("event") != "waiting")
+        assert next(found)["id"] == "2"
+        assert "comment" in next(found), "of a job that runs, its worker says that it is alive"
         caller.service.report(claim, PhaseEvent(phase="scoring"))
         caller.service.finish(claim, Outcome("succeeded"))
         rest = [frame["id"] for frame in found if "id" in frame]
-    assert rest == ["2", "3", "4"]
+    assert rest == ["3", "4"]
+
+
+def test_a_job_that_waits_is_told_how_many_come_first(caller: Caller) -> None:
+    asked = caller.ready()
+
+    def submit(**more: Any) -> dict[str, Any]:
+        return dict(caller.http.post("/v1/jobs", json=asked | more).json())
+
+    first = submit()
+    caller.service.claim_job(first["id"])
+    second, urgent = submit(), submit(priority=9)
+
+    def waiting(job: dict[str, Any]) -> WaitingEvent | None:
+        with caller.service.database.read() as session:
+            return events.waiting(session, caller.project_id, job["id"], utcnow())
+
+    assert waiting(first) is None
+    found = waiting(second)
+    assert found is not None
+    assert found.ahead == 1
+    assert found.running >= 1
+    before = waiting(urgent)
+    assert before is not None
+    assert before.ahead == 0
+    assert waiting({"id": "job_x"}) is None
+
+
+def test_a_stream_is_never_silent_for_more_than_five_seconds() -> None:
+    assert route.HEARTBEAT_SECONDS + 2 * route.POLL_SECONDS < 5
+
+
+def test_a_job_shows_its_fraction_and_what_is_left(caller: Caller) -> None:
+    job = caller.submit()
+    claim = caller.service.claim_job(job["id"])
+
+    def progress() -> dict[str, Any]:
+        return dict(caller.http.get(f"/v1/jobs/{job['id']}").json()["progress"])
+
+    whole = {"fraction": 0.25, "elapsed_seconds": 2.0, "eta_seconds": 6.0}
+    caller.service.report(claim, ProgressEvent(phase="scoring", done=1, total=4, **whole))
+    assert progress() == {"phase": "scoring", "done": 1, "total": 4, "message": "", **whole}
+    whole = {"fraction": 0.5, "elapsed_seconds": 4.0, "eta_seconds": None}
+    caller.service.report(claim, PhaseEvent(phase="pruning", **whole))
+    assert progress() == {"phase": "pruning", "done": 0, "total": 0, "message": "", **whole}
+    whole = {"fraction": 0.6, "elapsed_seconds": 9.0, "eta_seconds": 3.0}
+    caller.service.report(claim, AliveEvent(phase="pruning", quiet_seconds=5.0, **whole))
+    assert progress() == {"phase": "pruning", "done": 0, "total": 0, "message": "", **whole}
 
 
 def test_a_client_that_goes_away_ends_its_stream(

@@ -115,6 +115,29 @@ def stand(spec):
         time.sleep(60)
 
 
+def stop(spec):
+    progress(1, str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def fractions(spec, phases):
+    for phase, fraction in phases:
+        say(type="phase", phase=phase, fraction=fraction, elapsed_seconds=1.0, eta_seconds=1.0)
+        time.sleep(0.2)
+
+
+def tell(spec):
+    fractions(spec, zip(("loading", "scoring", "pruning"), spec["told"], strict=True))
+    done([out()])
+
+
+def tell_on(spec):
+    phases = ("verifying", "evaluating", "verifying", "exporting")
+    fractions(spec, zip(phases, spec["more"], strict=True))
+    entry = out("report.json", b"{}") | {"format": "report.json"}
+    say(type="done", result={"artifacts": [entry], "summary": {}})
+
+
 def stand_once(spec):
     """Stands in the first attempt, succeeds in later ones."""
     if "stood" not in saved():
@@ -188,6 +211,11 @@ def no_json(spec):
 def long_line(spec):
     while True:
         os.write(EVENTS, b"x" * 65536)
+
+
+def alive_event(spec):
+    say(type="alive", quiet_seconds=0.0)
+    time.sleep(60)
 
 
 def state_event(spec):

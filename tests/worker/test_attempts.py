@@ -15,7 +15,7 @@ from store import leases
 from store.clock import utcnow
 from store.queries import datasets, models
 from store.tables import Artifact, Attempt, Blob, Checkpoint, Dataset, Job, Model
-from worker import memory, processes
+from worker import memory, processes, supervisor
 from worker.answer import answer
 
 
@@ -36,7 +36,7 @@ def test_a_good_run_delivers_its_artifacts_summary_and_events(bench: Bench):
         digest = hashlib.sha256(stored).hexdigest()
         assert (artifact.sha256, artifact.bytes) == (digest, len(stored))
     kinds = [(e["type"], e.get("phase") or e.get("state")) for e in bench.events(job.id)]
-    assert [k for k in kinds if k[0] != "progress"] == [
+    assert [k for k in kinds if k[0] not in ("progress", "alive")] == [
         ("state", "queued"),
         ("state", "running"),
         ("phase", "loading"),
@@ -135,7 +135,8 @@ def test_intake_checks_pass_their_facts_on(bench: Bench):
         ("noise", "exit code 4"),
         ("no_json", "no event"),
         ("long_line", "a line of more than"),
-        ("state_event", "only the store may write"),
+        ("state_event", "an event state, which only the service may write"),
+        ("alive_event", "an event alive, which only the service may write"),
         ("spam", "more than 20000 events"),
         ("symlink", "can't be read"),
         ("hard_link", "not a regular file of its own"),
@@ -207,6 +208,38 @@ def test_a_stall_ends_the_attempt(bench: Bench):
     became, job = bench.attempt("stand", bench.place(stall_seconds=0.5))
     assert became == "queued"
     assert bench.events(job.id)[-1]["error"]["code"] == "stalled"
+
+
+@pytest.mark.parametrize("do", ["stand", "stop"])
+def test_while_a_child_says_nothing_the_worker_does_and_that_hides_no_stall(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, do: str
+):
+    monkeypatch.setattr(supervisor, "_ALIVE_SECONDS", 0.2)
+    began = time.monotonic()
+    became, job = bench.attempt(do, bench.place(stall_seconds=1.5))
+    assert became == "queued"
+    assert time.monotonic() - began < 30
+    found = bench.events(job.id)
+    assert found[-1]["error"]["code"] == "stalled"
+    heard = next(i for i, event in enumerate(found) if event["type"] == "progress")
+    alive = [event for event in found[heard:] if event["type"] == "alive"]
+    assert len(alive) >= 3
+    assert all(event["phase"] == "pruning" for event in alive)
+    quiet = [event["quiet_seconds"] for event in alive]
+    assert quiet == sorted(quiet)
+    assert quiet[-1] <= 1.5 + 0.5
+
+
+def test_one_fraction_rises_through_both_halves(bench: Bench):
+    _, job = bench.attempt("tell", told=[0.1, 0.4, 0.8], then="tell_on", more=[0.2, 0.5, 0.9, 1.0])
+    found = [e for e in bench.events(job.id) if e["type"] in ("progress", "phase", "alive")]
+    fractions = [event["fraction"] for event in found if event["fraction"] is not None]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert 0.8 in fractions
+    assert not {0.2, 0.5} & set(fractions), "the second half knows less, and does not fall back"
+    elapsed = [event["elapsed_seconds"] for event in found]
+    assert elapsed == sorted(elapsed)
 
 
 def test_memory_over_the_limit_is_out_of_memory(bench: Bench):

@@ -1,0 +1,200 @@
+"""How much of a job is done, and what is left of it, from what was planned and what was clocked."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pruning.course import Course
+from pruning.events import Event, PhaseEvent, ProgressEvent
+from pruning.loop import prune_admitted
+from pruning.progress import Narrator
+from pruning.workload import UNFINISHED, Planned, Workload, drifted
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def visit(work: Workload, clock: Clock, kind: str, seconds: float) -> None:
+    work.begin(kind)
+    clock.now += seconds
+    work.end()
+
+
+def test_kinds_not_visited_are_priced_at_the_pace_of_the_others():
+    clock = Clock()
+    work = Workload(clock)
+    assert work.estimate() is None
+    work.plan({"evaluating": Planned(3, passes=100), "scoring": Planned(1, passes=1000)})
+    found = work.estimate()
+    assert found is not None
+    assert (found.fraction, found.eta_seconds) == (0.0, None)
+    visit(work, clock, "evaluating", 2.0)
+    visit(work, clock, "evaluating", 2.0)
+    found = work.estimate()
+    assert found is not None
+    assert found.eta_seconds == pytest.approx(2.0 + 20.0)
+    assert found.fraction == pytest.approx(4.0 / 26.0)
+
+
+def test_a_first_visit_that_had_to_load_things_does_not_stand_for_the_others():
+    clock = Clock()
+    work = Workload(clock)
+    work.plan({"evaluating": Planned(2, passes=100), "pruning": Planned(100, passes=100)})
+    visit(work, clock, "evaluating", 1.0)
+    visit(work, clock, "evaluating", 1.0)
+    visit(work, clock, "pruning", 9.0)
+    first = work.estimate()
+    assert first is not None
+    assert first.eta_seconds == pytest.approx(99 * 3.0, rel=0.1)
+    visit(work, clock, "pruning", 1.0)
+    for _ in range(8):
+        visit(work, clock, "pruning", 1.0)
+        second = work.estimate()
+    assert second is not None
+    assert second.eta_seconds == pytest.approx(90.0, rel=0.1)
+
+
+def test_a_loop_over_a_whole_visit_tells_when_it_ends_and_loops_inside_it_do_not():
+    clock = Clock()
+    work = Workload(clock)
+    work.plan({"recovering": Planned(1, seconds=1.0)})
+    work.begin("recovering")
+    for done in range(1, 6):
+        clock.now += 2.0
+        work.loop(done, 20, whole=True)
+        work.loop(1, 3, whole=False)
+        work.loop(2, 3, whole=False)
+    found = work.estimate()
+    assert found is not None
+    assert found.fraction == pytest.approx(0.25)
+
+
+def test_a_part_counts_by_itself_and_not_in_its_phase():
+    clock = Clock()
+    work = Workload(clock)
+    work.plan({"scoring": Planned(2, seconds=1), "scoring.ladder": Planned(1, seconds=1)})
+    work.begin("scoring")
+    clock.now += 1.0
+    visit(work, clock, "scoring.ladder", 50.0)
+    work.end()
+    visit(work, clock, "scoring", 1.0)
+    found = work.estimate()
+    assert found is not None
+    assert found.eta_seconds == pytest.approx(0.0)
+
+
+def test_the_fraction_never_falls_and_is_one_only_at_the_end():
+    clock = Clock()
+    work = Workload(clock)
+    work.plan({"scoring": Planned(1, seconds=1.0)})
+    seen = []
+    work.begin("scoring")
+    for _ in range(40):
+        clock.now += 1.0
+        found = work.estimate()
+        assert found is not None
+        seen.append(found.fraction)
+    work.plan({"pruning": Planned(1, seconds=1000.0)})
+    found = work.estimate()
+    assert found is not None
+    assert found.fraction == max(seen) <= UNFINISHED
+    assert seen == sorted(seen)
+    work.finish()
+    done = work.estimate()
+    assert done is not None
+    assert (done.fraction, done.eta_seconds) == (1.0, 0.0)
+
+
+def test_what_is_guessed_between_two_events_moves_and_stays_below_what_is_left():
+    assert drifted(0.5, None, 10.0) == drifted(0.5, 5.0, 0.0) == 0.5
+    soon = drifted(0.5, 10.0, 0.1)
+    assert soon == pytest.approx(0.5 + 0.5 * 0.1 / 10.0, rel=0.05)
+    assert soon < drifted(0.5, 10.0, 1.0) < drifted(0.5, 10.0, 1e6) <= 0.75
+
+
+def test_two_processes_are_told_as_one_job():
+    clock = Clock()
+    course = Course(clock)
+    first = course.told(PhaseEvent(phase="scoring", fraction=0.6, eta_seconds=10.0))
+    clock.now = 4.0
+    alive = course.alive(4.0)
+    assert 0.6 < (alive.fraction or 0) < 0.8
+    assert alive.eta_seconds == 6.0
+    clock.now = 5.0
+    second = course.told(PhaseEvent(phase="verifying"))
+    third = course.told(ProgressEvent(phase="verifying", done=1, total=2, fraction=0.3))
+    for event in (first, second, third):
+        assert isinstance(event, PhaseEvent | ProgressEvent)
+    assert second.fraction == third.fraction == alive.fraction  # type: ignore[union-attr]
+    assert second.eta_seconds == 5.0  # type: ignore[union-attr]
+    assert second.elapsed_seconds == 5.0  # type: ignore[union-attr]
+
+
+class Counted(FlopCounterMode):
+    """A clock that stands for the floating-point operations of matrix products, all of them."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False)
+
+    def __call__(self) -> float:
+        return self.get_total_flops() / 1e7
+
+
+JOBS = {
+    "trust": {"criterion": {"kind": "obd"}, "trust": {"bootstrap": 0}},
+    "rounds": {
+        "criterion": {"kind": "magnitude"},
+        "schedule": {"kind": "rounds", "rounds": 4},
+        "recovery": {"kind": "fine_tune", "epochs": 8},
+        "trust": {"checks": False, "ladder": False, "bootstrap": 0},
+    },
+    "search": {
+        "criterion": {"kind": "magnitude"},
+        "target": {"max_drop": {"drop": 0.02}},
+        "trust": {"checks": False, "ladder": False, "bootstrap": 0},
+    },
+    "comparison": {
+        "criterion": {"kind": "obd"},
+        "comparison": {"criteria": [{"kind": "magnitude"}], "seeds": 3},
+        "trust": {"checks": False, "ladder": False, "bootstrap": 0},
+    },
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_half_way_through_the_work_of_a_job_the_estimate_is_within_a_factor_of_two(name: str):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    inputs = torch.randn(1200, 8)
+    data = (inputs, inputs[:, :4].argmax(1))
+    seen: list[tuple[float, float, float | None]] = []
+    with Counted() as clock:
+
+        def emit(event: Event) -> None:
+            if isinstance(event, PhaseEvent | ProgressEvent) and event.fraction is not None:
+                seen.append((clock(), event.fraction, event.eta_seconds))
+
+        narrator = Narrator(emit, clock)
+        narrator.phase("checking")
+        prune_admitted(
+            module, data, JOBS[name], facts=None, narrator=narrator, checkpoints=None,
+            rewind_to=None,
+        )  # fmt: skip
+        narrator.finish()
+    whole = clock()
+    fractions = [fraction for _, fraction, _ in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    known = [s for s in seen if s[2] is not None]
+    at, _, eta = min(known, key=lambda s: abs(s[0] - whole / 2.0))
+    assert eta is not None
+    assert 0.25 * whole < at < 0.75 * whole
+    assert abs(math.log2(eta / (whole - at))) <= 1.0, (name, at, eta, whole)
