@@ -1,7 +1,7 @@
 """Tells the outside how a job goes on, and clocks its phases."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pruning.events import (
     ProgressEvent,
     WarningEvent,
 )
-from pruning.workload import Planned, Workload
+from pruning.workload import Price, Workload
 
 INTERVAL = 1.0
 """Seconds between two progress events, at least."""
@@ -46,11 +46,11 @@ class Narrator:
         self._work = Workload(clock)
         self.timings: dict[str, float] = {}
 
-    def plan(self, parts: Mapping[str, Planned], before: float = 0.0) -> None:
+    def plan(self, parts: Mapping[str, Sequence[Price]], before: float = 0.0) -> None:
         """What the job is expected to do, so that events can say how much of it is done.
 
         Args:
-            parts: By phase, or by part of a phase, `<phase>.<part>`.
+            parts: The price of each visit, by phase or by part of a phase, `<phase>.<part>`.
             before: Seconds that an earlier process spent on the job.
         """
         self._work.plan(parts)

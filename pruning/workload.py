@@ -1,13 +1,13 @@
 """How much of a job is done, and how long the rest may take, while it runs. Torch-free.
 
-Work is planned in visits of kinds ("scoring", "evaluating", "scoring.ladder", ...), each worth some
-samples through the network. What a visit takes is learned from those that are over; a kind that was
-not visited yet is priced by its passes at the pace of the others. A loop inside a visit says how
-far it is.
+Work is planned as visits of kinds ("scoring", "evaluating", "scoring.ladder", ...), each with a
+price: samples through the network, and seconds beside them. By how much a kind exceeds its price is
+learned from its visits that are over; one that was not visited yet is taken at its price, at the
+pace of the others. A loop inside a visit says how far it is.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 
@@ -17,23 +17,38 @@ UNFINISHED = 0.999
 OVERDUE = 0.3
 """What may remain of a visit that takes longer than expected, as a share of what it took."""
 
-GUESSED_PACE = 2e-5
+GUESSED_PACE = 5e-6
 """Seconds for one sample through the network until one was measured."""
+
+AHEAD, UNSURE = 2.0, 0.02
+"""How far time may run ahead of priced work: a fraction is at most so many times the share of the
+work, and a little more. A first estimate that was far too short can't be taken back."""
 
 
 @dataclass(frozen=True)
-class Planned:
-    """Work of one kind that is expected.
+class Price:
+    """What a visit is expected to take.
 
     Args:
-        visits: How often.
-        passes: Samples through the network in one visit, a forward pass of one as the unit.
-        seconds: What a visit takes beside these.
+        passes: Samples through the network, a forward pass of one as the unit.
+        seconds: What it takes beside these.
     """
 
-    visits: float
     passes: float = 0.0
     seconds: float = 0.0
+
+    def at(self, pace: float) -> float:
+        """In seconds.
+
+        Args:
+            pace: Seconds of a pass.
+        """
+        return self.passes * pace + self.seconds
+
+
+def times(visits: float, passes: float = 0.0, seconds: float = 0.0) -> list[Price]:
+    """So many visits of one price; a broken number of them is rounded."""
+    return [Price(passes, seconds)] * round(visits)
 
 
 @dataclass(frozen=True)
@@ -119,6 +134,38 @@ class _Visit:
         return max(expected - spent, inner or 0.0, OVERDUE * spent)
 
 
+class _Kind:
+    """Visits of one kind: those planned, in their order, and what the ones that are over took."""
+
+    def __init__(self, prices: Sequence[Price]) -> None:
+        self.prices = list(prices)
+        self.over = 0
+        self.taken: list[tuple[Price, float]] = []
+
+    @property
+    def price(self) -> Price:
+        """Of the visit that runs, or comes next; beyond those planned, of the last one."""
+        if not self.prices:
+            return Price()
+        return self.prices[min(self.over, len(self.prices) - 1)]
+
+    def took(self, seconds: float) -> None:
+        """A visit is over. The first also loads what it needs, so the second replaces it."""
+        self.taken = [*(self.taken[-1:] if self.over > 1 else []), (self.price, seconds)]
+        self.over += 1
+
+    def expected(self, price: Price, pace: float) -> float:
+        """Seconds of a visit of a price, by what others of the kind took."""
+        priced = price.at(pace)
+        if not self.taken:
+            return priced
+        if priced <= 0.0 or any(at.at(pace) <= 0.0 for at, _ in self.taken):
+            return sum(seconds for _, seconds in self.taken) / len(self.taken)
+        factors = [seconds / at.at(pace) for at, seconds in self.taken]
+        factor = sum(factors) / len(factors)
+        return priced * (min(factor, factor**0.5) if self.over == 1 else factor)
+
+
 class Workload:
     """What is planned, what is done, and what that says of the rest.
 
@@ -129,17 +176,24 @@ class Workload:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()
-        self._planned: dict[str, Planned] = {}
-        self._visits: dict[str, int] = {}
-        self._learned: dict[str, float] = {}
+        self._kinds: dict[str, _Kind] = {}
+        self._planned: set[str] = set()
         self._stack: list[_Visit] = []
         self._fraction = 0.0
         self._eta: tuple[float, float] | None = None
         self._finished = False
 
-    def plan(self, parts: Mapping[str, Planned]) -> None:
-        """Takes up what is planned; what was planned of the same kind before is replaced."""
-        self._planned |= parts
+    def plan(self, parts: Mapping[str, Sequence[Price]]) -> None:
+        """Takes up what is planned, the visits that are over included.
+
+        What was planned of the same kind before is replaced.
+
+        Args:
+            parts: The price of each visit, by kind.
+        """
+        for kind, prices in parts.items():
+            self._kind(kind).prices = list(prices)
+            self._planned.add(kind)
 
     def happened(self, seconds: float) -> None:
         """Counts time that an earlier process spent on the job."""
@@ -158,11 +212,7 @@ class Workload:
             return
         now = self._clock()
         visit = self._stack.pop()
-        spent, kind = visit.seconds(now), visit.kind
-        self._visits[kind] = self._visits.get(kind, 0) + 1
-        # The first visit of a kind also loads what it needs, so the second one replaces it.
-        known = self._learned.get(kind) if self._visits[kind] > 2 else None
-        self._learned[kind] = spent if known is None else (known + spent) / 2.0
+        self._kind(visit.kind).took(visit.seconds(now))
         if self._stack:
             self._stack[-1].resume(now)
 
@@ -185,16 +235,22 @@ class Workload:
             return Estimate(1.0, elapsed, 0.0)
         if not self._planned:
             return None
-        left = self._left(now)
-        whole = elapsed + left
-        fraction = min(elapsed / whole if whole > 0 else 0.0, UNFINISHED)
+        measured = self._pace()
+        pace = GUESSED_PACE if measured is None else measured
+        left = self._left(pace, now)
+        fraction = min(elapsed / (elapsed + left) if left > 0 else UNFINISHED, UNFINISHED)
+        fraction = min(fraction, AHEAD * self._share_done(pace, now) + UNSURE)
         self._fraction = max(self._fraction, fraction)
-        return Estimate(self._fraction, elapsed, self._smoothed(left, now))
+        unknown = measured is None and any(
+            price.passes for kind in self._planned for price in self._to_come(kind)
+        )
+        return Estimate(self._fraction, elapsed, None if unknown else self._smoothed(left, now))
 
-    def _smoothed(self, left: float, now: float) -> float | None:
-        """Seconds that are left, without jumps; None while no pace is known."""
-        if not self._learned or (self._pace() is None and self._priced()):
-            return None
+    def _kind(self, name: str) -> _Kind:
+        return self._kinds.setdefault(name, _Kind([]))
+
+    def _smoothed(self, left: float, now: float) -> float:
+        """Seconds that are left, without jumps."""
         if self._eta is not None:
             before, at = self._eta
             left = (max(0.0, before - (now - at)) + left) / 2.0
@@ -206,38 +262,46 @@ class Workload:
 
         First visits count only where there is nothing else, and of these the fastest.
         """
-        clocked = {
-            kind: (part.passes, max(0.0, self._learned[kind] - part.seconds))
-            for kind, part in self._planned.items()
-            if part.passes and kind in self._learned
-        }
-        again = [pair for kind, pair in clocked.items() if self._visits[kind] > 1]
-        if again:
-            return sum(seconds for _, seconds in again) / sum(passes for passes, _ in again)
-        return min((seconds / passes for passes, seconds in clocked.values()), default=None)
+        first: list[float] = []
+        passes = spent = 0.0
+        for kind in self._kinds.values():
+            for price, seconds in kind.taken:
+                if price.seconds >= price.passes * GUESSED_PACE:
+                    continue  # it says more of what else it does
+                beside = max(0.0, seconds - price.seconds)
+                if kind.over == 1:
+                    first.append(beside / price.passes)
+                else:
+                    passes, spent = passes + price.passes, spent + beside
+        return spent / passes if passes else min((p for p in first if p > 0), default=None)
 
-    def _priced(self) -> bool:
-        """Whether passes make up what is left."""
-        return any(part.passes and self._to_come(kind) > 0 for kind, part in self._planned.items())
+    def _to_come(self, name: str) -> list[Price]:
+        """Visits that have not begun."""
+        kind = self._kinds[name]
+        running = sum(visit.kind == name for visit in self._stack)
+        return kind.prices[kind.over + running :]
 
-    def _left(self, now: float) -> float:
-        left = sum(visit.rest(self._expected(visit.kind), now) for visit in self._stack)
-        for kind in self._planned:
-            left += self._to_come(kind) * self._expected(kind)
+    def _left(self, pace: float, now: float) -> float:
+        left = 0.0
+        for visit in self._stack:
+            kind = self._kind(visit.kind)
+            left += visit.rest(kind.expected(kind.price, pace), now)
+        for name in self._planned:
+            kind = self._kinds[name]
+            left += sum(kind.expected(price, pace) for price in self._to_come(name))
         return left
 
-    def _to_come(self, kind: str) -> float:
-        """Visits that have not begun."""
-        running = sum(visit.kind == kind for visit in self._stack)
-        return max(0.0, self._planned[kind].visits - self._visits.get(kind, 0) - running)
-
-    def _expected(self, kind: str) -> float:
-        """Seconds of a visit."""
-        learned, visits = self._learned.get(kind), self._visits.get(kind, 0)
-        if learned is not None and visits > 1:
-            return learned
-        planned = self._planned.get(kind, Planned(0))
-        pace = self._pace()
-        pace = GUESSED_PACE if pace is None else pace
-        priced = planned.passes * pace + planned.seconds
-        return priced if learned is None else min(learned, (learned * priced) ** 0.5)
+    def _share_done(self, pace: float, now: float) -> float:
+        """The part of the priced work that is done, whatever it took."""
+        done = whole = 0.0
+        for name in self._planned:
+            kind = self._kinds[name]
+            prices = [price.at(pace) for price in kind.prices]
+            done, whole = done + sum(prices[: kind.over]), whole + sum(prices)
+        for visit in self._stack:
+            kind = self._kind(visit.kind)
+            if kind.over < len(kind.prices):
+                priced, spent = kind.price.at(pace), visit.seconds(now)
+                rest = visit.rest(kind.expected(kind.price, pace), now)
+                done += priced * (spent / (spent + rest) if spent + rest > 0 else 0.0)
+        return done / whole if whole > 0 else 1.0

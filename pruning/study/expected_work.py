@@ -1,18 +1,19 @@
 """What a job is expected to do, phase by phase, before it does it."""
 
+from dataclasses import replace
 from typing import Any
 
-from pruning.catalogue.about import Declaration, Size
+from pruning.catalogue.about import Size
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.job import Job
-from pruning.schedule.step import Step, planned_steps, removal_count, scorings
-from pruning.spec import BatchNorm, FineTune, OneShot, Proximal, Spec
+from pruning.schedule.step import Step, planned_steps, removal_count
+from pruning.spec import BatchNorm, FineTune, OneShot, Proximal
 from pruning.study.rivals import modes, plain, rivals
 from pruning.study.search import FIRST
 from pruning.trust.bootstrap import AUTO
 from pruning.trust.checks import PROBES, STEPS
 from pruning.trust.ladder import RUNGS
-from pruning.workload import Planned
+from pruning.workload import Price, times
 
 PROBES_MADE = 0.8
 """Of the most probes that a search may take, how many it does take, about."""
@@ -26,17 +27,20 @@ PRODUCT = 8.0
 REDRAWN = 0.3
 """Scoring by drawn samples whose gradients are known, by scoring."""
 
-FLOPS = 1e10
+MOST_REDRAWN = 2.0
+"""The same for all that is drawn: a bootstrap that costs more is left out."""
+
+FLOPS = 3e10
 """Floating-point operations of dense algebra a second."""
 
 CALLED = 0.1
 """Seconds that second derivatives take whatever the network is."""
 
 
-def expected_work(job: Job) -> dict[str, Planned]:
-    """Visits of each phase of `prune`, priced in forward passes of one sample.
+def expected_work(job: Job) -> dict[str, list[Price]]:
+    """Visits of each phase of `prune`, priced in forward passes of one sample and in seconds.
 
-    Only their proportions matter, and only until a visit of the kind was clocked.
+    Only their proportions matter, and those of a kind only until one of its visits was clocked.
     """
     spec, steps = job.spec, _steps(job)
     calibration, evaluation = job.data.calibration.samples, job.data.evaluation.samples
@@ -45,29 +49,29 @@ def expected_work(job: Job) -> dict[str, Planned]:
     runs = own + compared
     recoveries = sum(step.recover for step in steps) if spec.recovery.kind != "none" else 0
     softened = int(isinstance(spec.schedule, Proximal))
-    passes, solved = _scored(job)
+    scored = _scored(job, steps)
     measured = calibration + (evaluation if job.metrics else 0)
     found = {
-        "scoring": Planned(runs * len(steps) + aside, passes, solved),
-        "pruning": _predicted(job, own * len(steps)),  # a comparison predicts nothing
-        "evaluating": Planned(1 + runs * (len(steps) + recoveries) + aside, measured),
-        "recovering": Planned(runs * recoveries + softened, _recovered(job)),
+        "scoring": [*scored * runs, *aside],
+        "pruning": times(own * len(steps), *_predicted(job)),  # a comparison predicts nothing
+        "evaluating": times(1 + runs * (len(steps) + recoveries) + len(aside), measured),
+        "recovering": times(runs * recoveries + softened, _recovered(job)),
     }
     trust = spec.trust
-    if isinstance(spec.compensation, Layerwise):
+    if isinstance(spec.compensation, Layerwise) or not scored:
         return found
     product = PRODUCT * calibration
     if trust.checks:
-        found["scoring.checks"] = Planned(1, PROBES * STEPS * product, 5 * CALLED)
+        found["scoring.checks"] = times(1, PROBES * STEPS * product, 5 * CALLED)
     if trust.bootstrap:
-        times = AUTO if trust.bootstrap == "auto" else trust.bootstrap
-        found["scoring.bootstrap"] = Planned(1, passes, times * REDRAWN * solved)
+        drawn = AUTO if trust.bootstrap == "auto" else trust.bootstrap
+        redrawn = min(drawn * REDRAWN, MOST_REDRAWN) * scored[0].seconds
+        found["scoring.bootstrap"] = times(1, scored[0].passes, redrawn)
     if trust.ladder:
         layers = len(job.weights.layers)
         networks = 1 + (layers if layers <= trust.layers else 0)
-        found["scoring.ladder"] = Planned(
-            1, len(RUNGS) * networks * (product + calibration), 5 * CALLED
-        )
+        passes = len(RUNGS) * networks * (product + calibration)
+        found["scoring.ladder"] = times(1, passes, 5 * CALLED)
     return found
 
 
@@ -80,39 +84,45 @@ def _steps(job: Job) -> list[Step]:
     return planned_steps(spec.schedule, total, removal_count(FIRST, total, unit), unit)
 
 
-def _runs(job: Job) -> float:
+def _runs(job: Job) -> int:
     """Runs of the schedule, those of a comparison aside."""
     asked, points = job.spec.target.max_drop, len(job.spec.curve.points)
     # The answer's first step is taken once more for its trust.
-    return points + (1.0 if asked is None else PROBES_MADE * asked.probes + 1.0)
+    return points + (1 if asked is None else round(PROBES_MADE * asked.probes) + 1)
 
 
-def _compared(job: Job) -> tuple[int, int]:
+def _compared(job: Job) -> tuple[int, list[Price]]:
     """What a comparison adds: runs of the schedule, and steps of runs in one shot."""
     spec = job.spec
     others, seeds = rivals(spec), spec.comparison.seeds
     if not others:
-        return 0, 0
-    # Of its own criterion the job has run the first seed, if that was in one shot.
-    own = seeds - int(isinstance(spec.schedule, OneShot))
-    aside = own * _shots(spec, spec.criterion)
-    aside += seeds * sum(_shots(spec, criterion) for criterion in others)
+        return 0, []
+    aside: list[Price] = []
+    for seed in range(seeds):
+        for criterion in (spec.criterion, *others):
+            # Of its own criterion the job has run the first seed, if that was in one shot.
+            if seed or criterion != spec.criterion or not isinstance(spec.schedule, OneShot):
+                made = replace(job, spec=plain(spec, criterion))
+                aside += _scored(made, _steps(made))
     return ((1 + len(others)) * seeds - 1 if True in modes(spec) else 0), aside
 
 
-def _shots(spec: Spec, criterion: Declaration) -> int:
-    """Steps of a criterion's run in one shot."""
-    schedule = plain(spec, criterion).schedule
-    return schedule.recomputations if isinstance(schedule, OneShot) else 1
+def _scored(job: Job, steps: list[Step]) -> list[Price]:
+    """Each step's criterion and compensation, for the weights that are left by then."""
+    found, gone, total = [], 0, len(job.weights)
+    for step in steps:
+        parts = [_scored_once(job, total - at) for at in (gone, *step.via)]
+        found.append(Price(sum(p.passes for p in parts), sum(p.seconds for p in parts)))
+        gone = step.removed
+    return found
 
 
-def _scored(job: Job) -> tuple[float, float]:
-    """One step's criterion and compensation: passes, and seconds of algebra beside them."""
+def _scored_once(job: Job, active: int) -> Price:
     spec, weights = job.spec, job.weights
     parameters = sum(p.numel() for p in job.module.parameters())
     samples, facts = job.data.calibration.samples, job.facts
     size = Size(
-        weights=len(weights),
+        weights=active,
         parameters=parameters,
         samples=samples,
         outputs=1,
@@ -121,19 +131,17 @@ def _scored(job: Job) -> tuple[float, float]:
             (p.groups, p.weight.shape[0] // p.groups, p.weight[0].numel()) for p in weights.layers
         ),
     )
-    steps = _steps(job)
-    times = scorings(steps) / max(1, len(steps))
     parts: list[Any] = [spec.criterion, spec.compensation]
     flops = sum(part.price(size).flops for part in parts)
     looks = bool(spec.criterion.about.needs) or isinstance(spec.compensation, Layerwise)
-    return times * BACKWARD * samples * looks, times * flops / FLOPS
+    return Price(BACKWARD * samples * looks, flops / FLOPS)
 
 
-def _predicted(job: Job, steps: float) -> Planned:
-    """Predictions of so many steps."""
+def _predicted(job: Job) -> tuple[float, float]:
+    """Passes and seconds of one step's prediction."""
     if not job.predicts or isinstance(job.spec.compensation, Layerwise):
-        return Planned(steps)
-    return Planned(steps, PRODUCT * job.data.calibration.samples, CALLED)
+        return 0.0, 0.0
+    return PRODUCT * job.data.calibration.samples, CALLED
 
 
 def _recovered(job: Job) -> float:

@@ -3,7 +3,7 @@
 from pruning.formats.contract import Imported
 from pruning.spec import Spec
 from pruning.verification.latency import effort_of
-from pruning.workload import Planned
+from pruning.workload import Price, times
 
 READ, WRITE = 50e6, 30e6
 """Bytes a second, with all that is done to them: a guess, since what is guessed is short."""
@@ -17,7 +17,7 @@ MEASURED = 0.5
 
 def expected_work(
     spec: Spec, imported: Imported, evaluation: int, *, exports: int
-) -> dict[str, Planned]:
+) -> dict[str, list[Price]]:
     """Visits of the phases `verifying` and `exporting`.
 
     Args:
@@ -29,8 +29,8 @@ def expected_work(
     size, points = 4.0 * imported.facts.parameters, len(spec.curve.points)
     ran = evaluation * (2 if spec.gates.max_drop or not spec.objective.needs_labels else 1)
     return {
-        "exporting": Planned(exports, seconds=STARTED + (1 + points) * size / WRITE),
-        "verifying": Planned(1, seconds=STARTED + (2 + points) * size / READ),
-        "verifying.outputs": Planned(1, passes=ran),
-        "verifying.latency": Planned(1, seconds=MEASURED * effort_of(spec).seconds),
+        "exporting": times(exports, seconds=STARTED + (1 + points) * size / WRITE),
+        "verifying": times(1, seconds=STARTED + (2 + points) * size / READ),
+        "verifying.outputs": times(1, passes=ran),
+        "verifying.latency": times(1, seconds=MEASURED * effort_of(spec).seconds),
     }

@@ -11,7 +11,7 @@ from pruning.course import Course
 from pruning.events import Event, PhaseEvent, ProgressEvent
 from pruning.loop import prune_admitted
 from pruning.progress import Narrator
-from pruning.workload import UNFINISHED, Planned, Workload, drifted
+from pruning.workload import UNFINISHED, Workload, drifted, times
 
 
 class Clock:
@@ -32,7 +32,7 @@ def test_kinds_not_visited_are_priced_at_the_pace_of_the_others():
     clock = Clock()
     work = Workload(clock)
     assert work.estimate() is None
-    work.plan({"evaluating": Planned(3, passes=100), "scoring": Planned(1, passes=1000)})
+    work.plan({"evaluating": times(3, passes=100), "scoring": times(1, passes=1000)})
     found = work.estimate()
     assert found is not None
     assert (found.fraction, found.eta_seconds) == (0.0, None)
@@ -47,7 +47,7 @@ def test_kinds_not_visited_are_priced_at_the_pace_of_the_others():
 def test_a_first_visit_that_had_to_load_things_does_not_stand_for_the_others():
     clock = Clock()
     work = Workload(clock)
-    work.plan({"evaluating": Planned(2, passes=100), "pruning": Planned(100, passes=100)})
+    work.plan({"evaluating": times(2, passes=100), "pruning": times(100, passes=100)})
     visit(work, clock, "evaluating", 1.0)
     visit(work, clock, "evaluating", 1.0)
     visit(work, clock, "pruning", 9.0)
@@ -65,7 +65,7 @@ def test_a_first_visit_that_had_to_load_things_does_not_stand_for_the_others():
 def test_a_loop_over_a_whole_visit_tells_when_it_ends_and_loops_inside_it_do_not():
     clock = Clock()
     work = Workload(clock)
-    work.plan({"recovering": Planned(1, seconds=1.0)})
+    work.plan({"recovering": times(1, seconds=1.0)})
     work.begin("recovering")
     for done in range(1, 6):
         clock.now += 2.0
@@ -80,7 +80,7 @@ def test_a_loop_over_a_whole_visit_tells_when_it_ends_and_loops_inside_it_do_not
 def test_a_part_counts_by_itself_and_not_in_its_phase():
     clock = Clock()
     work = Workload(clock)
-    work.plan({"scoring": Planned(2, seconds=1), "scoring.ladder": Planned(1, seconds=1)})
+    work.plan({"scoring": times(2, seconds=1), "scoring.ladder": times(1, seconds=1)})
     work.begin("scoring")
     clock.now += 1.0
     visit(work, clock, "scoring.ladder", 50.0)
@@ -94,7 +94,7 @@ def test_a_part_counts_by_itself_and_not_in_its_phase():
 def test_the_fraction_never_falls_and_is_one_only_at_the_end():
     clock = Clock()
     work = Workload(clock)
-    work.plan({"scoring": Planned(1, seconds=1.0)})
+    work.plan({"scoring": times(1, seconds=1.0)})
     seen = []
     work.begin("scoring")
     for _ in range(40):
@@ -102,7 +102,7 @@ def test_the_fraction_never_falls_and_is_one_only_at_the_end():
         found = work.estimate()
         assert found is not None
         seen.append(found.fraction)
-    work.plan({"pruning": Planned(1, seconds=1000.0)})
+    work.plan({"pruning": times(1, seconds=1000.0)})
     found = work.estimate()
     assert found is not None
     assert found.fraction == max(seen) <= UNFINISHED
