@@ -27,7 +27,9 @@ class Course:
 
     def told(self, event: Event) -> Event:
         """The event as it is handed on."""
-        if not isinstance(event, PhaseEvent | ProgressEvent):
+        if isinstance(event, PhaseEvent):
+            self._phase = event.phase
+        if not isinstance(event, ProgressEvent):
             return event
         now = self._clock()
         if event.eta_seconds is not None:

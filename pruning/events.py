@@ -42,7 +42,7 @@ class _OfTheJob(_Event):
     )
 
 
-class PhaseEvent(_OfTheJob):
+class PhaseEvent(_Event):
     """A phase begins."""
 
     type: Literal["phase"] = "phase"

@@ -78,7 +78,8 @@ class Narrator:
         self._phase = phase
         if phase is not None and changed:
             self._work.begin(phase)
-            self._emit(PhaseEvent(phase=phase, **self._estimate()))
+            self._emit(PhaseEvent(phase=phase))
+            self._tell_unless_just_told(0, 0, self._about.removesuffix("; "))
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
@@ -116,11 +117,7 @@ class Narrator:
             whole: Whether the phase, or its running part, ends with the loop.
         """
         self._work.loop(done, total, whole=whole)
-        now = time.monotonic()
-        if self._phase is None or now - self._sent < INTERVAL:
-            return
-        self._sent = now
-        self._tell(done, total, f"{self._about}{message}")
+        self._tell_unless_just_told(done, total, f"{self._about}{message}")
 
     def metric(self, name: str, stage: str, value: float) -> None:
         """A measured number; of several runs, the stage says which one."""
@@ -134,6 +131,12 @@ class Narrator:
     def checkpoint(self, path: Path) -> None:
         """A file from which a later attempt can go on."""
         self._emit(CheckpointEvent(name=path.name, bytes=path.stat().st_size))
+
+    def _tell_unless_just_told(self, done: float, total: float, message: str) -> None:
+        now = time.monotonic()
+        if self._phase is not None and now - self._sent >= INTERVAL:
+            self._sent = now
+            self._tell(done, total, message)
 
     def _tell(self, done: float, total: float, message: str) -> None:
         assert self._phase is not None

@@ -34,6 +34,9 @@ from store.tables import Artifact, Attempt, Checkpoint, Job
 
 REAPED_AT_ONCE = 100
 
+_WHOLE = ("fraction", "elapsed_seconds", "eta_seconds")
+"""What of an event refers to the whole job."""
+
 
 def claim(
     session: Session,
@@ -285,8 +288,9 @@ def _progress(
             mode="json", exclude={"type", "quiet_seconds", "phase"}, exclude_none=True
         )
         return None if before is None else before | whole
-    if isinstance(event, PhaseEvent) and event.fraction is None:
-        return None
+    if isinstance(event, PhaseEvent):
+        whole = {key: value for key, value in (before or {}).items() if key in _WHOLE}
+        return {"phase": event.phase, **whole} if whole else None
     return event.model_dump(mode="json", exclude={"type"}, exclude_none=True)
 
 

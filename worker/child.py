@@ -69,7 +69,7 @@ class Voice:
                     self._held = event
                     return
                 self._progress_at = time.monotonic()
-            elif isinstance(event, PhaseEvent):
+            elif isinstance(event, PhaseEvent | DoneEvent):
                 self._progress_at = -math.inf
                 self._flush()
             elif isinstance(event, MetricEvent) and not math.isfinite(event.value):

@@ -6,8 +6,8 @@ from typing import Any
 from pruning.catalogue.about import Size
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.job import Job
-from pruning.schedule.step import Step, planned_steps, removal_count
-from pruning.spec import BatchNorm, FineTune, OneShot, Proximal
+from pruning.schedule.step import Step
+from pruning.spec import BatchNorm, FineTune, OneShot, Proximal, Target
 from pruning.study.rivals import modes, plain, rivals
 from pruning.study.search import FIRST
 from pruning.trust.bootstrap import AUTO
@@ -77,11 +77,10 @@ def expected_work(job: Job) -> dict[str, list[Price]]:
 
 def _steps(job: Job) -> list[Step]:
     """The steps of a run; those of a search where it begins."""
-    spec, total = job.spec, len(job.weights)
-    if spec.target.max_drop is None:
+    if job.spec.target.max_drop is None:
         return job.steps
-    unit = spec.pattern.unit
-    return planned_steps(spec.schedule, total, removal_count(FIRST, total, unit), unit)
+    at = Target(sparsity=FIRST)
+    return replace(job, spec=job.spec.model_copy(update={"target": at})).steps
 
 
 def _runs(job: Job) -> int:
@@ -109,7 +108,7 @@ def _compared(job: Job) -> tuple[int, list[Price]]:
 
 def _scored(job: Job, steps: list[Step]) -> list[Price]:
     """Each step's criterion and compensation, for the weights that are left by then."""
-    found, gone, total = [], 0, len(job.weights)
+    found, gone, total = [], job.existing.removed, len(job.weights)
     for step in steps:
         parts = [_scored_once(job, total - at) for at in (gone, *step.via)]
         found.append(Price(sum(p.passes for p in parts), sum(p.seconds for p in parts)))

@@ -139,7 +139,6 @@ class JobDisplay:
         if isinstance(event, StateEvent):
             self._state(event)
         elif isinstance(event, PhaseEvent):
-            self._hear(event)
             text = _description(event.phase)
             if self._live or event.phase not in self._phases:
                 self.say(text)
@@ -197,7 +196,7 @@ class JobDisplay:
         self._bar.note = busy
         self._speak_up(f"Waiting for a worker: {busy}, {clock(event.waited_seconds)} so far")
 
-    def _hear(self, event: PhaseEvent | ProgressEvent | AliveEvent, *, news: bool = True) -> None:
+    def _hear(self, event: ProgressEvent | AliveEvent, *, news: bool = True) -> None:
         self._bar.hear(event.fraction, event.elapsed_seconds, event.eta_seconds, news=news)
 
     def _speak_up(self, text: str = "") -> None:

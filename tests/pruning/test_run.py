@@ -356,3 +356,22 @@ def test_runs_that_end_at_one_sparsity_have_a_file_each(inputs, tmp_path):
     assert [p.removed for p in curve] == [0, 0, 0]
     assert len({p.artifact for p in curve}) == 3
     assert all((tmp_path / "out" / str(p.artifact)).is_file() for p in curve)
+
+
+def test_one_progress_rises_through_both_halves_to_one_and_is_no_result(inputs, tmp_path):
+    events: list[Any] = []
+    run_cleanly(request(inputs, ROUNDS), tmp_path, events.append)
+    told = [e for e in events if isinstance(e, ProgressEvent)]
+    known = [e.fraction for e in told if e.fraction is not None]
+    assert known == sorted(known)
+    assert known[-1] == 1.0
+    assert told[-1].eta_seconds == 0.0
+    assert max(known[:-1]) < 1.0
+    first = next(n for n, e in enumerate(told) if e.fraction is not None)
+    assert all(e.fraction is not None for e in told[first:]), "once known, it stays known"
+    assert told[-1].phase == "exporting"
+    elapsed = [e.elapsed_seconds for e in told]
+    assert elapsed == sorted(elapsed)
+    results = results_json(report_of(tmp_path)).decode()
+    assert "eta_seconds" not in results
+    assert "fraction" not in json.loads(results)

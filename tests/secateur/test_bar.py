@@ -77,7 +77,7 @@ def test_outside_a_terminal_a_line_tells_how_far_the_job_is_every_few_seconds() 
         for _ in range(30):
             now.now += 1.0
             display.handle(WaitingEvent(ahead=2, running=1, waited_seconds=now.now))
-        display.handle(PhaseEvent(phase="scoring", **whole))
+        display.handle(PhaseEvent(phase="scoring"))
         for step in range(30):
             now.now += 1.0
             display.handle(ProgressEvent(phase="scoring", done=step, total=30, **whole))
@@ -98,9 +98,9 @@ def test_numbers_stay_below_the_bar_until_others_come() -> None:
     text = io.StringIO()
     console = Console(file=text, width=60, force_terminal=True, color_system=None)
     with JobDisplay(console) as display:
-        display.handle(PhaseEvent(phase="evaluating", fraction=0.5))
+        display.handle(PhaseEvent(phase="evaluating"))
         display.handle(MetricEvent(name="accuracy", stage="dense", value=0.5))
-        display.handle(PhaseEvent(phase="scoring", fraction=0.6))
+        display.handle(PhaseEvent(phase="scoring"))
         assert display._bar.note == "dense: accuracy 50.0 % (evaluation)"
         assert display._bar.text == "Scoring weights"
 

@@ -122,7 +122,9 @@ def stop(spec):
 
 def fractions(spec, phases):
     for phase, fraction in phases:
-        say(type="phase", phase=phase, fraction=fraction, elapsed_seconds=1.0, eta_seconds=1.0)
+        say(type="phase", phase=phase)
+        whole = {"fraction": fraction, "elapsed_seconds": 1.0, "eta_seconds": 1.0}
+        say(type="progress", phase=phase, done=0, total=0, **whole)
         time.sleep(0.2)
 
 

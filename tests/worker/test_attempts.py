@@ -232,7 +232,7 @@ def test_while_a_child_says_nothing_the_worker_does_and_that_hides_no_stall(
 
 def test_one_fraction_rises_through_both_halves(bench: Bench):
     _, job = bench.attempt("tell", told=[0.1, 0.4, 0.8], then="tell_on", more=[0.2, 0.5, 0.9, 1.0])
-    found = [e for e in bench.events(job.id) if e["type"] in ("progress", "phase", "alive")]
+    found = [e for e in bench.events(job.id) if e["type"] in ("progress", "alive")]
     fractions = [event["fraction"] for event in found if event["fraction"] is not None]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
