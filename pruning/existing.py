@@ -1,12 +1,13 @@
 """Zeros that an upload comes with: which of them stay, and what is said of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pruning.layers import FlatWeights
+from pruning.layers import FlatWeights, Prunable
 from pruning.patterns.groups import groups_of
 from pruning.patterns.shape import layer_pattern
 from pruning.spec import Spec
@@ -22,11 +23,15 @@ class Existing:
         gone: Those among them that count as removed from the start, shape [W]: with single weights
             all, with blocks those of whole blocks. Others are zeros in groups that stand, and with
             n:m in groups that have lost nothing yet; they are the first of their group to go.
+        beside: Weights out of scope that have zeros, each with a mask of its other entries, in its
+            own shape: recovery leaves these zeros too. A weight that is zero as a whole is not
+            among them, since its training has yet to begin.
     """
 
     found: list[int]
     held: Tensor
     gone: Tensor
+    beside: tuple[tuple[nn.Parameter, Tensor], ...] = ()
 
     @cached_property
     def active(self) -> Tensor:
@@ -39,25 +44,42 @@ class Existing:
         return int(self.gone.sum())
 
 
-def existing_zeros(weights: FlatWeights, spec: Spec) -> Existing:
+def existing_zeros(weights: FlatWeights, spec: Spec, others: Sequence[Prunable] = ()) -> Existing:
     """The zeros of the dense weights, as `scope.existing_zeros` has them.
 
     Args:
         weights: At the dense weights.
         spec: Its scope and its pattern.
+        others: All weights that could be in scope.
     """
     zero = torch.cat([(p.weight.detach() == 0).flatten() for p in weights.layers])
     found = [int(part.sum()) for part in weights.split(zero)]
     nothing = torch.zeros_like(zero)
-    if spec.scope.existing_zeros == "free" or not any(found):
+    if spec.scope.existing_zeros == "free":
         return Existing(found, nothing, nothing)
+    beside = _beside(weights, others)
+    if not any(found):
+        return Existing(found, nothing, nothing, beside)
     pattern = layer_pattern(spec.pattern)
     if pattern.kind == "unstructured":
-        return Existing(found, zero, zero)
+        return Existing(found, zero, zero, beside)
     gone = nothing.clone()
     if pattern.kind == "block":
         everything = torch.arange(len(zero), device=zero.device)
         groups = groups_of(weights.layers, everything, pattern)
         assert groups is not None
         gone[groups[zero[groups].all(1)].flatten()] = True
-    return Existing(found, zero, gone)
+    return Existing(found, zero, gone, beside)
+
+
+def _beside(
+    weights: FlatWeights, others: Sequence[Prunable]
+) -> tuple[tuple[nn.Parameter, Tensor], ...]:
+    """Weights out of scope with some zeros, and where they have none."""
+    inside = {id(p.weight) for p in weights.layers}
+    found = []
+    for p in others:
+        kept = p.weight.detach() != 0
+        if id(p.weight) not in inside and 0 < int(kept.sum()) < kept.numel():
+            found.append((p.weight, kept))
+    return tuple(found)

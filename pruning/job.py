@@ -179,7 +179,8 @@ class Job:
     def masking(self, kept: Tensor) -> Masking:
         """The removed weights, and those that were zero before, to be kept at zero."""
         kept = kept & ~self.existing.held.to(kept.device)
-        return Masking((p.weight, part) for p, part in self.weights.by_layer(kept))
+        inside = ((p.weight, part) for p, part in self.weights.by_layer(kept))
+        return Masking([*inside, *self.existing.beside])
 
 
 @dataclass
@@ -272,7 +273,7 @@ def prepare(
         left += refused
     others = facts.others if facts else other_facts(module, found)
     weights = FlatWeights(scope)
-    existing = existing_zeros(weights, spec)
+    existing = existing_zeros(weights, spec, layers)
     job = Job(module, data, spec, facts, narrator, layers, weights, existing)
     job.layer_facts, job.left, job.others = found, left, others
     job.dense.rewind_to = rewind_to

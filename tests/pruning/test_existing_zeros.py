@@ -293,6 +293,18 @@ def test_plans_know_zeros_of_the_facts():
     assert (old.zeros, old.remove) == (None, 592)
 
 
+def test_recovery_leaves_zeros_of_layers_out_of_scope():
+    before = network(0.6)
+    before[2].weight.data.zero_()
+    asked = {**OFF, **MAGNITUDE, **TUNED, "scope": {"exclude": ["0", "2"]}}
+    done = prune(before, data(), asked)
+    zero = where_zero(before)["0.weight"]
+    assert bool((done.module[0].weight[zero] == 0).all())
+    assert not torch.equal(done.module[0].weight, before[0].weight)
+    # One that is zero as a whole has yet to be trained.
+    assert bool(done.module[2].weight.any())
+
+
 def test_a_mode_that_does_not_exist_is_refused():
     with pytest.raises(SecateurError):
         parse_spec({"scope": {"existing_zeros": "sometimes"}})

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.facts import TensorFact
-from pruning.formats.onnx.module import FAILURES, OnnxModule, Scaling, Step
+from pruning.formats.failures import FAILURES
+from pruning.formats.onnx.module import OnnxModule, Scaling, Step
 from pruning.formats.onnx.values import Value, tensors
 
 _SIZED = ("Reshape", "Expand")
