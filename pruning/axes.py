@@ -15,9 +15,7 @@ from typing import Any, Literal
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts, SampleAxis, TensorFact
 
-_BATCH = re.compile(
-    r"batch|^(n|b|bs|bsz|nb)$|^(n|num|number)?_?(of_)?(samples?|examples?|images?|rows?)$"
-)
+_BATCH = re.compile(r"batch|^(n|b|bs|bsz|nb)$")
 _OTHER = re.compile(
     r"seq|time|step|len|token|frame|width|height|audio|chunk|position|word|char|feature|channel"
     r"|class|hidden|dim_?size|^(t|l|s|h|w|d|c)$"
@@ -168,8 +166,8 @@ def unknown(inputs: Sequence[TensorFact]) -> SecateurError | None:
     name = lost[0].name
     return SecateurError(
         "sample_axis_unknown",
-        f"Which axis holds the samples can't be told for {listed}: along none of them, or along "
-        "several, a trial gave every sample a result of its own.",
+        f"Which axis holds the samples can't be told for {listed}: along every axis that was "
+        "tried, what one sample gave changed with the other samples of the batch.",
         where=f"spec.inputs.{name}",
         hint=f"Declare it in the spec, inputs: {{{name}: {{samples: 1}}}} for the second axis, or "
         f"upload with --samples {name}=1. Data have the samples first in any case. A network that "
@@ -213,12 +211,10 @@ def _by_name(inputs: Sequence[TensorFact]) -> tuple[SampleAxis, ...] | None:
         fact.name: [a for a, s in enumerate(fact.shape) if isinstance(s, str) and _is_batch(s)]
         for fact in inputs
     }
-    symbols = Counter(
-        symbol for fact in inputs for symbol in {fact.shape[axis] for axis in named[fact.name]}
-    )
+    symbols = Counter(str(fact.shape[axis]) for fact in inputs for axis in named[fact.name])
     if not symbols:
         return None
-    most = symbols.most_common(1)[0][0]
+    most = max(symbols, key=lambda symbol: ("batch" in symbol.lower(), symbols[symbol]))
     found: list[SampleAxis] = []
     for fact in inputs:
         axes = named[fact.name]

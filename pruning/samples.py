@@ -18,6 +18,7 @@ from pruning.calling import Axes, Calling, axes_of
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
+from pruning.influence import apart, close, orders
 from pruning.outputs import named_tensors
 
 DECLARE = (
@@ -57,8 +58,8 @@ def adapt(
 ) -> Place:
     """Let the module take any number of samples, first in every input, and give its first real one.
 
-    Nothing is changed where it does so already. A few samples are run, in batches of two and of
-    three in another order: that shows where the output holds them, and whether the result of one
+    Nothing is changed where it does so already. A few samples are run in several batches
+    (`influence.orders`): that shows where the output holds them, and whether the result of one
     depends on the others.
 
     Args:
@@ -76,14 +77,14 @@ def adapt(
             where the result of a sample depends on the others.
     """
     _restore(module)
-    few = _few(data, batch)
+    few = orders(data.samples, batch)
     results = [_tried(module, data, order, calling) for order in few]
     found = [named_tensors(result) for result in results]
     index, places = _placed(found, tuple(map(len, few)))
     if index is None:
         raise _without_samples(results[0], len(few[0]), data)
     tries = [(outputs[index][1], order) for outputs, order in zip(found, few, strict=True)]
-    axis = next((a for a in places if _apart(tries, a)), None)
+    axis = next((a for a in places if apart(tries, a)), None)
     if axis is None:
         axis = places[0]
         again = named_tensors(_tried(module, data, few[-1], calling))[index][1]
@@ -113,41 +114,6 @@ def filled(part: Tensor, size: int) -> Tensor:
     """A last, smaller batch filled up with its last sample."""
     missing = size - len(part)
     return part if missing == 0 else torch.cat([part, *[part[-1:]] * missing])
-
-
-def close(a: Tensor, b: Tensor) -> bool:
-    """Whether results are the same but for rounding, by their type and their largest number."""
-    if a.shape != b.shape:
-        return False
-    # Batches of other sizes are added up in another order, layer after layer.
-    allowed = 4 * torch.finfo(a.dtype).eps ** 0.5
-    a, b = a.double(), b.double()
-    finite = torch.isfinite(a)
-    if not torch.equal(finite, torch.isfinite(b)):
-        return False
-    gap = (a - b)[finite].abs()
-    most = a[finite].abs()
-    return not gap.numel() or float(gap.max()) <= allowed * max(float(most.max()), 1e-30)
-
-
-def _few(data: ArrayData, batch: int | None) -> list[list[int]]:
-    """Which samples are run together: some, and some of them exchanged."""
-    if batch is not None:
-        order = [min(place, data.samples - 1) for place in range(batch)]
-        other = batch if data.samples > batch else 0
-        return [order] if batch == 1 else [order, [other, *order[-2::-1]]]
-    return [[0, 1], [2, 1, 0]] if data.samples > 2 else [list(range(data.samples))]
-
-
-def _apart(tries: list[tuple[Tensor, list[int]]], axis: int) -> bool:
-    """Whether each sample has the same result in every batch that it was run in."""
-    seen: dict[int, Tensor] = {}
-    for output, order in tries:
-        for place, sample in enumerate(order):
-            found = output.select(axis, place)
-            if not close(seen.setdefault(sample, found), found):
-                return False
-    return True
 
 
 def _placed(

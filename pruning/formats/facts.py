@@ -22,10 +22,11 @@ from pruning.formats.trial import (
     Verdict,
     compare,
     drawn,
-    exchanged,
+    picked,
     settled,
 )
 from pruning.functional import called_with
+from pruning.influence import DIFFERENT, Order, orders
 from pruning.layers import Seen, layer_facts, other_facts, weight_names
 from pruning.uses import Uses
 
@@ -185,45 +186,58 @@ def _measured(
     _price(module, makers[-1], first, limits)
     compared = Compared("fixed")
     for make in makers:
-        three = make(3)
+        samples = make(DIFFERENT)
         try:
-            large = _passed(module, three, 3, limits)
-            small = _passed(module, exchanged(three, inputs, 2), 2, limits)
+            runs = _tried(module, inputs, samples, orders(DIFFERENT), limits)
         except SecateurError as error:
             if error.code == "model_too_large":
                 raise
             continue
-        compared = compare(large.results, small.results, sizes=(3, 2))
+        compared = _compared(runs)
         if compared.verdict == "apart":
-            return _told(small, compared, inputs)
+            return _told(runs[0][0], compared, inputs)
         break
-    size = _count(inputs) or _free(compared)
     for make in makers[:-1]:
         with suppress(SecateurError):
-            return _at_size(module, inputs, make(size), compared, limits)
-    return _at_size(module, inputs, makers[-1](size), compared, limits)
+            return _at_size(module, inputs, make, compared, limits)
+    return _at_size(module, inputs, makers[-1], compared, limits)
 
 
-def _free(compared: Compared) -> int:
-    """Samples that are run together where the file leaves their number open."""
-    return TOGETHER if compared.verdict == "mixed" else 2
+def _tried(
+    module: nn.Module,
+    inputs: list[TensorFact],
+    samples: list[Tensor],
+    orders: list[Order],
+    limits: Limits,
+) -> list[tuple[_Run, Order]]:
+    return [
+        (_passed(module, picked(samples, inputs, order), len(order), limits), order)
+        for order in orders
+    ]
+
+
+def _compared(runs: list[tuple[_Run, Order]]) -> Compared:
+    return compare([(run.results, order) for run, order in runs])
 
 
 def _at_size(
     module: nn.Module,
     inputs: list[TensorFact],
-    samples: list[Tensor],
+    make: Callable[[int], list[Tensor]],
     compared: Compared,
     limits: Limits,
 ) -> _Run:
-    """A pass at the one number of samples, and another in reverse where that can tell something."""
+    """A pass at the one number of samples, and others where they can tell something."""
     count = _count(inputs)
-    run = _passed(module, samples, count or _free(compared), limits)
     if count is not None and count > 1 and compared.verdict == "fixed":
-        turned = _passed(module, exchanged(samples, inputs, count), count, limits)
-        held = compare(run.results, turned.results, sizes=(count, count))
+        runs = _tried(module, inputs, make(2 * count), orders(2 * count, count), limits)
+        held = _compared(runs)
         compared = Compared("mixed" if held.verdict == "mixed" else "fixed", held.axes)
-    return _told(run, compared, inputs)
+        return _told(runs[0][0], compared, inputs)
+    size = count or (TOGETHER if compared.verdict == "mixed" else 2)
+    if count == 1 and compared.verdict == "mixed":
+        compared = Compared("alone", compared.axes)
+    return _told(_passed(module, make(size), size, limits), compared, inputs)
 
 
 def _told(run: _Run, compared: Compared, inputs: list[TensorFact]) -> _Run:

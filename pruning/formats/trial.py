@@ -1,4 +1,4 @@
-"""Whether a network keeps samples apart, told by running a few of them in two batches."""
+"""Whether a network keeps samples apart, told by running a few of them in several batches."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,17 @@ from torch import Tensor
 from pruning.axes import Declared, readings
 from pruning.errors import SecateurError
 from pruning.facts import TensorFact
+from pruning.influence import Order, apart
 
 Size = Callable[[str], int]
 """What a size is taken to be that is only a name."""
 
-Verdict = Literal["apart", "fixed", "mixed"]
-"""Samples stay apart at any number of them; nothing speaks against the number of the file; or
-what one sample gives depends on the others."""
+Verdict = Literal["apart", "fixed", "alone", "mixed"]
+"""Samples stay apart at any number of them; nothing speaks against the number of the file; they
+would influence each other, but the file takes one at a time; or they do."""
 
+Tries = Sequence[tuple[Sequence[Tensor], Order]]
+"""Outputs of several batches, and the samples of each."""
 
 TOGETHER = 16
 """Samples that are run together where a network compares them and takes any number."""
@@ -25,7 +28,7 @@ TOGETHER = 16
 
 @dataclass(frozen=True)
 class Compared:
-    """What two batches showed, and the axis of each output along which the samples lie."""
+    """What several batches showed, and the axis of each output along which the samples lie."""
 
     verdict: Verdict
     axes: tuple[int | None, ...] = ()
@@ -47,8 +50,8 @@ def settled(
     """What is found for the right way to read the inputs.
 
     That is the first along which samples stay apart; one of a fixed size that nothing speaks
-    against will do as well. Where a trial speaks against all of them, and nobody declared one, the
-    axes are `unknown`.
+    against will do as well, and after these an axis of one sample. Where a trial speaks against all
+    of them, and nobody declared one, the axes are `unknown`.
 
     Args:
         inputs: Names and shapes.
@@ -71,7 +74,7 @@ def settled(
         if declared or found.verdict == "apart" or (number == 0 and found.verdict == "fixed"):
             return found
         first = first or found
-        if found.verdict == "fixed":
+        if found.verdict != "mixed":
             standing = standing or found
     if standing is not None:
         return standing
@@ -85,80 +88,66 @@ def settled(
     return first
 
 
-def compare(
-    large: Sequence[Tensor], small: Sequence[Tensor], *, tried: bool = True, sizes: tuple[int, int]
-) -> Compared:
-    """What results of samples 0 to n - 1, and of the first ones of them in reverse, say.
-
-    Of equally many, the first in reverse is another sample, so that those around the others differ.
+def compare(tries: Tries, *, tried: bool = True) -> Compared:
+    """What results of the same samples in several batches say.
 
     Args:
-        large: Outputs for the first order.
-        small: Outputs for the reversed one.
+        tries: Results of `influence.orders`, the file's outputs in each.
         tried: Whether there are numbers to compare, not shapes alone.
-        sizes: Samples in each; the second at most as many.
     """
-    axes = tuple(_axis(a, b, sizes, tried) for a, b in zip(large, small, strict=True))
-    real = [n for n, output in enumerate(large) if output.is_floating_point()]
-    placed = [n for n in real if axes[n] is not None]
-    if None not in axes and all(
-        _same(a, b, axis, tried) for a, b, axis in zip(large, small, axes, strict=True)
-    ):
-        return Compared("apart", axes)
-    if placed:
-        n = placed[0]
-        return Compared("fixed" if _same(large[n], small[n], axes[n], tried) else "mixed", axes)
-    met = sizes[0] != sizes[1] and all(_met(large[n], small[n], sizes) for n in real)
-    return Compared("mixed" if real and met else "fixed", axes)
+    axes, kept = [], []
+    for results in zip(*(outputs for outputs, _ in tries), strict=True):
+        own = [(result, order) for result, (_, order) in zip(results, tries, strict=True)]
+        places = _places(own)
+        axis = next((a for a in places if not tried or apart(own, a)), None)
+        kept.append(axis is not None)
+        axes.append(axis if axis is not None else next(iter(places), None))
+    real = [n for n, output in enumerate(tries[0][0]) if output.is_floating_point()]
+    placed = next((n for n in real if axes[n] is not None), None)
+    if all(kept):
+        return Compared("apart", tuple(axes))
+    if placed is not None:
+        return Compared("fixed" if kept[placed] else "mixed", tuple(axes))
+    met = all(_met([(outputs[n], order) for outputs, order in tries]) for n in real)
+    return Compared("mixed" if real and met else "fixed", tuple(axes))
 
 
-def _met(a: Tensor, b: Tensor, sizes: tuple[int, int]) -> bool:
+def _places(tries: Sequence[tuple[Tensor, Order]]) -> list[int]:
+    """The axes of an output that may hold the samples: of batches of several sizes, one or none."""
+    shapes = [result.shape for result, _ in tries]
+    if len({len(shape) for shape in shapes}) > 1:
+        return []
+    counts = [len(order) for _, order in tries]
+    sizes = list(zip(*shapes, strict=True))
+    found = [axis for axis, size in enumerate(sizes) if list(size) == counts]
+    if len(set(counts)) > 1:
+        changed = [axis for axis, size in enumerate(sizes) if len(set(size)) > 1]
+        return found if found == changed and len(found) == 1 else []
+    return found
+
+
+def _met(tries: Sequence[tuple[Tensor, Order]]) -> bool:
     """Whether an output has nothing for each sample, or something for each pair of them."""
-    changed = [pair for pair in zip(a.shape, b.shape, strict=False) if pair[0] != pair[1]]
-    return a.dim() == b.dim() and (not changed or (len(changed) > 1 and set(changed) == {sizes}))
+    counts = [len(order) for _, order in tries]
+    shapes = [result.shape for result, _ in tries]
+    if len(set(counts)) == 1 or len({len(shape) for shape in shapes}) > 1:
+        return False
+    changed = [list(size) for size in zip(*shapes, strict=True) if len(set(size)) > 1]
+    return not changed or (len(changed) > 1 and all(size == counts for size in changed))
 
 
-def exchanged(inputs: Sequence[Tensor], facts: Sequence[TensorFact], count: int) -> list[Tensor]:
-    """The first samples of a batch in reverse order; of all of them, the last one left out.
+def picked(inputs: Sequence[Tensor], facts: Sequence[TensorFact], order: Order) -> list[Tensor]:
+    """Some of the samples in an order.
 
     Args:
         inputs: As the network takes them.
         facts: What is known of each.
-        count: How many samples.
+        order: Numbers of samples.
     """
-    order = list(range(count))[::-1]
-    if any(
-        fact.axis is not None and x.shape[fact.axis] == count
-        for x, fact in zip(inputs, facts, strict=True)
-    ):
-        order[0] = 0
     return [
         x if fact.axis is None else x.index_select(fact.axis, torch.tensor(order, device=x.device))
         for x, fact in zip(inputs, facts, strict=True)
     ]
-
-
-def _axis(a: Tensor, b: Tensor, sizes: tuple[int, int], tried: bool) -> int | None:
-    """Where an output holds the samples, the axis on which they stay apart if there is one."""
-    if a.dim() != b.dim():
-        return None
-    differ = [i for i, (m, n) in enumerate(zip(a.shape, b.shape, strict=True)) if m != n]
-    pairs = zip(a.shape, b.shape, strict=True)
-    axes = [i for i, pair in enumerate(pairs) if pair == sizes]
-    if not axes or (sizes[0] != sizes[1] and (differ != axes or len(axes) > 1)):
-        return None
-    return next((axis for axis in axes if _same(a, b, axis, tried)), axes[0])
-
-
-def _same(a: Tensor, b: Tensor, axis: int | None, tried: bool) -> bool:
-    if not tried or axis is None:
-        return axis is not None
-    count = b.shape[axis]
-    order = torch.arange(count - 1, -1, -1, device=a.device)
-    first = a.index_select(axis, order).double()
-    if a.shape[axis] == count:
-        first, b = first.narrow(axis, 1, count - 1), b.narrow(axis, 1, count - 1)
-    return torch.allclose(first, b.double(), rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 def drawn(

@@ -66,11 +66,10 @@ class Engine:
     def batch(self) -> int | None:
         """The only batch size that it runs at; None for any."""
         model = self.model
-        if isinstance(model, ImportedModel) and (model.facts.batch or 0) <= 1:
-            # torch runs one sample at a time where sizes in the graph ask for it, and one gives
-            # the same in any batch.
-            return _declared_batch(model)
-        return model.facts.batch
+        if not isinstance(model, ImportedModel):
+            return model.facts.batch
+        scaling = model.module.scaling
+        return scaling.batch if scaling else _declared_batch(model) or model.facts.batch
 
     def rounding(self, data: ArrayData) -> float:
         """The absolute error of the first output that is rounding in the runtime, not a fault.
@@ -177,7 +176,8 @@ def _in_training_mode(node: NodeProto) -> bool:
 def _declared_batch(model: Imported) -> int | None:
     """The batch size that the file declares, to which onnxruntime keeps; None where it is free.
 
-    torch runs such a graph at any size where nothing in it depends on the declared one.
+    torch runs such a graph at any size where nothing in it depends on the declared one, or where
+    what does is scaled.
     """
     sizes = [fact.count for fact in model.facts.inputs]
     return next((size for size in sizes if isinstance(size, int) and size > 0), None)

@@ -17,12 +17,23 @@ def first(**shapes: Shape) -> tuple:
     return readings(inputs(**shapes))[0].axes
 
 
-@pytest.mark.parametrize(
-    "name", ["batch", "batch_size", "N", "n", "b", "num_samples", "past_batch"]
-)
+@pytest.mark.parametrize("name", ["batch", "batch_size", "N", "n", "b", "past_batch"])
 def test_a_size_that_is_called_a_batch_decides(name):
     (only,) = readings(inputs(x=["seq", name, 6]))
     assert (only.axes, only.told) == ((1,), True)
+
+
+@pytest.mark.parametrize("other", ["samples", "num_samples", "n", "rows"])
+def test_of_several_names_that_of_a_batch_decides_whatever_the_order_of_hashing(other):
+    assert first(x=["batch", other]) == (0,)
+    assert first(x=[other, "batch_size"]) == (1,)
+
+
+@pytest.mark.parametrize("name", ["samples", "num_samples", "examples"])
+def test_samples_may_be_those_of_a_recording_and_are_tried(name):
+    assert first(x=[1, name]) == (0,)
+    assert first(x=[name, 64]) == (0,)
+    assert not readings(inputs(x=[1, name]))[0].told
 
 
 @pytest.mark.parametrize("name", ["seq", "sequence_length", "T", "time", "steps", "width"])

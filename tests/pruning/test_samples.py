@@ -12,7 +12,7 @@ from pruning.calling import Calling
 from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
-from pruning.facts import ModelFacts
+from pruning.facts import LayerFact, ModelFacts
 from pruning.samples import adapt, by_samples
 
 torch.set_num_threads(1)
@@ -81,9 +81,14 @@ def test_outputs_without_samples_are_refused():
 
 
 def test_a_network_of_one_batch_size_is_pruned_without_labels():
+    layers = [
+        LayerFact(name=name, kind="Linear", weight=f"{name}.weight", shape=shape, dtype="float32",
+                  parameters=shape[0] * shape[1])
+        for name, shape in (("first", [8, 6]), ("second", [3, 8]))
+    ]  # fmt: skip
     facts = ModelFacts(
-        format="onnx", version="17", inputs=[], outputs=[], layers=[], batch=2,
-        parameters=0, prunable_parameters=0,
+        format="onnx", version="17", inputs=[], outputs=[], layers=layers, batch=2,
+        parameters=72 + 11, prunable_parameters=72,
     )  # fmt: skip
     module = rigid()
     spec = {

@@ -41,31 +41,10 @@ class Scaled:
         return name
 
 
-def scaled_in_front(module: OnnxModule, batch: int) -> Scaled | None:
-    """All reshapes with their first size scaled where it is the number of samples; None without.
-
-    Args:
-        module: What runs at one number of samples.
-        batch: That number.
-    """
-    found = Scaled()
-    given = set(module.input_names)
-    for step in module.steps:
-        if given.isdisjoint(filter(None, step.inputs)):
-            found.steps.append(step)
-            continue
-        given.update(step.outputs)
-        sizes = _sizes(module, step)
-        if sizes is not None and sizes[0] == batch:
-            step = _resized(step, found.add(sizes, 0))
-        found.steps.append(step)
-    return found if found.sizes else None
-
-
-def scaled_as_tried(
+def scaled(
     module: OnnxModule, inputs: Sequence[TensorFact], batch: int, samples: Sequence[Tensor]
 ) -> Scaled | None:
-    """The same with every size scaled that has to be, found by running; None where that fails.
+    """The steps with every size scaled that has to be, found by running; None where there is none.
 
     Args:
         module: What runs at one number of samples.
@@ -75,9 +54,10 @@ def scaled_as_tried(
     """
     try:
         with torch.no_grad():
-            return _Run(module, inputs, batch, samples).found
+            found = _Run(module, inputs, batch, samples).found
     except (SecateurError, *FAILURES):
         return None
+    return found if found.sizes else None
 
 
 def scaling(inputs: Sequence[TensorFact], batch: int, found: Scaled) -> Scaling:

@@ -10,9 +10,10 @@ from pruning.facts import COMPUTED, ModelFacts, OtherFact, TensorFact
 from pruning.formats.facts import distinct, ties
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.graph import Constant, Graph, type_name
-from pruning.formats.onnx.measure import Measured, Sizes, measure
+from pruning.formats.onnx.measure import Measured, measure
 from pruning.formats.onnx.module import OnnxModule, layer_at
 from pruning.formats.onnx.parse import opset, shown
+from pruning.formats.onnx.passes import Sizes
 from pruning.formats.onnx.shapes import SMALL
 from pruning.layers import Seen, layer_facts, other_facts, weights_inside
 from pruning.uses import multiply_adds

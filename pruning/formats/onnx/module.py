@@ -180,8 +180,8 @@ class OnnxModule(nn.Module):
         gone: dict[int, list[str]] = {}
         for name, index in last.items():
             gone.setdefault(index, []).append(name)
-        for index, names in gone.items():
-            steps[index].last = tuple(names)
+        for index, step in enumerate(steps):
+            step.last = tuple(gone.get(index, ()))
         self.steps = steps
 
     def extra_repr(self) -> str:

@@ -93,3 +93,32 @@ def test_sizes_that_no_number_of_samples_but_one_allows_stay_fixed():
     assert found.facts.batch == 1
     assert found.module.scaling is None
     assert found.module(torch.ones(1, 2, 4)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("inside", [1, 2, 4])
+@pytest.mark.parametrize("rest", [8, -1])
+def test_a_number_that_is_written_inside_is_found_where_the_input_leaves_it_open(inside, rest):
+    net = Net()
+    net.op("Reshape", ["x", net.const("flat", ints(inside, rest))], "f")
+    net.op("MatMul", ["f", net.weight("w", 8, 3)], "y")
+    file = net.model({"x": ["batch", 2, 4]}, ["y"]).SerializeToString()
+    model = read_onnx(file)
+    assert model.facts.batch is None
+    samples = torch.randn(4 * inside, 2, 4)
+    session = ort.InferenceSession(file)
+    parts = [session.run(None, {"x": part.numpy()})[0] for part in samples.split(inside)]
+    assert np.abs(np.concatenate(parts) - model.module(samples).detach().numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_file_that_compares_its_samples_is_never_batched(batch):
+    """The largest of all numbers is that of one sample: the others have to miss it."""
+    net = Net()
+    net.op("Reshape", ["x", net.const("flat", ints(batch, 8))], "f")
+    net.op("Abs", ["f"], "abs")
+    net.op("ReduceMax", ["abs"], "most", keepdims=0)
+    net.op("Div", ["f", "most"], "d")
+    net.op("MatMul", ["d", net.weight("w", 8, 3)], "y")
+    model = read_onnx(net.model({"x": [batch, 2, 4]}, ["y"]).SerializeToString())
+    assert model.facts.batch == batch
+    assert model.module.scaling is None

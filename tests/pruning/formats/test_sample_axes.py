@@ -48,6 +48,53 @@ def test_a_name_that_a_trial_contradicts_leaves_the_axis_unknown():
     assert lstm(["batch", 4, 6]).inputs[0].samples == "unknown"
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+@pytest.mark.parametrize("shift", [0.0, 1000.0])
+@pytest.mark.parametrize("shape", [[5, 3, 6], [5, 1, 6], ["a", "b", 6]])
+def test_results_that_are_small_or_hardly_change_are_compared_in_their_own_size(
+    shape, scale, shift
+):
+    net = Net()
+    names = ["x", net.weight("w", 1, 32, 6), net.weight("r", 1, 32, 8), net.weight("b", 1, 64)]
+    net.nodes.append(helper.make_node("LSTM", names, ["s"], hidden_size=8))
+    net.op("Squeeze", ["s", net.const("axis", ints(1))], "hs")
+    net.op("MatMul", ["hs", net.weight("fc", 8, 3)], "m")
+    net.op("Add", ["m", net.const("shift", np.float32(shift))], "a")
+    net.op("Mul", ["a", net.const("scale", np.float32(scale))], "y")
+    found = read_onnx(net.model({"x": shape}, ["y"]).SerializeToString()).facts
+    assert (found.inputs[0].samples, found.outputs[0].samples) == (1, 1)
+
+
+def loudest(shape: list) -> ModelFacts:
+    """A recording over its largest number, as exporters of one sample write it."""
+    net = Net()
+    net.op("Abs", ["x"], "abs")
+    net.op("ReduceMax", ["abs"], "most", keepdims=0)
+    net.op("Div", ["x", "most"], "d")
+    net.op("MatMul", ["d", net.weight("w", 4, 3)], "y")
+    return read_onnx(net.model({"x": shape}, ["y"]).SerializeToString()).facts
+
+
+@pytest.mark.parametrize("shape", [["batch", 4], ["d", 4], [3, 4]])
+def test_a_number_that_one_sample_decides_for_all_is_noticed(shape):
+    assert loudest(shape).inputs[0].samples == "unknown"
+
+
+def test_one_sample_at_a_time_has_nothing_to_be_mixed_with():
+    found = loudest([1, 4])
+    assert (found.inputs[0].samples, found.batch) == (0, 1)
+
+
+def test_recordings_have_their_length_last():
+    net = Net()
+    net.op("Unsqueeze", ["x", net.const("a", ints(1))], "u")
+    net.op("Conv", ["u", net.weight("c", 4, 1, 5)], "f")
+    net.op("ReduceMean", ["f"], "m", axes=[2], keepdims=0)
+    net.op("MatMul", ["m", net.weight("w", 4, 3)], "y")
+    found = read_onnx(net.model({"x": [1, "samples"]}, ["y"]).SerializeToString()).facts
+    assert found.inputs[0].samples == 0
+
+
 def test_a_declaration_goes_before_names_and_trials():
     net = Net()
     net.op("ReduceMean", ["x"], "m", axes=[0])
