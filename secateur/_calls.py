@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 
 from pruning.events import WaitingEvent
-from secateur._files import Reporter, Source, file_sha256, safe_name, upload_body
+from secateur._files import Reporter, Source, file_sha256, safe_name, takes_long, upload_body
 from secateur._flow import (
     ATTEMPTS,
     FIRST,
@@ -61,9 +61,9 @@ class Calls:
     def _request(
         self, call: Call, done_before: int | None = None, patience: float = 0.0
     ) -> Flow[Reply]:
-        return request(
-            call, self.url, done_before, patience, attempts=ATTEMPTS if self.answered else FIRST
-        )
+        # Only who has answered before is taken to be away for a moment.
+        attempts, patience = (ATTEMPTS, patience) if self.answered else (FIRST, 0.0)
+        return request(call, self.url, done_before, patience, attempts)
 
     def values(self, call: Call, patience: float = 0.0) -> Flow[Any]:
         """The JSON answer to a call."""
@@ -78,7 +78,12 @@ class Calls:
         progress: Reporter | None,
         samples: Mapping[str, int | str] | None = None,
     ) -> Flow[R]:
-        """Streams a file; the same bytes and name answer with the resource made before."""
+        """Streams a file; the same bytes and name answer with the resource made before.
+
+        Before a large file is hashed, the service is asked whether it is there.
+        """
+        if not self.answered and takes_long(source):
+            yield from self.values(Call("GET", path_of("limits")))
         body, shown, sha256 = upload_body(source, name, progress)
         headers = {"Content-Type": "application/octet-stream"}
         if sha256 is not None:
@@ -181,7 +186,7 @@ class Calls:
 
         Streams while that works; a stream that breaks is taken up after the last event seen, and
         where streams do not get through at all, the list is polled. A service that does not answer
-        is waited for.
+        any more is waited for.
 
         Raises:
             SecateurError: `connection_failed` once `PATIENCE` is used up.
@@ -303,7 +308,7 @@ class Calls:
         """One artifact: beside its place first, checked, then renamed into it.
 
         What an interrupted download left is taken up where it ended, and a service that does not
-        answer is waited for.
+        answer any more is waited for.
 
         Raises:
             SecateurError: `digest_mismatch` where the bytes are not those that were announced.
@@ -320,7 +325,9 @@ class Calls:
             except httpx.TransportError as error:
                 now = part.stat().st_size if part.exists() else 0
                 failures, waited = (0, 0.0) if now > have else (failures + 1, waited)
-                if failures >= ATTEMPTS and waited >= PATIENCE:
+                never = not self.answered and isinstance(error, NOT_CONNECTED)
+                attempts, patience = (FIRST, 0.0) if never else (ATTEMPTS, PATIENCE)
+                if failures >= attempts and waited >= patience:
                     raise connection_failed(self.url, error) from None
                 pause = backoff(failures + 1)
                 waited += pause

@@ -18,6 +18,9 @@ Reporter = Callable[[int, int | None], None]
 
 CHUNK = 256 << 10
 
+_LONG = 32 << 20
+"""Bytes that take more than an instant to hash."""
+
 
 def upload_body(
     source: Source, name: str | None, progress: Reporter | None
@@ -45,6 +48,16 @@ def upload_body(
     return _from_stream(
         source, name or (Path(own).name if isinstance(own, str) else "upload"), progress
     )
+
+
+def takes_long(source: Source) -> bool:
+    """Whether hashing the source, before a byte of it is sent, makes its user wait."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    path = Path(source)
+    if (tar := tar_of(path)) is not None:
+        return tar.size > _LONG
+    return path.is_file() and path.stat().st_size > _LONG
 
 
 def packed_name(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from typing import Any
 
 from pruning.errors import CODES, SecateurError
@@ -73,9 +74,10 @@ def connection_failed(url: str, error: Exception) -> SecateurError:
     hint = "Start a service with `secateur up`, or point SECATEUR_URL at one that runs."
     if type(error).__name__ == "ConnectTimeout":
         hint += " SECATEUR_CONNECT_SECONDS=5 waits longer where the way to it is slow."
+    reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     return SecateurError(
         "connection_failed",
-        f"No answer from {url}: {str(error) or type(error).__name__}.",
+        f"No answer from {url}: {reason[0].lower()}{reason[1:]}.",
         where=url,
         hint=hint,
     )

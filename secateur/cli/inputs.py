@@ -1,15 +1,15 @@
 """From the options of `secateur prune` to a spec and files, refused before anything is sent."""
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 import yaml
 
-from pruning.axes import as_inputs
+from pruning.axes import as_inputs, parse_declared
 from pruning.schedule.earlier import check_use
 from pruning.spec import default_spec, parse_spec
 from secateur._tar import weights_beside
@@ -38,23 +38,25 @@ class Wanted:
         max_drop: The largest drop.
         metric: Of what; else what the objective measures.
         points: Further sparsities, between commas.
-        samples: Axis of the samples by input, where the model does not tell.
+        samples: Axes of the samples as INPUT=AXIS, where the model does not tell.
     """
 
     max_drop: float | None = None
     metric: str | None = None
     points: str | None = None
-    samples: Mapping[str, int | Literal["shared"]] = field(default_factory=dict)
+    samples: Sequence[str] | None = None
 
     def into(self, spec: dict[str, Any]) -> dict[str, Any]:
         """The spec with these in the place of its own.
 
         Raises:
             typer.BadParameter: `--metric` alone, or points that are no numbers.
+            SecateurError: What is wrong with `--samples`.
         """
         found = dict(spec)
         if self.samples:
-            found["inputs"] = dict(found.get("inputs") or {}) | as_inputs(self.samples)
+            declared = as_inputs(parse_declared(self.samples, "--samples"))
+            found["inputs"] = dict(found.get("inputs") or {}) | declared
         if self.metric is not None and self.max_drop is None:
             raise typer.BadParameter("--metric goes with --max-drop")
         if self.max_drop is not None:

@@ -6,10 +6,11 @@ What only some of them need is imported by those, since a list shall be there at
 import tempfile
 import webbrowser
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from secateur.cli.lazy import Group
 from secateur.cli.output import (
     EXIT_OF_STATE,
     client,
@@ -22,14 +23,16 @@ from secateur.cli.output import (
     stdout,
 )
 from secateur.errors import SecateurError
-from secateur.resources import Job, Progress
 
-app = typer.Typer(help="Jobs.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from secateur.resources import Job, Progress
+
+app = typer.Typer(cls=Group, help="Jobs.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
-def _details(job: Job) -> dict[str, Any]:
+def _details(job: "Job") -> dict[str, Any]:
     progress = job.progress
     spec = job.spec
     fields: dict[str, Any] = {
@@ -57,7 +60,7 @@ def _details(job: Job) -> dict[str, Any]:
     return fields
 
 
-def _progress(progress: Progress) -> str | None:
+def _progress(progress: "Progress") -> str | None:
     """How far the job is, or its phase where that is all that is known."""
     if progress.fraction is not None:
         from secateur.cli.bar import told
@@ -96,7 +99,7 @@ def list_(
     print_table(columns, rows, "No jobs yet.")
 
 
-def _method(job: Job) -> tuple[Any, Any]:
+def _method(job: "Job") -> tuple[Any, Any]:
     """Criterion, and the sparsity or what else is the target."""
     sparsity, other = _target(job.spec)
     kind = (job.spec.get("criterion") or {}).get("kind")

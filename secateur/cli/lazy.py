@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup, TyperOption
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,28 @@ def _nothing() -> None:
     """Makes a group also of a single command."""
 
 
+class _Option(TyperOption):
+    """An option that imports what converts its value, for typer pydantic, once it has one."""
+
+    def process_value(self, ctx: Any, value: Any) -> Any:
+        if value is not None or self.multiple:
+            return super().process_value(ctx, value)
+        return None if self.callback is None else self.callback(ctx, self, None)
+
+
+class Group(TyperGroup):
+    """A group that imports nothing, on the way to a command, that its help does without."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Its options."""
+        # Here and not before, as typer adds options of its own to a group that is made.
+        found = super().get_params(ctx)
+        for option in found:
+            if isinstance(option, TyperOption) and not option.required:
+                option.__class__ = _Option
+        return found
+
+
 def lazy_group(places: dict[str, Place]) -> type[TyperGroup]:
     """A class of groups that have these commands too.
 
@@ -46,7 +68,7 @@ def lazy_group(places: dict[str, Place]) -> type[TyperGroup]:
         places: By the names of the commands.
     """
 
-    class LazyGroup(TyperGroup):
+    class LazyGroup(Group):
         def __init__(self, **attributes: Any) -> None:
             super().__init__(**attributes)
             for name, place in places.items():

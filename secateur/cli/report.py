@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pruning.report.diff import LARGEST, diff
 from pruning.report.numbers import SHARES, asked, number, share
+from secateur.cli.lazy import Group
 from secateur.cli.output import client, print_json, size, stdout
 
 _LOSSES = {
@@ -30,7 +31,7 @@ _SIZES = {
     "sparse_bytes": "sparse file",
 }
 
-app = typer.Typer(help="Reports of jobs.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="Reports of jobs.", no_args_is_help=True)
 
 
 @app.callback()

@@ -1,12 +1,11 @@
 """`secateur reproduce`: a job run again from its manifest, its digests compared."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
 
-from pruning.manifest import Comparison, Input, Manifest, compare
 from secateur.cli.interrupt import leave_at_the_next
 from secateur.cli.options import CANCELLED, FAILED
 from secateur.cli.output import (
@@ -18,11 +17,12 @@ from secateur.cli.output import (
     stderr,
     stdout,
 )
-from secateur.cli.remote import download, follow_or_cancel
-from secateur.cli.reproduce_local import again, check_given, read_manifest
-from secateur.client import Client
 from secateur.errors import SecateurError
-from secateur.resources import Dataset, Job, Model
+
+if TYPE_CHECKING:
+    from pruning.manifest import Comparison, Input, Manifest
+    from secateur.client import Client
+    from secateur.resources import Dataset, Job, Model
 
 _SHOWN = 12
 """Characters of a digest in the table."""
@@ -51,6 +51,11 @@ def reproduce(
 
     Exit code: 0 everything is the same, 1 something differs or the job failed, 2 usage.
     """
+    # The help does without these.
+    from pruning.manifest import compare
+    from secateur.cli.remote import download
+    from secateur.cli.reproduce_local import again, check_given, read_manifest
+
     given = {
         "model": model,
         "rewind_to": rewind_to,
@@ -93,7 +98,7 @@ def reproduce(
         raise typer.Exit(FAILED)
 
 
-def _check_inputs(service: Client, job: Job, manifest: Manifest) -> None:
+def _check_inputs(service: "Client", job: "Job", manifest: "Manifest") -> None:
     """Refuses where what the job was made of is gone or is something else.
 
     Raises:
@@ -113,7 +118,7 @@ def _check_inputs(service: Client, job: Job, manifest: Manifest) -> None:
             )
 
 
-def _input(service: Client, part: Input, id: str | None) -> Model | Dataset:
+def _input(service: "Client", part: "Input", id: str | None) -> "Model | Dataset":
     try:
         if id is None:
             raise SecateurError("not_found", "The job does not name it any more.")
@@ -131,7 +136,7 @@ def _input(service: Client, part: Input, id: str | None) -> Model | Dataset:
         ) from None
 
 
-def _check_free(manifest: Manifest, out: Path | None) -> None:
+def _check_free(manifest: "Manifest", out: Path | None) -> None:
     """Refuses to overwrite anything.
 
     Raises:
@@ -148,7 +153,9 @@ def _check_free(manifest: Manifest, out: Path | None) -> None:
             )
 
 
-def _follow(service: Client, job: Job) -> Job:
+def _follow(service: "Client", job: "Job") -> "Job":
+    from secateur.cli.remote import follow_or_cancel
+
     console = stderr()
     console.print(Text.assemble("Job ", (job.id, "cyan")), soft_wrap=True)
     job = follow_or_cancel(service, job, console)
@@ -158,7 +165,7 @@ def _follow(service: Client, job: Job) -> Job:
     return job
 
 
-def _print(found: Comparison) -> None:
+def _print(found: "Comparison") -> None:
     rows = [
         [o.name, o.result, (o.before or "")[:_SHOWN], (o.after or "")[:_SHOWN]]
         for o in found.outputs

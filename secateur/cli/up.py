@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from secateur import __version__
 from secateur.cli.output import stdout
 
 
@@ -26,6 +25,7 @@ def up(
     verbose: Annotated[bool, typer.Option("--verbose", help="Logs to the terminal.")] = False,
 ) -> None:
     """Run the whole service on this machine until Ctrl-C."""
+    from secateur import __version__
     from secateur.up import Options, Ready
     from secateur.up import up as run
 

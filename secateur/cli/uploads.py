@@ -1,11 +1,15 @@
-"""`secateur models` and `secateur datasets`: the same verbs on two kinds of upload."""
+"""`secateur models` and `secateur datasets`: the same verbs on two kinds of upload.
+
+A list shall be there at once, so that what only an upload needs is imported by that.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from secateur.cli.lazy import Group
 from secateur.cli.output import (
     client,
     print_fields,
@@ -16,13 +20,15 @@ from secateur.cli.output import (
     stdout,
 )
 from secateur.cli.samples import SAMPLES
-from secateur.client import Client
-from secateur.resources import Dataset, Model
+
+if TYPE_CHECKING:
+    from secateur.client import Client
+    from secateur.resources import Dataset, Model
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 
 
-def _details(item: Model | Dataset) -> dict[str, Any]:
+def _details(item: "Model | Dataset") -> dict[str, Any]:
     fields: dict[str, Any] = {
         "id": item.id,
         "name": item.name,
@@ -32,7 +38,7 @@ def _details(item: Model | Dataset) -> dict[str, Any]:
         "created": item.created_at,
     }
     facts = item.facts or {}
-    if isinstance(item, Model):
+    if item.object == "model":
         fields |= {
             "format": " ".join(filter(None, [facts.get("format"), facts.get("version")])),
             "parameters": facts.get("parameters"),
@@ -60,14 +66,16 @@ def _tensors(tensors: list[dict[str, Any]]) -> str:
     return ", ".join(f"{t['name']} {t['dtype']} {t['shape']}" for t in tensors)
 
 
-def _app(kind: type[Model] | type[Dataset], noun: str) -> typer.Typer:
-    app = typer.Typer(help=f"Uploaded {noun}s.", no_args_is_help=True)
+def _app(noun: Literal["model", "dataset"]) -> typer.Typer:
+    app = typer.Typer(cls=Group, help=f"Uploaded {noun}s.", no_args_is_help=True)
 
-    def listed(service: Client) -> Iterator[Model] | Iterator[Dataset]:
-        return service.models() if kind is Model else service.datasets()
+    is_model = noun == "model"
 
-    def one(service: Client, id: str) -> Model | Dataset:
-        return service.model(id) if kind is Model else service.dataset(id)
+    def listed(service: "Client") -> "Iterator[Model] | Iterator[Dataset]":
+        return service.models() if is_model else service.datasets()
+
+    def one(service: "Client", id: str) -> "Model | Dataset":
+        return service.model(id) if is_model else service.dataset(id)
 
     @app.command("list", help=f"List the {noun}s, newest first.")
     def list_(json: Json = False) -> None:
@@ -93,24 +101,23 @@ def _app(kind: type[Model] | type[Dataset], noun: str) -> typer.Typer:
 
     @app.command(help=f"Upload a {noun} and wait until it has been read.")
     def upload(
-        file: Annotated[Path, typer.Argument(exists=True, dir_okay=kind is Model, readable=True)],
+        file: Annotated[Path, typer.Argument(exists=True, dir_okay=is_model, readable=True)],
         name: Annotated[str | None, typer.Option(help="Shown instead of the file name.")] = None,
         samples: Annotated[list[str] | None, SAMPLES] = None,
         json: Json = False,
     ) -> None:
-        # A list shall be there at once, without these.
         from pruning.axes import parse_declared
         from secateur.cli.follow import Uploading
         from secateur.cli.remote import naming
 
         declared = parse_declared(samples or [], "--samples")
-        if declared and kind is Dataset:
+        if declared and not is_model:
             raise typer.BadParameter("data have the samples first", param_hint="--samples")
 
         with client() as service, Uploading(stderr()) as shown, naming(file):
             report = shown.reporter(file)
             item: Model | Dataset
-            if kind is Model:
+            if is_model:
                 item = service.wait_ready(
                     service.upload_model(file, name, samples=declared, progress=report)
                 )
@@ -125,11 +132,11 @@ def _app(kind: type[Model] | type[Dataset], noun: str) -> typer.Typer:
     def delete(ids: list[str]) -> None:
         with client() as service:
             for id in ids:
-                (service.delete_model if kind is Model else service.delete_dataset)(id)
+                (service.delete_model if is_model else service.delete_dataset)(id)
                 stdout().print(f"Deleted {noun} {id}.", soft_wrap=True)
 
     return app
 
 
-models = _app(Model, "model")
-datasets = _app(Dataset, "dataset")
+models = _app("model")
+datasets = _app("dataset")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from rich.console import Console
 
@@ -185,9 +186,19 @@ def test_following_outlasts_a_restart_of_the_service(
 def test_giving_up_says_that_the_job_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr("secateur.client.time.sleep", pauses.append)
-    started = Job.model_validate(job())
-    with Client("http://127.0.0.1:9", "k") as client, pytest.raises(SecateurError) as caught:
-        follow(client, started, Console(file=io.StringIO()))
+    answers = iter([httpx.Response(200, json=job())])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        for found in answers:
+            return found
+        raise httpx.ConnectError("refused")
+
+    transport = httpx.MockTransport(answer)
+    with (
+        Client("http://there", "k", transport=transport) as client,
+        pytest.raises(SecateurError) as caught,
+    ):
+        follow(client, client.job("job_1"), Console(file=io.StringIO()))
     assert caught.value.code == "connection_failed"
     assert "goes on" in caught.value.message
     assert "secateur jobs wait job_1" in (caught.value.hint or "")

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from secateur import AsyncClient, Client, SecateurError
 from secateur.cli.app import COMMANDS, app
+from secateur.resources import Artifact
 
 ROOT = Path(__file__).parents[2]
 SCIENCE = {"torch", "numpy", "onnx", "onnxruntime", "sklearn"}
@@ -48,6 +49,21 @@ def test_the_help_imports_what_prints_it_and_no_command():
     assert not found & HEAVY
     commands = {f"secateur.cli.{place.module}" for place in COMMANDS.values()}
     assert not found & commands
+
+
+def test_the_help_of_every_command_imports_as_little():
+    body = (
+        "import sys; from secateur.cli import main; from secateur.cli.app import COMMANDS\n"
+        " groups = {'jobs': 'list', 'models': 'upload', 'datasets': 'show', 'report': 'diff'}\n"
+        " for name in COMMANDS:\n"
+        "  for words in [[name], [name, groups.get(name)]][: 1 + (name in groups)]:\n"
+        "   sys.argv[1:] = [*words, '--help']\n"
+        "   try: main()\n"
+        "   except SystemExit as ended: assert ended.code == 0"
+    )
+    found = imported(body)
+    assert {f"secateur.cli.{place.module}" for place in COMMANDS.values()} <= found
+    assert not found & HEAVY
 
 
 def test_the_version_imports_less_still():
@@ -114,6 +130,41 @@ def test_where_nothing_listens_one_more_try_is_made(pauses: list[float]):
     assert caught.value.code == "connection_failed"
     assert "secateur up" in (caught.value.hint or "")
     assert sum(pauses) < 0.3
+
+
+CALLS: dict[str, Callable[[Client, Path], object]] = {
+    "list": lambda client, _: list(client.jobs()),
+    "events": lambda client, _: list(client.events("j")),
+    "events so far": lambda client, _: list(client.events("j", follow=False)),
+    "wait": lambda client, _: client.wait("j"),
+    "cancel": lambda client, _: client.cancel("j"),
+    "upload": lambda client, _: client.upload_dataset(b"PK"),
+    "fetch": lambda client, folder: client.fetch("j", REPORT, folder),
+    "download": lambda client, folder: client.download("j", folder),
+}
+REPORT = Artifact(name="report.json", bytes=9, sha256="0" * 64, format="report.json")
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://localhost:9", "http://[::1]:9"])
+def test_no_call_waits_for_a_service_that_was_never_there(
+    name: str, url: str, pauses: list[float], tmp_path: Path
+):
+    with Client(url, "k") as client, pytest.raises(SecateurError) as caught:
+        CALLS[name](client, tmp_path)
+    assert caught.value.code == "connection_failed"
+    assert caught.value.message == f"No answer from {url}: connection refused."
+    assert sum(pauses) < 0.5
+
+
+def test_a_large_file_is_not_hashed_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    large = tmp_path / "large.onnx"
+    with large.open("wb") as file:
+        file.truncate(1 << 30)
+    monkeypatch.setattr("secateur._calls.upload_body", lambda *_: pytest.fail("hashed"))
+    with Client("http://127.0.0.1:9", "k") as client, pytest.raises(SecateurError) as caught:
+        client.upload_model(large)
+    assert caught.value.code == "connection_failed"
 
 
 def test_a_service_that_takes_no_connection_is_given_up_at_once(silent: str, pauses: list[float]):
