@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from benchmarks.common import Skipped
+from pruning import threads
 
 BENCHMARKS = {
     "one_shot_digits": "accuracy left at 85 % sparsity without retraining: magnitude, OBD, OBS",
@@ -34,6 +35,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}")
         return 2
+    threads.prepare(threads.share())  # before any of them imports torch
     missed, skipped = 0, []
     for name in names or BENCHMARKS:
         print(f"\n== {name}: {BENCHMARKS[name]}", flush=True)

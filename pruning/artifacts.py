@@ -2,9 +2,11 @@
 
 import hashlib
 import re
+import shutil
 import unicodedata
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pruning.report.schema import ArtifactEntry
@@ -26,6 +28,21 @@ def stem(name: str) -> str:
     base = "".join("_" if c in _FORBIDDEN or not c.isprintable() else c for c in base)
     base = base.encode(errors="replace")[:_STEM_BYTES].decode(errors="ignore")
     return base.lstrip(" .-").rstrip(" .") or "model"
+
+
+@contextmanager
+def appears_whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes its name at the end, or is gone after a failure."""
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
 
 
 def describe(path: Path, form: str) -> ArtifactEntry:

@@ -15,6 +15,7 @@ from pruning.facts import ModelFacts
 from pruning.job import Job, prepare
 from pruning.library.admission import Admitted, admitted
 from pruning.library.earlier import earlier_state
+from pruning.library.thread_count import own_threads
 from pruning.library.unexpected import Listener
 from pruning.metrics import evaluate
 from pruning.progress import Narrator
@@ -56,9 +57,10 @@ def prune(
 ) -> Outcome:
     """Prune a network.
 
-    The same call on the same machine, with the same number of threads, gives the same bytes,
-    whether or not it was interrupted and resumed from `checkpoints`. docs/library.md says what is
-    taken, what is changed on the way in, and what is refused.
+    The same call on the same machine, with the same number of threads (torch's own, or that of
+    SECATEUR_THREADS), gives the same bytes, whether or not it was interrupted and resumed from
+    `checkpoints`. docs/library.md says what is taken, what is changed on the way in, and what is
+    refused.
 
     Args:
         module: A trained network, called with the inputs as positional arguments, or by name where
@@ -92,6 +94,7 @@ def prune(
 
     with (
         listener.coded(),
+        own_threads(),
         admitted(module, data, labelled=labelled, batch=batch, copy=copy, axes=axes) as entry,
     ):
         outcome = prune_admitted(

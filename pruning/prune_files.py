@@ -3,15 +3,12 @@
 Nothing written here is believed: `pruning.verification` reads it again in a process of its own.
 """
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pruning.artifacts import describe, stem
+from pruning.artifacts import appears_whole, describe, stem
 from pruning.data.batches import Data
 from pruning.data.kinds import check_dataset
 from pruning.errors import SecateurError
@@ -170,21 +167,6 @@ def _complete(report: Report, planned: Plan) -> None:
     report.warnings = [*planned.warnings, *report.warnings]
     known = {s.where for s in report.substitutions}
     report.substitutions += [s for s in planned.substitutions if s.where not in known]
-
-
-@contextmanager
-def appears_whole(folder: Path) -> Iterator[Path]:
-    """A folder to write into that takes its name at the end, or is gone after a failure."""
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
 
 
 def _write(

@@ -164,15 +164,28 @@ def asked(outer: Mapping[str, str] | None = None) -> int | None:
         SecateurError: `usage` where SECATEUR_THREADS is no positive number.
     """
     outer = os.environ if outer is None else outer
-    own = outer.get(OWN, "").strip()
-    if own:
-        if not own.isdecimal() or int(own) < 1:
-            raise SecateurError(
-                "usage", f"{OWN} is {own!r}, which is no number of threads.", where=OWN,
-                hint="Set it to 1 or more, or unset it for all cores.",
-            )  # fmt: skip
-        return int(own)
-    return _number(outer, "OMP_NUM_THREADS")
+    found = own(outer)
+    return _number(outer, "OMP_NUM_THREADS") if found is None else found
+
+
+def own(outer: Mapping[str, str] | None = None) -> int | None:
+    """Threads that SECATEUR_THREADS asks for, None where it is not set.
+
+    Args:
+        outer: The environment; this process's where left out.
+
+    Raises:
+        SecateurError: `usage` where it is no positive number.
+    """
+    text = (os.environ if outer is None else outer).get(OWN, "").strip()
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise SecateurError(
+            "usage", f"{OWN} is {text!r}, which is no number of threads.", where=OWN,
+            hint="Set it to 1 or more, or unset it for all cores.",
+        )  # fmt: skip
+    return int(text)
 
 
 def _number(outer: Mapping[str, str], name: str) -> int | None:

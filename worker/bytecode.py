@@ -19,7 +19,13 @@ _SAMPLES = ("onnx", "pydantic", "sympy", "torch", "transformers")
 """Packages of which one file tells whether the installer compiled them."""
 
 _SECONDS = 300.0
-_IMPORT = "import importlib, worker.child as c; [importlib.import_module(n) for n in c.AHEAD]"
+_IMPORT = """
+import importlib
+from worker.child import AHEAD
+for names in AHEAD.values():
+    for name in names:
+        importlib.import_module(name)
+"""
 
 
 def stale() -> list[Path]:

@@ -1,7 +1,7 @@
 """The child: imports ahead, waits for one job on stdin, runs it, says what happens, exits.
 
-`python -m worker.child [checks|verify] EVENTS_FD`; a word: what it imports ahead is what such a job
-needs alone.
+`python -m worker.child prune|checks|verify EVENTS_FD`; the word says for which work it imports
+ahead, and it does any.
 One line on stdin is the path of job.json (a `pruning.request.RunRequest`), in the slot folder; end
 of file without a line means that there is no job after all. Events leave as JSON lines on
 EVENTS_FD; stdout and stderr are a log.
@@ -35,16 +35,20 @@ from worker import seccomp
 
 # What a run imports late; a child that waits for its job has the time to do it now.
 _CHECKS_AHEAD = ("pruning.run", "onnx", "torch", "pruning.formats.onnx")
-AHEAD = (
+_PRUNE_AHEAD = (
     *_CHECKS_AHEAD,
     "torch.func",
-    "onnxruntime",
-    "pruning.report.html",
     "pruning.prune_files",
-    "pruning.verification.run",
     "torch._dynamo",  # torch.func asks it something at the first derivative
 )
-_VERIFY_AHEAD = AHEAD[:-1]  # no derivatives are needed, and it takes as long as half of torch
+_VERIFY_AHEAD = (
+    *_CHECKS_AHEAD,
+    "onnxruntime",
+    "pruning.verification.run",
+    "pruning.report.compiled",
+)
+AHEAD = {"prune": _PRUNE_AHEAD, "checks": _CHECKS_AHEAD, "verify": _VERIFY_AHEAD}
+"""By the word that the child is started with."""
 _PROGRESS_SECONDS = 1.0
 _LINE_LIMIT = 1 << 20
 _ERROR_LIMIT = 1 << 16
@@ -157,7 +161,7 @@ def main() -> NoReturn:
         # The launcher could not forbid it: it had to start this very program.
         seccomp.forbid_programs()
     voice = Voice(int(sys.argv[-1]))
-    import_ahead({"checks": _CHECKS_AHEAD, "verify": _VERIFY_AHEAD}.get(sys.argv[1], AHEAD))
+    import_ahead(AHEAD[sys.argv[1]])
     job = wait_for_job()
     code = 0
     if job is not None:

@@ -24,9 +24,10 @@ from worker.slots import House, wipe_leftovers
 log = logging.getLogger(__name__)
 
 # -P: what lies in the slot folder, the child's working directory, is never imported.
-PROGRAM = (sys.executable, "-P", "-m", "worker.child")
-CHECKS_PROGRAM = (*PROGRAM, "checks")  # where no other jobs come
-VERIFY_PROGRAM = (*PROGRAM, "verify")  # for the second half of a pruning
+_CHILD = (sys.executable, "-P", "-m", "worker.child")
+PROGRAM = (*_CHILD, "prune")
+CHECKS_PROGRAM = (*_CHILD, "checks")  # where no other jobs come
+VERIFY_PROGRAM = (*_CHILD, "verify")  # for the second half of a pruning
 _BYTES_PER_OUTPUT = 64 << 30
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pruning.report import (
@@ -36,8 +36,9 @@ def _visible(value: Any) -> Any:
 
 
 @cache
-def _template() -> Template:
-    environment = Environment(
+def environment() -> Environment:
+    """What the templates are compiled in, each once in a process."""
+    found = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -45,7 +46,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    found.filters |= {
         "share": words.share,
         "asked": words.asked,
         "number": words.number,
@@ -55,7 +56,7 @@ def _template() -> Template:
         "clean": words.clean,
         "title_of": words.title,
     }
-    environment.globals |= {
+    found.globals |= {
         "layer_plots": layer_plots,
         "plots": plots,
         "study_plots": study_plots,
@@ -65,33 +66,39 @@ def _template() -> Template:
         "words": words,
         "MAX_LISTED": MAX_LISTED,
     }
-    return environment.get_template("report.html")
+    return found
 
 
 def report_html(report: Report) -> str:
     """The page. Every name in it is escaped; it loads nothing and runs no script."""
-    return _template().render(
-        report=report,
-        style=Markup((TEMPLATES / "report.css").read_text()),
-        missed=verdict.rejected(report),
-        verdict=verdict.verdict(report),
-        outcome=verdict.outcome(report),
-        beside=verdict.beside(report),
-        facts=verdict.facts(report),
-        left_out=scope_words.left_out(report.scope),
-        prediction=trust_words.prediction(report),
-        matrix=trust_words.matrix(report),
-        doubts=doubts(report),
-        reproduce=provenance.reproduce(report),
-        spec_yaml=yaml.safe_dump(
-            report.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-        ),
-        trust_layers=_trust_layers(report),
-        histograms=len(layer_plots.with_histogram(report)),
-        metrics=[n for n, m in report.metrics.dense.items() if m.value is not None],
-        gates=words.gates(report),
-        assumptions=[c for c in report.checks if c.group == "trust"],
-        verifications=[c for c in report.checks if c.group == "file" and not words.is_gate(c.name)],
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            style=Markup((TEMPLATES / "report.css").read_text()),
+            missed=verdict.rejected(report),
+            verdict=verdict.verdict(report),
+            outcome=verdict.outcome(report),
+            beside=verdict.beside(report),
+            facts=verdict.facts(report),
+            left_out=scope_words.left_out(report.scope),
+            prediction=trust_words.prediction(report),
+            matrix=trust_words.matrix(report),
+            doubts=doubts(report),
+            reproduce=provenance.reproduce(report),
+            spec_yaml=yaml.safe_dump(
+                report.spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+            ),
+            trust_layers=_trust_layers(report),
+            histograms=len(layer_plots.with_histogram(report)),
+            metrics=[n for n, m in report.metrics.dense.items() if m.value is not None],
+            gates=words.gates(report),
+            assumptions=[c for c in report.checks if c.group == "trust"],
+            verifications=[
+                c for c in report.checks if c.group == "file" and not words.is_gate(c.name)
+            ],
+        )
     )
 
 

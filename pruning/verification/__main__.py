@@ -19,7 +19,9 @@ def main() -> None:
     """Serve one request."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    import pruning.verification.run  # noqa: F401 - while the other process prunes
+    # While the other process prunes.
+    import pruning.report.compiled
+    import pruning.verification.run  # noqa: F401
 
     line = sys.stdin.buffer.readline()
     if line.endswith(b"\n"):

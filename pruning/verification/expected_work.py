@@ -2,7 +2,7 @@
 
 from pruning.formats.contract import Imported
 from pruning.spec import Spec
-from pruning.verification.latency import effort_of
+from pruning.verification.effort import effort_of
 from pruning.workload import Price, times
 
 READ, WRITE = 50e6, 30e6

@@ -8,7 +8,6 @@ spread. Turns are repeated until the interval is narrow or the time is spent.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from pruning.data.batches import ArrayData
 from pruning.report.speed import clause, speed
 from pruning.report.study import Latency, Times
 from pruning.spec import NM, Spec
+from pruning.verification.effort import Effort, effort_of
 from pruning.verification.inference import Engine
 
 BLOCK = 5e-4
@@ -35,30 +35,6 @@ LEAST = 6
 _WARM_UP = 3
 _MOST_WARMING = 0.25  # share of the time
 _MOST_REPEATS = 1000
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How long to measure.
-
-    Args:
-        half_width: Of the interval, as a share of the ratio, at which it is narrow enough.
-        seconds: All runs together, about.
-        longest: Seconds after which even `LEAST` ratios are given up.
-    """
-
-    half_width: float = 0.03
-    seconds: float = 1.0
-    longest: float = 20.0
-
-
-HELD = Effort(half_width=0.01, seconds=10.0, longest=120.0)
-"""Where a gate is held to the result, which then hangs on it."""
-
-
-def effort_of(spec: Spec) -> Effort:
-    """What a job's measurement is worth."""
-    return Effort() if spec.gates.latency is None else HELD
 
 
 def measure(

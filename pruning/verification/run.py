@@ -9,10 +9,9 @@ import onnxruntime
 import torch
 
 from pruning import manifest
-from pruning.artifacts import describe, gzip_size
+from pruning.artifacts import appears_whole, describe, gzip_size
 from pruning.data.batches import ArrayData
 from pruning.progress import Narrator
-from pruning.prune_files import appears_whole
 from pruning.report.html import report_html
 from pruning.report.schema import ArtifactEntry, Check, Report, Sizes, report_json
 from pruning.report.study import Latency

@@ -119,7 +119,9 @@ def test_what_a_user_says_of_waiting_goes_on():
 
 def test_the_verifying_process_waits_asleep_with_the_threads_of_the_request():
     with CleanProcess(2) as process:
-        raw = Path(f"/proc/{process._process.pid}/environ").read_bytes()
+        raw = b""
+        while not raw:  # the kernel has not filled it in the first instant
+            raw = Path(f"/proc/{process._process.pid}/environ").read_bytes()
     environ = dict(part.split(b"=", 1) for part in raw.split(b"\0") if b"=" in part)
     assert environ[b"OMP_NUM_THREADS"] == b"2"
     assert environ[b"OMP_WAIT_POLICY"] == os.environ.get("OMP_WAIT_POLICY", "PASSIVE").encode()

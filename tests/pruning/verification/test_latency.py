@@ -12,6 +12,7 @@ from pruning.report import speed
 from pruning.report.study import Latency, Times
 from pruning.spec import parse_spec
 from pruning.verification import latency
+from pruning.verification.effort import HELD, Effort, effort_of
 from tests.pruning.verification.conftest import Prunes
 
 SPEC = parse_spec({"criterion": {"kind": "magnitude"}})
@@ -36,7 +37,7 @@ class Clock:
 
 def test_runs_go_in_turns_of_four_and_each_is_told_apart(monkeypatch: pytest.MonkeyPatch):
     clock = Clock(monkeypatch)
-    effort = latency.Effort(half_width=0.0)
+    effort = Effort(half_width=0.0)
     found, repeats = latency.turns(clock.run("dense", 0.001), clock.run("pruned", 0.003), effort)
     assert repeats == 1
     assert np.allclose(found, [0.001, 0.003, 0.003, 0.001])
@@ -50,7 +51,7 @@ def test_a_drift_of_the_machine_cancels(monkeypatch: pytest.MonkeyPatch):
     def slower_and_slower() -> None:
         clock.now += 0.001 * (1 + clock.now)
 
-    taken, _ = latency.turns(slower_and_slower, slower_and_slower, latency.Effort(0.0))
+    taken, _ = latency.turns(slower_and_slower, slower_and_slower, Effort(0.0))
     low, high = intervals.of_median(latency.ratios(taken))
     assert abs(low - 1.0) < 1e-5
     assert abs(high - 1.0) < 1e-5
@@ -58,21 +59,21 @@ def test_a_drift_of_the_machine_cancels(monkeypatch: pytest.MonkeyPatch):
 
 def test_it_ends_as_soon_as_the_interval_is_narrow(monkeypatch: pytest.MonkeyPatch):
     clock = Clock(monkeypatch)
-    steady, _ = latency.turns(clock.run("d", 1e-3), clock.run("p", 1e-3), latency.Effort())
+    steady, _ = latency.turns(clock.run("d", 1e-3), clock.run("p", 1e-3), Effort())
     assert len(steady) == latency.ENOUGH
     draw = np.random.default_rng(0)
 
     def noisy() -> None:
         clock.now += 1e-3 * draw.lognormal(0.0, 0.4)
 
-    loud, _ = latency.turns(noisy, noisy, latency.Effort())
+    loud, _ = latency.turns(noisy, noisy, Effort())
     assert len(loud) > 4 * latency.ENOUGH
     assert clock.now <= 1.2
 
 
 def test_runs_too_short_for_the_clock_are_repeated(monkeypatch: pytest.MonkeyPatch):
     clock = Clock(monkeypatch)
-    _, repeats = latency.turns(clock.run("d", 1e-5), clock.run("p", 1e-5), latency.Effort())
+    _, repeats = latency.turns(clock.run("d", 1e-5), clock.run("p", 1e-5), Effort())
     assert repeats == 50
 
 
@@ -83,7 +84,7 @@ def test_the_time_is_bounded_and_slow_models_get_fewer_runs(
     monkeypatch: pytest.MonkeyPatch, seconds: float, least: int, most: int
 ):
     clock = Clock(monkeypatch)
-    effort = latency.Effort(half_width=0.0)
+    effort = Effort(half_width=0.0)
     run = clock.run("d", seconds)
     found, _ = latency.turns(run, run, effort)
     assert least <= len(found) <= most
@@ -93,14 +94,14 @@ def test_the_time_is_bounded_and_slow_models_get_fewer_runs(
 
 def test_a_gate_is_worth_more_time():
     asked = {"criterion": {"kind": "magnitude"}, "gates": {"latency": {"ratio": 1.0}}}
-    assert latency.effort_of(parse_spec(asked)) == latency.HELD
-    assert latency.effort_of(SPEC) == latency.Effort()
-    assert latency.Effort().seconds <= 1.0 < latency.HELD.seconds
+    assert effort_of(parse_spec(asked)) == HELD
+    assert effort_of(SPEC) == Effort()
+    assert Effort().seconds <= 1.0 < HELD.seconds
 
 
 def test_a_clock_that_did_not_move_makes_no_infinite_ratio(monkeypatch: pytest.MonkeyPatch):
     clock = Clock(monkeypatch)
-    found, _ = latency.turns(clock.run("d", 0.0), clock.run("p", 0.0), latency.Effort())
+    found, _ = latency.turns(clock.run("d", 0.0), clock.run("p", 0.0), Effort())
     assert (found > 0).all()
 
 
