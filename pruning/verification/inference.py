@@ -18,6 +18,7 @@ from pruning.data.batches import ArrayData
 from pruning.formats.contract import Imported
 from pruning.formats.onnx import ImportedModel, inference_copy
 from pruning.samples import Place, by_samples, filled, fit_to
+from pruning.verification.sigmoids import by_exponentials, has_sigmoids
 
 BATCH = 512
 """Samples a batch, where the file does not fix it."""
@@ -34,28 +35,17 @@ def session_options(threads: int) -> ort.SessionOptions:
     return options
 
 
-UNIT_ROUNDING = 2.0**-20
-"""Eight units in the last place of 1 in float32."""
-
-_BOUNDED = frozenset({"Sigmoid", "Softmax", "HardSigmoid", "Tanh", "Erf"})
-"""Operators whose results are computed in units of 1."""
-
-_ARRANGING = frozenset({
-    "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Slice",
-    "Resize", "Upsample", "Concat",
-})  # fmt: skip
-
-
 class Engine:
     """One model, ready to run on the CPU.
 
     Args:
         model: As read from its file.
         threads: Threads of one operation in onnxruntime; torch has its own setting.
+        exact_sigmoids: Whether an ONNX model runs with `sigmoids.by_exponentials`.
     """
 
-    def __init__(self, model: Imported, threads: int) -> None:
-        self.model, self.threads = model, threads
+    def __init__(self, model: Imported, threads: int, *, exact_sigmoids: bool = False) -> None:
+        self.model, self.threads, self._exact_sigmoids = model, threads, exact_sigmoids
 
     @property
     def name(self) -> str:
@@ -71,23 +61,11 @@ class Engine:
         scaling = model.module.scaling
         return scaling.batch if scaling else _declared_batch(model) or model.facts.batch
 
-    def rounding(self, data: ArrayData) -> float:
-        """The absolute error of the first output that is rounding in the runtime, not a fault.
-
-        onnxruntime computes sigmoids and softmaxes to some units in the last place of 1, however
-        small the result: of a map that is 1e-6 everywhere a tenth is rounding.
-        """
-        model = self.model
-        if not isinstance(model, ImportedModel):
-            return 0.0
-        makers = {name: step for step in model.module.steps for name in step.outputs}
-        with by_samples(model.module):
-            place = fit_to(model.module, data, model.facts)
-        name = model.module.output_names[place.output]
-        step = makers.get(name)
-        while step is not None and step.operator in _ARRANGING and step.inputs[0]:
-            step = makers.get(step.inputs[0])
-        return UNIT_ROUNDING if step is not None and step.operator in _BOUNDED else 0.0
+    def with_exact_sigmoids(self) -> "Engine | None":
+        """The same model with sigmoids of seven digits; None where that changes nothing."""
+        if not isinstance(self.model, ImportedModel) or not has_sigmoids(self.model.proto):
+            return None
+        return Engine(self.model, self.threads, exact_sigmoids=True)
 
     @torch.no_grad()  # on the function: torch then leaves the mode to the caller between batches
     def outputs(self, data: ArrayData) -> Iterator[np.ndarray]:
@@ -134,17 +112,22 @@ class Engine:
     def _session(self) -> ort.InferenceSession:
         assert isinstance(self.model, ImportedModel)
         options = session_options(self.threads)
-        files = self.model.files
-        graph: bytes | str = str(self.model.source)
-        if files is not None:
-            # onnxruntime takes the weights from the files that are delivered.
-            graph = str(files.unpacked(Path(self._scratch.name)))
+        return ort.InferenceSession(self._graph(), options, providers=["CPUExecutionProvider"])
+
+    def _graph(self) -> bytes | str:
+        """The file that is delivered, or the bytes of a graph to run in its place."""
+        assert isinstance(self.model, ImportedModel)
         proto, names = self.model.proto, self.model.module.output_names
+        if self._exact_sigmoids:
+            return by_exponentials(inference_copy(proto, names)).SerializeToString()
         given = {value.name for value in proto.graph.output}
         if any(map(_in_training_mode, proto.graph.node)) or not given.issuperset(names):
             # As it stands, the file would drop numbers at random, or make texts of its outputs.
-            graph = inference_copy(proto, names).SerializeToString()
-        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            return inference_copy(proto, names).SerializeToString()
+        if self.model.files is not None:
+            # onnxruntime takes the weights from the files that are delivered.
+            return str(self.model.files.unpacked(Path(self._scratch.name)))
+        return str(self.model.source)
 
     def _arranged(self, parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return arranged(parts, [fact.axis for fact in self.model.facts.inputs])
