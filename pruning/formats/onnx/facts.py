@@ -64,18 +64,31 @@ def collect_facts(
     )
 
 
+_REAL = {2: "float16", 8: "float64"}
+
+
 def _outputs(graph: Graph, measured: Measured) -> list[TensorFact]:
-    """Of the network: where the graph goes on after it, as far as shapes are inferred."""
-    declared = {value.name: value for value in graph.proto.graph.output}
+    """Of the network; where the file says nothing of a value, as inferred or seen in a pass."""
+    declared = {
+        value.name: value
+        for value in graph.proto.graph.output
+        if value.type.tensor_type.HasField("shape")
+    }
     facts = []
     for name in graph.outputs:
         if name in declared:
             facts.append(_output_fact(tensor_fact(declared[name]), measured))
             continue
-        sizes = graph.shapes(SMALL).get(name, ((), 4))[0]
-        shape = ["?" if size is None else size for size in sizes[1:]]
-        inner = TensorFact(name=name, dtype="float32", shape=["?", *shape])
-        facts.append(_output_fact(inner, measured))
+        sizes, itemsize = graph.shapes(SMALL).get(name, (None, 4))
+        if sizes is None and measured.sizes is not None:
+            sizes = measured.sizes.shapes.get(name)
+        axis = measured.axes.get(name, 0)
+        shape: list[int | str] = [
+            "?" if size is None or place == axis else size
+            for place, size in enumerate(sizes or ("?",))
+        ]
+        fact = TensorFact(name=name, dtype=_REAL.get(itemsize, "float32"), shape=shape)
+        facts.append(_output_fact(fact, measured))
     return facts
 
 

@@ -162,7 +162,7 @@ class _Folding:
     ) -> None:
         graph = proto.graph
         self.opset = opset(proto)
-        outputs = network_outputs(graph)
+        outputs = network_outputs(graph, nodes)
         kept = live(nodes, outputs)
         wanted = {*outputs, *(name for node in kept for name in reads(node))}
         constants = {

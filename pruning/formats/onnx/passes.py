@@ -42,6 +42,7 @@ class Sizes:
     Attributes:
         calls: The layer's path with the numbers that it takes and gives, call by call.
         outputs: Bytes that a layer puts out, by its path.
+        shapes: Of all results of a pass that was run, by name.
     """
 
     def __init__(self, batch: int, limit: int) -> None:
@@ -49,6 +50,7 @@ class Sizes:
         self.bytes = 0
         self.calls: list[tuple[str, int, int]] = []
         self.outputs: dict[str, int] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self._numbers: dict[str, int] = {}
 
     @property
@@ -61,6 +63,8 @@ class Sizes:
         self.add(step, sum(result.nbytes for result in results))
         numbers = [r.numel() if isinstance(r, Tensor) else int(np.size(r)) for r in results]
         self.note(step, numbers, results[0].nbytes)
+        shapes = (tuple(result.shape) for result in results)
+        self.shapes.update(zip(step.outputs, shapes, strict=False))
 
     def given(self, name: str, numbers: int) -> None:
         """Takes note of an input."""

@@ -33,7 +33,12 @@ def node(kind: str, inputs: list[str], outputs: list[str], **attributes: object)
 
 
 def classifier(
-    *, labels: str = "int", zipped: bool = False, binary: bool = False, before: str = ""
+    *,
+    labels: str = "int",
+    zipped: bool | str = False,
+    binary: bool = False,
+    before: str = "",
+    listed: bool = False,
 ) -> onnx.ModelProto:
     """MLPClassifier as skl2onnx 1.20 writes it, with what may stand before and after it."""
     net = Net(11)
@@ -75,7 +80,16 @@ def classifier(
         net.op("Cast", ["reshaped"], "label", to=TensorProto.INT64)
     kind = TensorProto.STRING if labels == "str" else TensorProto.INT64
     outputs = [helper.make_tensor_value_info("label", kind, ["n"])]
-    if zipped:
+    if listed:
+        net.op("Identity", ["classes"], "class_labels")
+        outputs.append(helper.make_tensor_value_info("class_labels", kind, [classes]))
+    if zipped == "columns":
+        ends = [net.const(f"end{i}", np.array([i])) for i in range(classes + 1)]
+        for i, end in enumerate(ends[1:]):
+            net.op("Slice", ["probabilities", ends[i], end, ends[1]], f"i{i}_")
+            net.op("Reshape", [f"i{i}_", "flat"], f"i{i}")
+            outputs.append(helper.make_tensor_value_info(f"i{i}", TensorProto.FLOAT, ["n"]))
+    elif zipped:
         keys = ({"classlabels_strings": names} if labels == "str"
                 else {"classlabels_int64s": list(range(classes))})  # fmt: skip
         net.nodes.append(node("ZipMap", ["probabilities"], ["dictionaries"], **keys))
@@ -108,9 +122,10 @@ def inputs(count: int = 60) -> np.ndarray:
 VARIANTS = [
     {"labels": labels, "zipped": zipped, "binary": binary}
     for labels in ("int", "str")
-    for zipped in (False, True)
+    for zipped in (False, True, "columns")
     for binary in (False, True)
-] + [{"before": b} for b in ("Scaler", "Scaler1", "Normalizer", "NormalizerMax", "Imputer",
+] + [{"listed": True}, {"listed": True, "labels": "str"}, {"before": "Imputer", "zipped": True}] + [
+    {"before": b} for b in ("Scaler", "Scaler1", "Normalizer", "NormalizerMax", "Imputer",
                              "Binarizer")]  # fmt: skip
 
 
@@ -139,7 +154,7 @@ def test_a_classifier_is_read_up_to_its_probabilities(variant):
 
 @pytest.mark.parametrize("variant", [
     {}, {"labels": "str"}, {"zipped": True}, {"labels": "str", "zipped": True, "binary": True},
-    {"before": "Scaler"},
+    {"before": "Scaler"}, {"zipped": "columns"}, {"listed": True},
 ])  # fmt: skip
 def test_a_job_gives_the_graph_back_as_it_came(variant, tmp_path: Path):
     model = classifier(**variant)
@@ -162,7 +177,7 @@ def test_a_job_gives_the_graph_back_as_it_came(variant, tmp_path: Path):
     zeros = sum(int((arrays[n] == 0).sum()) for n in ("coefficient", "coefficient1"))
     assert zeros == report["sparsity"]["removed"] == report["sparsity"]["total"] // 2
     session = onnxruntime.InferenceSession(written.SerializeToString())
-    assert len(session.run(None, {"X": inputs()})) == 2
+    assert len(session.run(None, {"X": inputs()})) == len(model.graph.output)
 
 
 def other(kind: str, **attributes: object) -> onnx.ModelProto:
@@ -173,7 +188,7 @@ def other(kind: str, **attributes: object) -> onnx.ModelProto:
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 2])],
     )  # fmt: skip
     return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(ML, 1)],
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(ML, 2)],
         ir_version=8,
     )  # fmt: skip
 
@@ -186,7 +201,8 @@ def other(kind: str, **attributes: object) -> onnx.ModelProto:
         ("TreeEnsembleClassifier", {}, "is an ensemble of trees, no network"),
         ("TreeEnsembleRegressor", {}, "is an ensemble of trees, no network"),
         ("SVMRegressor", {}, "is a support vector machine, no network"),
-        ("OneHotEncoder", {"cats_int64s": [1]}, "texts and dictionaries"),
+        ("OneHotEncoder", {"cats_strings": ["a"]}, "texts or dictionaries"),
+        ("LabelEncoder", {"keys_strings": ["a"], "values_int64s": [1]}, "texts or dictionaries"),
     ],
 )
 def test_models_that_are_no_networks_are_refused_by_what_they_are(kind, attributes, said):
@@ -196,6 +212,55 @@ def test_models_that_are_no_networks_are_refused_by_what_they_are(kind, attribut
     assert said in caught.value.message
     assert "MLPClassifier" in caught.value.hint or "network alone" in caught.value.hint
     assert caught.value.details["operators"] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes"),
+    [
+        ("OneHotEncoder", {"cats_int64s": [3, 1, 7, 2], "zeros": 1}),
+        ("LabelEncoder", {"keys_floats": [1.0, 2.0, 2.5], "values_floats": [0.5, -3.0, 9.0],
+                          "default_float": 7.0}),
+        ("LabelEncoder", {"keys_floats": [1.0, 2.0], "values_int64s": [4, 5],
+                          "default_int64": -2}),
+        ("LabelEncoder", {"keys_int64s": [1, 2], "values_int64s": [4, 5]}),
+        ("LabelEncoder", {"keys_int64s": [1, 2], "values_floats": [0.25, 0.5]}),
+    ],
+)  # fmt: skip
+def test_tables_of_numbers_before_a_network_give_what_onnxruntime_gives(kind, attributes):
+    integers = "keys_int64s" in attributes
+    net = Net(5)
+    wide = kind == "OneHotEncoder"
+    net.nodes.append(node(kind, ["X"], ["encoded"], **attributes))
+    net.op("Cast", ["encoded"], "real", to=TensorProto.FLOAT)
+    net.op("Reshape", ["real", net.const("rows", np.array([-1, 8 if wide else 2]))], "features")
+    net.op("MatMul", ["features", net.weight("w", 8 if wide else 2, 3)], "y")
+    graph = helper.make_graph(
+        net.nodes, "g",
+        [helper.make_tensor_value_info(
+            "X", TensorProto.INT64 if integers else TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])], net.initializers,
+    )  # fmt: skip
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid(ML, 2)],
+        ir_version=8,
+    )  # fmt: skip
+    x = np.array([[1, 2], [2.5, 7], [3, 0], [-1, 1]], np.int64 if integers else np.float32)
+    theirs = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"X": x})[0]
+    imported = read_onnx(model.SerializeToString())
+    assert imported.facts.batch is None
+    with torch.no_grad():
+        np.testing.assert_allclose(imported.module(torch.from_numpy(x)), theirs, rtol=1e-6)
+
+
+def test_slices_that_are_no_columns_stay_outputs():
+    """A head that is cut into boxes and scores is not one matrix of classes."""
+    net = Net(5)
+    net.op("MatMul", ["x", net.weight("w", 4, 6)], "h")
+    at = [net.const(f"at{i}", np.array([i])) for i in (0, 2, 6, 1)]
+    net.op("Slice", ["h", at[0], at[1], at[3]], "boxes")
+    net.op("Slice", ["h", at[1], at[2], at[3]], "scores")
+    model = net.model({"x": ["n", 4]}, ["boxes", "scores"])
+    assert read_onnx(model.SerializeToString()).module.output_names == ("boxes", "scores")
 
 
 def test_a_graph_that_puts_out_texts_alone_is_refused(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Operators of the domain ai.onnx.ml that converters of scikit-learn put around a network."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -8,13 +9,12 @@ from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.formats.onnx.builder import Builder, Node
-from pruning.formats.onnx.ops.dispatch import broadcast, compute, reals
+from pruning.formats.onnx.ops.dispatch import broadcast, compute, priced, reals
 
 _TREES = ("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor")
 _LINEAR = ("LinearClassifier", "LinearRegressor")
 _KERNELS = ("SVMClassifier", "SVMRegressor")
-_TABLES = ("CategoryMapper", "DictVectorizer", "FeatureVectorizer", "LabelEncoder",
-           "OneHotEncoder", "CastMap", "ZipMap")  # fmt: skip
+_TABLES = ("CategoryMapper", "DictVectorizer", "FeatureVectorizer", "CastMap", "ZipMap")
 
 
 def _extract(node: Node, builder: Builder) -> None:
@@ -88,19 +88,63 @@ def binarized(x: Tensor, threshold: float) -> Tensor:
     return (x > threshold).to(x.dtype)
 
 
-def _refuse(why: str, hint: str):  # type: ignore[no-untyped-def]
+def _one_hot_encoder(node: Node, builder: Builder) -> None:
+    categories = node.attributes.ints("cats_int64s")
+    node.attributes.int("zeros")  # 0 makes other numbers an error in a runtime: no data have them
+    if not categories:
+        raise _refusal(node, _TEXTS, _OUTSIDE)
+    builder.call(node, partial(compute, partial(one_hot, categories=categories)), [node.input(0)])
+
+
+def one_hot(x: Tensor, categories: list[int]) -> Tensor:
+    """1 at the category that x is, along a new last axis; 0 everywhere for other numbers."""
+    priced(x, (*x.shape, len(categories)), "OneHotEncoder")
+    places = torch.tensor(categories, device=x.device)
+    return (x.long().unsqueeze(-1) == places).float()
+
+
+def _label_encoder(node: Node, builder: Builder) -> None:
+    keys = reals(node, "keys_floats") or node.attributes.ints("keys_int64s")
+    integers = node.attributes.ints("values_int64s")
+    values = integers or reals(node, "values_floats")
+    default = node.attributes.int("default_int64", -1), node.attributes.float("default_float", 0.0)
+    if not keys or not values:
+        raise _refusal(node, _TEXTS, _OUTSIDE)
+    if len(keys) != len(values):
+        raise node.invalid(f"{len(keys)} keys for {len(values)} values")
+    function = partial(
+        looked_up, keys=keys, values=values, default=default[0] if integers else default[1]
+    )
+    builder.call(node, partial(compute, function), [node.input(0)])
+
+
+def looked_up(x: Tensor, keys: list[float], values: list[float], default: float) -> Tensor:
+    """The value of the first key that x equals, `default` where there is none."""
+    priced(x, (*x.shape, len(keys)), "LabelEncoder")
+    same = x.unsqueeze(-1) == torch.tensor(keys, dtype=x.dtype, device=x.device)
+    found = torch.tensor(values, device=x.device)[same.int().argmax(-1)]
+    return torch.where(same.any(-1), found, found.new_tensor(default))
+
+
+def _refuse(why: str, hint: str) -> Callable[[Node, Builder], None]:
     def build(node: Node, builder: Builder) -> None:
-        raise SecateurError(
-            "operator_unsupported",
-            f"{node.operator} {why}, which is not read.",
-            where=node.label,
-            hint=hint,
-            operators=[node.operator],
-        )
+        raise _refusal(node, why, hint)
 
     return build
 
 
+def _refusal(node: Node, why: str, hint: str) -> SecateurError:
+    return SecateurError(
+        "operator_unsupported",
+        f"{node.operator} {why}, which is not read.",
+        where=node.label,
+        hint=hint,
+        operators=[node.operator],
+    )
+
+
+_TEXTS = "works on texts or dictionaries"
+_OUTSIDE = "Export the network alone, and prepare its inputs outside."
 _NETWORKS = "Networks are read: of scikit-learn MLPClassifier and MLPRegressor."
 
 OPERATORS = {
@@ -109,17 +153,13 @@ OPERATORS = {
     "Normalizer": _normalizer,
     "Imputer": _imputer,
     "Binarizer": _binarizer,
+    "OneHotEncoder": _one_hot_encoder,
+    "LabelEncoder": _label_encoder,
     **dict.fromkeys(_TREES, _refuse("is an ensemble of trees, no network", _NETWORKS)),
     **dict.fromkeys(_KERNELS, _refuse("is a support vector machine, no network", _NETWORKS)),
     **dict.fromkeys(
         _LINEAR,
         _refuse("keeps its weights in attributes of the node rather than in a tensor", _NETWORKS),
     ),
-    **dict.fromkeys(
-        _TABLES,
-        _refuse(
-            "works on texts and dictionaries before the network or inside of it",
-            "Export the network alone, and prepare its inputs outside.",
-        ),
-    ),
+    **dict.fromkeys(_TABLES, _refuse(_TEXTS, _OUTSIDE)),
 }
