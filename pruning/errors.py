@@ -51,7 +51,7 @@ CODES: dict[str, tuple[int, str]] = {
     "operator_unsupported": (422, "The graph uses an operator that is not read"),
     "operator_attribute_unsupported": (422, "An operator is used in a way that is not read"),
     "opset_unsupported": (422, "The opset is outside the range that is read"),
-    "external_data": (422, "The model keeps weights in other files"),
+    "external_data": (422, "Files that hold the weights are missing, or not as the model says"),
     "model_pickled": (422, "The model holds pickled objects"),
     "weights_non_finite": (422, "A weight is NaN or infinite"),
     "module_unsupported": (422, "The module is of a kind that can't be pruned"),

@@ -7,6 +7,7 @@ to is priced from its header before a byte of it is read.
 
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 import zipfile
@@ -248,6 +249,8 @@ def pack(kind: Kind, target: Path, members: Mapping[str, Path], prefix: str = ""
             info_.size, info_.mode = members[name].stat().st_size, 0o644
             with members[name].open("rb") as source:
                 tar.addfile(info_, source)
+        end = tar.offset + 2 * _BLOCK
+    os.truncate(target, end)  # tarfile fills up to 10 KiB, more than a small model has
     return [target]
 
 

@@ -177,13 +177,16 @@ def regions(
 
     Raises:
         SecateurError: `external_data` for a file that is missing, a location outside of the
-            upload, and bytes that are not there or shared in part.
+            upload or in the model's own file, and bytes that are not there or shared in part.
     """
     outside = [(key, tensor) for key, tensor in located(proto.graph) if is_external(tensor)]
     places = {key: _place(tensor) for key, tensor in outside}
     folder = PurePosixPath(model).parent
     names = {key: str(folder / place.file) for key, place in places.items()}
     have = {} if bundle is None else bundle.sizes
+    own = next((tensor for key, tensor in outside if names[key] == model), None)
+    if own is not None:
+        raise _refused(own, "lies in the model's own file")
     missing = sorted({places[key].file for key, name in names.items() if name not in have})
     if missing:
         raise _missing(outside[0][1], missing, PurePosixPath(model).name)
@@ -195,6 +198,7 @@ def regions(
                 tensor,
                 f"lies in bytes {place.start} to {place.start + place.size} of "
                 f"{shown(place.file)}, which has {have[names[key]]}",
+                _WHOLE + _SAVE,
             )
         found[key] = Region(names[key], place.start, place.size, place.entries)
     return found, _shared(outside, found)
@@ -326,26 +330,33 @@ def _digest(bundle: Bundle, name: str) -> str:
     return digest.hexdigest()
 
 
-def _refused(tensor: TensorProto, what: str) -> SecateurError:
+_SAVE = "Save the model again with onnx.save_model(model, path, save_as_external_data=True)."
+_WHOLE = "Send the file that was written together with this model, whole. "
+
+
+def _refused(tensor: TensorProto, what: str, hint: str = _SAVE) -> SecateurError:
     return SecateurError(
         "external_data",
         f"The tensor {shown(tensor.name)!r} {what}.",
         where=shown(tensor.name),
-        hint="Save the model again with onnx.save_model(model, path, save_as_external_data=True).",
+        hint=hint,
     )
 
 
 def _missing(tensor: TensorProto, files: list[str], model: str) -> SecateurError:
     some = [shown(name) for name in files[:_LISTED]]
     more = f" and {len(files) - len(some)} more" if len(files) > len(some) else ""
-    model = shown(model) or "model.onnx"
+    model = shown(model) if model.lower().endswith(".onnx") else "model.onnx"
+    it = "it" if len(files) == 1 else "them"
+    parts = " ".join(f"-F file=@{name}" for name in (model, *some))
+    if any("/" in name for name in files):
+        parts = "as one .tar or .zip that keeps the folders"
     return SecateurError(
         "external_data",
         f"The model keeps weights in {', '.join(some)}{more}, which did not come with it.",
         where=shown(tensor.name),
-        hint=f"Upload them together: `secateur prune {model} ...` finds them beside the model; "
-        "over HTTP send each as a part: "
-        + " ".join(f"-F file=@{name}" for name in (model, *some))
-        + ", or all as one .zip or .tar.",
+        hint=f"Put {it} where the export wrote {it}, beside {model}: `secateur prune` and the "
+        f"Python client then send {it} along. Over HTTP send all files together, {parts}. If "
+        "there is no such file any more, export the model again.",
         files=files[:100],
     )

@@ -262,6 +262,7 @@ REFUSED = {
     "a drive": (changed("location", "C:/net.data"), "leads out of the upload"),
     "a backslash": (changed("location", "..\\net.data"), "leads out of the upload"),
     "nowhere": (changed("location", ""), "leads out of the upload"),
+    "the model's own file": (changed("location", "net.onnx"), "in the model's own file"),
     "another file": (changed("location", "other.data"), "other.data, which did not come"),
     "past the end": (changed("offset", "100000"), "which has"),
     "a negative place": (changed("offset", "-4"), "'-4' for an offset"),
@@ -306,9 +307,19 @@ def test_a_model_without_its_files_is_refused_with_what_to_send(tmp_path):
     error = caught.value
     assert error.code == "external_data"
     assert "net.onnx.data, weights/b.bin, which did not come with it" in error.message
-    assert "secateur prune net.onnx" in error.hint
-    assert "-F file=@net.onnx -F file=@net.onnx.data" in error.hint
+    assert "`secateur prune` and the Python client then send them along" in error.hint
+    assert "as one .tar or .zip that keeps the folders" in error.hint
     assert error.details["files"] == ["net.onnx.data", "weights/b.bin"]
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "model"])
+def test_a_file_that_is_missing_is_named_with_the_part_to_send(name, tmp_path):
+    """An upload of one file lies under a name of the service's own."""
+    (folder(tmp_path / "up") / "net.onnx").rename(tmp_path / name)
+    with pytest.raises(SecateurError) as caught:
+        read_model(tmp_path / name, Limits())
+    model = "net.onnx" if name == "net.onnx" else "model.onnx"
+    assert f"-F file=@{model} -F file=@net.onnx.data" in caught.value.hint
 
 
 def test_files_are_priced_before_they_are_read(tmp_path):
