@@ -1,6 +1,6 @@
 """The files of a multipart/form-data body, as a stream; python-multipart does the parsing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import NamedTuple, Self
 
 from python_multipart.exceptions import FormParserError
@@ -31,12 +31,16 @@ class FileParts:
     Args:
         boundary: As the Content-Type has it.
         several: Whether there may be more than one file.
+        options: Names of further parts, which may come more than once.
     """
 
-    def __init__(self, boundary: bytes, several: bool = False) -> None:
+    def __init__(
+        self, boundary: bytes, several: bool = False, options: Collection[str] = ()
+    ) -> None:
         self._several = several
         self.filenames: list[str | None] = []
         self.given_name: str | None = None
+        self.options: dict[str, list[str]] = {name: [] for name in options}
         self._pieces: list[Piece] = []
         self._field = ""
         self._headers: dict[bytes, bytes] = {}
@@ -64,15 +68,17 @@ class FileParts:
             raise _invalid(f"The multipart boundary can't be used: {error}.") from None
 
     @classmethod
-    def of(cls, content_type: str, several: bool = False) -> Self | None:
+    def of(
+        cls, content_type: str, several: bool = False, options: Collection[str] = ()
+    ) -> Self | None:
         """A parser if the content type is multipart/form-data, None for a raw body."""
-        kind, options = parse_options_header(content_type)
+        kind, given = parse_options_header(content_type)
         if kind != b"multipart/form-data":
             return None
-        boundary = options.get(b"boundary")
+        boundary = given.get(b"boundary")
         if not boundary:
             raise _invalid("The Content-Type names no multipart boundary.")
-        return cls(boundary, several)
+        return cls(boundary, several, options)
 
     @property
     def name(self) -> str | None:
@@ -131,9 +137,10 @@ class FileParts:
         disposition = self._headers.get(b"content-disposition", b"")
         kind, options = parse_options_header(disposition.decode("latin-1"))
         self._field = options.get(b"name", b"").decode("utf-8", "replace")
-        if kind != b"form-data" or self._field not in ("file", "name"):
+        if kind != b"form-data" or self._field not in ("file", "name", *self.options):
             raise _invalid(f"The part {self._field[:60]!r} is not expected.", where=self._field)
-        if self._field in self._seen and not (self._field == "file" and self._several):
+        repeated = self._field in self.options or (self._field == "file" and self._several)
+        if self._field in self._seen and not repeated:
             raise _invalid(f"There is more than one part {self._field}.", where=self._field)
         self._seen.add(self._field)
         if self._field == "file":
@@ -148,11 +155,14 @@ class FileParts:
             return
         self._value += data[start:end]
         if len(self._value) > _LONGEST_FIELD:
-            raise _invalid("The part name is too long.", where="name")
+            raise _invalid(f"The part {self._field} is too long.", where=self._field)
 
     def _on_part_end(self) -> None:
+        value = self._value.decode("utf-8", "replace")
         if self._field == "name":
-            self.given_name = self._value.decode("utf-8", "replace")
+            self.given_name = value
+        elif self._field in self.options:
+            self.options[self._field].append(value)
 
     def _on_end(self) -> None:
         self._ended = True

@@ -6,8 +6,8 @@ away: unless the whole body was good, the writer is aborted and nothing is left.
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import anyio
 import anyio.to_thread
@@ -34,12 +34,13 @@ Refuse = Callable[[bytes, int], None]
 class Upload:
     """What arrived: the committed blob, and the name that the body itself gave.
 
-    Of several `files`, `blob` is their canonical list.
+    Of several `files`, `blob` is their canonical list. `options` holds what further parts said.
     """
 
     blob: StoredBlob
     name: str | None
     files: tuple[UploadedFile, ...] = ()
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 async def receive(
@@ -50,6 +51,7 @@ async def receive(
     refuse: Refuse,
     *,
     several: bool = False,
+    options: Collection[str] = (),
 ) -> Upload:
     """Streams the request's body into a blob, or into one for each of several files.
 
@@ -60,13 +62,14 @@ async def receive(
         idle_seconds: Longest wait for the next bytes.
         refuse: Raises for a file that can't be read here, told its first bytes and its size.
         several: Whether a multipart body may hold more than one file.
+        options: Names of further parts that it may hold.
 
     Raises:
         SecateurError: `too_large` (at once if Content-Length says so), `upload_empty`,
             `upload_incomplete`, `digest_mismatch`, `multipart_invalid`, and what `refuse` raises.
     """
     expected = _expected_digest(request)
-    parts = FileParts.of(request.headers.get("content-type", ""), several)
+    parts = FileParts.of(request.headers.get("content-type", ""), several, options)
     if announced_length(request.headers) > limit + (_MULTIPART_OVERHEAD if parts else 0):
         raise too_large(limit)
     body = _steady(request.stream(), idle_seconds)
@@ -76,10 +79,10 @@ async def receive(
         head = await _write(pieces, blobs, limit, writers)
         if parts is None or len(parts.filenames) == 1:
             blob = await _one(writers, expected, lambda size: refuse(head, size))
-            return Upload(blob, parts.name if parts else None)
+            return Upload(blob, *((parts.name, (), parts.options) if parts else (None,)))
         names = _file_names(parts.filenames)
         files, listed = await _several(names, writers, blobs, expected)
-        return Upload(listed, parts.name, files)
+        return Upload(listed, parts.name, files, parts.options)
     except BaseException as error:
         with anyio.CancelScope(shield=True):
             for writer in writers:

@@ -48,7 +48,8 @@ async def create_model(
 
     The answer's state is `checking`; read the model until it is `ready` or `rejected`.
     The same bytes under the same name answer with the row they made before; under another name
-    they are a new one. `X-Content-SHA256` is checked if sent.
+    they are a new one. `X-Content-SHA256` is checked if sent. Of a multipart body, `samples` may be
+    parts too.
     """
     settings = parts.settings
     declared = parse_declared(samples, "samples")
@@ -59,7 +60,9 @@ async def create_model(
         settings.upload_idle_seconds,
         refuse_model,
         several=True,
+        options=("samples",),
     )
+    declared |= parse_declared(upload.options.get("samples", ()), "samples")
 
     def record() -> tuple[Model, bool]:
         shown = display_name(name or upload.name, "model")

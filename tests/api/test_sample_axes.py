@@ -56,6 +56,20 @@ def test_an_upload_tells_its_check_and_its_jobs_which_axis_it_is(caller: Caller)
     assert_problem(other, 409, "conflict")
 
 
+def test_a_form_declares_it_in_parts_of_that_name(caller: Caller) -> None:
+    form = [("samples", (None, "x=1")), ("samples", (None, "h0=shared")), ("file", b"form")]
+    made = caller.http.post("/v1/models", files=form, params={"name": "m.onnx"})
+    assert made.status_code == 201, made.text
+    claim = caller.service.claim("check")
+    assert claim is not None
+    assert claim.spec == {"inputs": {"x": {"samples": 1}, "h0": {"samples": "shared"}}}
+    wrong = [("samples", (None, "x")), ("file", b"form")]
+    answer = caller.http.post("/v1/models", files=wrong, params={"name": "m.onnx"})
+    assert assert_problem(answer, 422, "invalid_request")["where"] == "samples"
+    data = caller.http.post("/v1/datasets", files=form, params={"name": "d.npz"})
+    assert assert_problem(data, 400, "multipart_invalid")["where"] == "samples"
+
+
 def test_what_an_upload_declared_stands_in_the_spec_of_its_jobs(caller: Caller) -> None:
     x = TensorFact(name="x", dtype="float32", shape=[5, 4, 64], samples=1)
     declared = unknown().model_copy(update={"inputs": [x], "declared": {"x": 1}})
