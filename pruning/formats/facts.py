@@ -28,6 +28,7 @@ from pruning.formats.trial import (
 from pruning.functional import called_with
 from pruning.influence import DIFFERENT, Order, orders
 from pruning.layers import Seen, layer_facts, other_facts, weight_names
+from pruning.outputs import named_tensors
 from pruning.uses import Uses
 
 SYMBOLIC_SIZE = 16
@@ -78,12 +79,7 @@ def module_facts(
             module can't run on inputs of its own shapes.
     """
     size = size or (lambda name: SYMBOLIC_SIZE)
-
-    def attempt(read: list[TensorFact]) -> _Run:
-        _price_inputs(read, limits)
-        return _measured(module, read, _makers(read, samples, size), limits)
-
-    run = settled(inputs, declared, attempt)
+    run = _settled(module, inputs, declared, limits, samples, size)
     inputs = run.inputs
     _find_open_sizes(run, module, inputs, _makers(inputs, samples, size)[-1], limits)
     layers = layer_facts(module, run.seen, weight_names, dtypes)
@@ -104,6 +100,38 @@ def module_facts(
         activation_bytes=-(-run.bytes // run.batch),
         batch=None if run.free else (_count(inputs) or run.batch),
     )
+
+
+def with_sample_axes(
+    module: nn.Module, inputs: list[TensorFact], declared: Declared | None, limits: Limits
+) -> list[TensorFact]:
+    """Inputs of fixed sizes with the axis of the samples, found by running the module.
+
+    Args:
+        module: In eval mode, on the CPU.
+        inputs: What it takes, in order.
+        declared: The axis of the samples by input, where the user says.
+        limits: `activation_bytes` bounds a pass.
+
+    Raises:
+        SecateurError: As `module_facts`.
+    """
+    return _settled(module, inputs, declared, limits, None, lambda name: SYMBOLIC_SIZE).inputs
+
+
+def _settled(
+    module: nn.Module,
+    inputs: list[TensorFact],
+    declared: Declared | None,
+    limits: Limits,
+    samples: Samples | None,
+    size: Size,
+) -> "_Run":
+    def attempt(read: list[TensorFact]) -> _Run:
+        _price_inputs(read, limits)
+        return _measured(module, read, _makers(read, samples, size), limits)
+
+    return settled(inputs, declared, attempt)
 
 
 def ties(module: nn.Module) -> list[list[str]]:
@@ -338,8 +366,7 @@ def _passed(module: nn.Module, samples: Sequence[Tensor], batch: int, limits: Li
     shown = uses.seen(batch)
     put_out = {path: -(-size // batch) for path, size in run.sizes.items()}
     run.seen = Seen(shown.kinds, shown.heads, shown.multiply_adds, put_out)
-    parts = result if isinstance(result, tuple | list) else (result,)
-    run.results = tuple(part for part in parts if isinstance(part, Tensor))
+    run.results = tuple(tensor for _, tensor in named_tensors(result))
     if not run.results:
         raise SecateurError("model_invalid", "The network puts out no tensor.", where="output")
     return run

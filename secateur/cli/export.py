@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pruning.axes import parse_declared
 from secateur.cli.output import size, stdout
+from secateur.cli.samples import SAMPLES
 from secateur.errors import SecateurError, require
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_INPUT = re.compile(r"(?:(\w+)=)?([1-9][0-9]*(?:x[1-9][0-9]*)*)(?::(\w+))?")
+_INPUT = re.compile(r"(?:(\w+)=)?(scalar|[1-9][0-9]*(?:x[1-9][0-9]*)*)(?::(\w+))?")
 _DTYPES = ("float32", "float64", "float16", "bfloat16", "int64", "int32", "bool")
 
 
@@ -33,7 +35,7 @@ def export(
         typer.Option(
             "--input",
             metavar="[NAME=]SHAPE[:DTYPE]",
-            help="An input, batch first: 1x3x224x224, or ids=1x16:int64. Once for each.",
+            help="An input: 1x3x224x224, or ids=1x16:int64, or rate=scalar. Once for each.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write.", file_okay=False)],
@@ -49,6 +51,7 @@ def export(
     fixed_batch: Annotated[
         bool, typer.Option("--fixed-batch", help="Take the batch sizes of --input as fixed.")
     ] = False,
+    samples: Annotated[list[str] | None, SAMPLES] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the files.")] = False,
 ) -> None:
     """Write a network of your own code as architecture.json and model.safetensors.
@@ -56,6 +59,7 @@ def export(
     Your code is imported and run on this machine; nothing is uploaded.
     """
     given = [_parsed(text, dtype) for text in inputs]
+    axes = parse_declared(samples or [], "--samples")
     names = ("architecture.json", "model.safetensors")
     for path in (out / name for name in names):
         if path.exists() and not force:
@@ -70,7 +74,7 @@ def export(
     if named and len(named) != len(given):
         raise typer.BadParameter("name all inputs or none", param_hint="--input")
     examples = [_example(shape, kind) for _, shape, kind in given]
-    for path in write(network, examples, out, named or None, dynamic_batch=not fixed_batch):
+    for path in write(network, examples, out, named or None, not fixed_batch, axes):
         stdout().print(f"{path}: {size(path.stat().st_size)}", soft_wrap=True)
 
 
@@ -79,10 +83,12 @@ def _parsed(text: str, dtype: str) -> tuple[str | None, list[int], str]:
     kind = dtype if match is None else match[3] or dtype
     if match is None or kind not in _DTYPES:
         raise typer.BadParameter(
-            f"{text!r} is not like 1x3x224x224 or ids=1x16:int64; types are {', '.join(_DTYPES)}",
+            f"{text!r} is not like 1x3x224x224, ids=1x16:int64 or rate=scalar; types are "
+            f"{', '.join(_DTYPES)}",
             param_hint="--input",
         )
-    return match[1], [int(part) for part in match[2].split("x")], kind
+    sizes = [] if match[2] == "scalar" else [int(part) for part in match[2].split("x")]
+    return match[1], sizes, kind
 
 
 def _example(shape: list[int], dtype: str) -> "Tensor":

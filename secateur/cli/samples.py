@@ -1,4 +1,4 @@
-"""The option of `prune`, `plan` and `models upload` that declares axes of inputs."""
+"""The option of `prune`, `plan`, `export` and `models upload` that declares axes of inputs."""
 
 import typer
 

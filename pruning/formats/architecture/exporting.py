@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pruning.axes import Declared, readings, unknown
 from pruning.errors import SecateurError
+from pruning.facts import TensorFact
 from pruning.formats.architecture.build import CONSTANTS
 from pruning.formats.architecture.reading import read_architecture
 from pruning.formats.architecture.schema import (
@@ -28,6 +30,7 @@ from pruning.formats.architecture.trace import (
     reached,
     traced_constant,
 )
+from pruning.formats.facts import with_sample_axes
 from pruning.formats.limits import Limits
 
 WEIGHTS = "model.safetensors"
@@ -46,6 +49,7 @@ def export(
     folder: Path | str,
     input_names: Sequence[str] | None = None,
     dynamic_batch: bool = True,
+    samples: Declared | None = None,
 ) -> list[Path]:
     """Writes a module as architecture.json and model.safetensors.
 
@@ -54,10 +58,12 @@ def export(
 
     Args:
         module: Any module; it is copied, and traced in eval mode on the CPU.
-        example_inputs: What its forward takes; the first axis of each counts samples.
+        example_inputs: What its forward takes, single numbers and states among them.
         folder: Where to; made if it is not there.
         input_names: Names of the inputs; those of forward's arguments where left out.
         dynamic_batch: Whether other batch sizes than the examples' can be given later.
+        samples: Axis of the samples by input, `shared` for a value that all of them have in common;
+            where left out, what a trial of the module shows, and else the first axis.
 
     Returns:
         The two files.
@@ -74,6 +80,7 @@ def export(
     if len(names) != len(inputs):
         raise SecateurError("usage", f"{len(names)} names for {len(inputs)} inputs.")
     _check_runs(module, inputs)
+    facts = _read(copied(module), names, inputs, samples)
     copy = copied(module)
     state, ties = _state(copy)
     tracer = Tracer(copy)
@@ -90,7 +97,7 @@ def export(
         format=FORMAT,
         version=VERSION,
         producer=f"secateur, torch {torch.__version__.partition('+')[0]}",
-        inputs=[_input(n, x, dynamic_batch) for n, x in zip(names, inputs, strict=True)],
+        inputs=[_input(fact, dynamic_batch) for fact in facts],
         outputs=outputs,
         layers=tracer.layers,
         parameters=_stored(copy, state, tracer),
@@ -106,7 +113,7 @@ def export(
     tensors = {n: t for n, t in (state | large).items() if n not in doubled}
     (folder / FILE).write_bytes(dump(architecture))
     save_file({n: t.detach().clone().contiguous() for n, t in tensors.items()}, folder / WEIGHTS)
-    _verify(copied(module), folder, inputs, dynamic_batch)
+    _verify(copied(module), folder, inputs, [f.axis for f in facts] if dynamic_batch else None)
     return [folder / FILE, folder / WEIGHTS]
 
 
@@ -117,8 +124,13 @@ def _check_inputs(module: nn.Module, inputs: Sequence[Tensor]) -> None:
             "The module is TorchScript, whose calls can't be seen.",
             hint="Give the module that it was made from.",
         )
-    if not inputs or any(x.dim() == 0 for x in inputs):
-        raise SecateurError("usage", "Each input needs a batch axis, and there has to be one.")
+    if not any(x.dim() for x in inputs):
+        raise SecateurError(
+            "usage",
+            "No input has an axis that could hold samples.",
+            where="example_inputs",
+            hint="Give an example with an axis of samples in one input at least.",
+        )
 
 
 def _check_runs(module: nn.Module, inputs: Sequence[Tensor]) -> None:
@@ -135,12 +147,29 @@ def _check_runs(module: nn.Module, inputs: Sequence[Tensor]) -> None:
         ) from error
 
 
-def _input(name: str, value: Tensor, dynamic: bool) -> Input:
-    sizes: list[Any] = list(value.shape)
-    if dynamic:
-        sizes[0] = "batch"
-    dtype: Any = str(value.dtype).removeprefix("torch.")
-    return Input(name=name, dtype=dtype, shape=sizes)
+def _read(
+    module: nn.Module, names: list[str], inputs: Sequence[Tensor], declared: Declared | None
+) -> list[TensorFact]:
+    """The inputs with the axis of the samples: declared, found by a trial, or the first."""
+    facts = [
+        TensorFact(name=n, dtype=str(x.dtype).removeprefix("torch."), shape=list(x.shape))
+        for n, x in zip(names, inputs, strict=True)
+    ]
+    if declared:
+        return readings(facts, declared)[0].of(facts)
+    try:
+        found = with_sample_axes(module, facts, None, _UNBOUND)
+    except SecateurError:  # it takes other numbers than random ones
+        return facts
+    return facts if unknown(found) else found
+
+
+def _input(fact: TensorFact, dynamic: bool) -> Input:
+    sizes: list[Any] = list(fact.shape)
+    if dynamic and fact.axis is not None:
+        sizes[fact.axis] = "batch"
+    dtype: Any = fact.dtype
+    return Input(name=fact.name, dtype=dtype, shape=sizes)
 
 
 def _state(module: nn.Module) -> tuple[dict[str, Tensor], list[list[str]]]:
@@ -179,11 +208,17 @@ def _flat(value: Any, name: str) -> list[tuple[str, Tensor]]:
     return [found for key, part in parts for found in _flat(part, key)]
 
 
-def _verify(module: nn.Module, folder: Path, inputs: list[Tensor], dynamic: bool) -> None:
+def _verify(
+    module: nn.Module, folder: Path, inputs: list[Tensor], axes: Sequence[int | None] | None
+) -> None:
+    """Compares at the examples' batch size, and at one more where `axes` say where samples are."""
     imported = read_architecture(folder, _UNBOUND).module
     _compare(module, imported, inputs, _OTHER)
-    if dynamic:
-        more = [torch.cat([x, x[:1]]) for x in inputs]
+    if axes is not None:
+        more = [
+            x if axis is None else torch.cat([x, x.narrow(axis, 0, 1)], axis)
+            for x, axis in zip(inputs, axes, strict=True)
+        ]
         _compare(module, imported, more, _FIXED)
 
 
@@ -206,8 +241,8 @@ def _compare(module: nn.Module, imported: nn.Module, inputs: list[Tensor], hint:
         if not near:
             raise SecateurError(
                 "verification_failed",
-                f"What was written computes another output_{index} than the module, for a batch "
-                f"of {len(inputs[0])}.",
+                f"What was written computes another output_{index} than the module, for inputs of "
+                f"{', '.join(str(list(x.shape)) for x in inputs)}.",
                 where=f"output_{index}",
                 hint=hint,
             )

@@ -6,6 +6,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
 from pruning.formats.architecture import export
 from pruning.formats.limits import Limits
@@ -176,6 +177,45 @@ def test_architecture_of_fixed_sizes_is_tried(tmp_path):
     export(Steps().eval(), [torch.randn(5, 3, 6)], tmp_path, dynamic_batch=False)
     found = read_model(tmp_path, Limits()).facts
     assert (found.inputs[0].samples, found.outputs[0].samples, found.batch) == (1, 1, None)
+
+
+class Stateful(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.fc = nn.GRU(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        y, h = self.rnn(x, h)
+        return self.fc(y), h
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_export_leaves_the_axis_open_that_holds_the_samples(batch, tmp_path):
+    export(Stateful().eval(), [torch.randn(5, batch, 6), torch.randn(1, batch, 8)], tmp_path)
+    found = read_model(tmp_path, Limits()).facts
+    assert [fact.shape for fact in found.inputs] == [[5, "batch", 6], [1, "batch", 8]]
+    assert [fact.samples for fact in found.inputs] == [1, 1]
+    assert [fact.samples for fact in found.outputs] == [1, 1]
+    assert found.batch is None
+
+
+@pytest.mark.parametrize("scale", [torch.tensor(2.0), torch.ones(1), torch.ones(3)])
+def test_an_export_takes_values_that_samples_share(scale, tmp_path):
+    export(Scaled().eval(), [torch.randn(4, 6), scale], tmp_path)
+    found = read_model(tmp_path, Limits()).facts
+    assert found.inputs[0].shape == ["batch", 6]
+    assert (found.inputs[1].shape, found.inputs[1].samples) == (list(scale.shape), "shared")
+
+
+def test_an_export_without_an_axis_of_samples_is_refused(tmp_path):
+    with pytest.raises(SecateurError, match="could hold samples") as caught:
+        export(Scaled().eval(), [torch.tensor(1.0), torch.tensor(2.0)], tmp_path)
+    assert (caught.value.code, caught.value.where) == ("usage", "example_inputs")
+
+
+def test_an_export_keeps_to_declared_axes(tmp_path):
+    export(nn.Linear(6, 3).eval(), [torch.randn(5, 4, 6)], tmp_path, samples={"input": 1})
+    assert read_model(tmp_path, Limits()).facts.inputs[0].shape == [5, "batch", 6]
 
 
 def test_a_large_batch_of_pixels_is_no_row_of_steps():
