@@ -1,14 +1,17 @@
 """From an upload to facts: what the sandboxed child runs before an upload is `ready`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pruning.axes import Declared
 from pruning.data.kinds import check_dataset
 from pruning.facts import ModelFacts
-from pruning.formats.contract import Imported
 from pruning.formats.limits import Limits
 from pruning.formats.registry import read_model
 from pruning.formats.sparse import packed_bytes
+
+if TYPE_CHECKING:
+    from pruning.formats.contract import Imported
 
 __all__ = ["check_dataset", "check_model", "measure"]
 
@@ -36,7 +39,7 @@ def check_model(
     return imported.facts
 
 
-def measure(imported: Imported) -> None:
+def measure(imported: "Imported") -> None:
     """Enters into the facts what the sparse file of the upload takes, unless it is large."""
     facts, source = imported.facts, imported.source
     if facts.bytes is None or facts.bytes > MEASURED:

@@ -41,6 +41,10 @@ class Stage:
         forms = {name: self.forms[name] for name in names}
         return Stage(forms, {name: self.sightings[name] for name in names}) if names else None
 
+    def turned(self, name: str) -> bool:
+        """Whether a weight is multiplied by in one use and its transpose in another."""
+        return len({seen.form.transposed for seen in self.sightings[name]}) > 1
+
     @property
     def shared(self) -> bool:
         """Whether its one weight is used more than once."""
@@ -86,7 +90,9 @@ def find_order(
         _settle(watcher, module, inputs, residence, real)
     stages = _stages(watcher.seen, weights)
     met = {name for stage in stages for name in stage.names}
-    refused = {n: _never_used(n) for n in weights if n not in met} | watcher.refused
+    refused = {n: _never_used(n) for n in weights if n not in met}
+    refused |= {n: _both_ways(n) for stage in stages for n in stage.names if stage.turned(n)}
+    refused |= watcher.refused
     return Order(stages, refused, watcher.notes)
 
 
@@ -97,6 +103,16 @@ def _never_used(name: str) -> SecateurError:
         where=name,
         hint="Exclude the layer from the scope: it may be unused, or compiled, or its weight is "
         "computed from other tensors.",
+    )
+
+
+def _both_ways(name: str) -> SecateurError:
+    return SecateurError(
+        "operator_unsupported",
+        f"{name} is used as it is in one place and transposed in another, so that there is no one "
+        "problem of least squares for its outputs.",
+        where=name,
+        hint="Exclude the layer from the scope, or take a criterion over the whole network.",
     )
 
 

@@ -34,7 +34,7 @@ def test_the_weight_is_named_in_report_and_page(tmp_path):
     report = functional(tmp_path)
     assert report.curvature.general_path == ["inner.weight"]
     page = report_html(report)
-    sentence = "no layer kind describes how the model uses these weights"
+    sentence = "because the model uses these weights in a way that no known layer does"
     assert sentence in page
     assert "<code>inner.weight</code>" in page[page.index(sentence) :]
     resumed = functional(tmp_path)
@@ -47,4 +47,4 @@ def test_known_layers_leave_nothing_to_say(name):
     asked = {"criterion": {"kind": "obd"}}
     report = prune(case.module, (case.data.inputs["x0"], case.data.target), asked).report
     assert report.curvature.general_path == []
-    assert "no layer kind describes" not in report_html(report)
+    assert "in a way that no known layer does" not in report_html(report)

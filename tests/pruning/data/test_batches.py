@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from pruning.data.batches import ArrayData, Data, as_arrays
+from pruning.data.batches import ArrayData, Data
 from pruning.errors import SecateurError
+from pruning.library.arrays import as_arrays
 from pruning.loop import prune
 
 
@@ -68,7 +69,7 @@ X, Y = torch.zeros(10, 2), torch.zeros(10, dtype=torch.long)
         (X, "labels_missing"),
         ((X, X, Y), "data_unreadable"),
         ((), "data_unreadable"),
-        ({"x": X}, "data_unreadable"),
+        ({"x": X}, "labels_missing"),
         ((X, Y.tolist()), "data_dtype"),
         ((None, Y), "data_dtype"),
         ((X, Y[:7]), "data_shape"),

@@ -24,7 +24,7 @@ def facts(module: nn.Module, *shape: int) -> ModelFacts:
     declared = TensorFact(name="x", dtype="float32", shape=["n", *shape])
     return module_facts(
         module.eval(), [declared], format="test", version="1", weight_names={}, dtypes={},
-        heads=set(), limits=Limits(),
+        limits=Limits(),
     )  # fmt: skip
 
 

@@ -133,10 +133,10 @@ def test_a_rung_of_the_ladder_removes_what_it_says(monkeypatch, pattern, rungs):
     seen = []
     rung = ladder._Ground.rung
 
-    def watched(self, change, removed, total, own):
-        if total == len(self.weights):
-            seen.append((removed, int((self.weights + change == 0).sum())))
-        return rung(self, change, removed, total, own)
+    def watched(self, change, about, predicted):
+        if about.total == len(self.weights):
+            seen.append((about.removed, int((self.weights + change == 0).sum())))
+        return rung(self, change, about, predicted)
 
     monkeypatch.setattr(ladder._Ground, "rung", watched)
     wanted = {

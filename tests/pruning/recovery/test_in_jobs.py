@@ -7,6 +7,7 @@ from torch import nn
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts
 from pruning.job import prepare
+from pruning.layers import layer_facts
 from pruning.library.arrays import as_arrays
 from pruning.loop import prune
 from pruning.progress import Narrator
@@ -53,8 +54,8 @@ def job_of(asked):
 
 
 ONE_BY_ONE = ModelFacts(
-    format="onnx", version="18", inputs=[], outputs=[], layers=[], parameters=1,
-    prunable_parameters=1, batch=1,
+    format="onnx", version="18", inputs=[], outputs=[], layers=layer_facts(network()),
+    parameters=1, prunable_parameters=1, batch=1,
 )  # fmt: skip
 
 TUNE = {"kind": "fine_tune", "epochs": 2, "batch_size": 16}

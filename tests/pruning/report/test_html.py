@@ -163,10 +163,10 @@ def test_a_loss_that_was_not_predicted_is_said_to_be_so(hostile):
     report = hostile.model_copy(deep=True)
     report.rounds[0].not_predicted = "Too much work."
     report.rounds[0].predicted_increase = report.loss.predicted_increase = None
-    text = Page(report_html(report)).text
-    assert (
-        f"lowered the calibration loss by {number(-report.loss.measured_increase)} in total" in text
-    )
+    for measured, said in ((-0.25, "lowered"), (0.25, "raised")):
+        report.loss.measured_increase = measured
+        text = Page(report_html(report)).text
+        assert f"{said} the calibration loss by {number(0.25)} in total" in text
 
 
 @pytest.mark.parametrize(("low", "high"), [(1e-150, 1e150), (1.0, 1.0), (1e-9, 1.1e-9)])
