@@ -71,3 +71,25 @@ def test_a_network_of_which_nothing_can_be_solved_is_refused(network, tokens):
     with pytest.raises(SecateurError, match="operator_unsupported") as caught:
         usable(network, weights, ArrayData({"tokens": tokens}), 4)
     assert caught.value.where == "normed.weight"
+
+
+class Tied(nn.Module):
+    """An autoencoder of one square matrix, so that a wrong Gram matrix has the right shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.code, self.head = nn.Linear(6, 6, bias=False), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.code(x)) @ self.code.weight)
+
+
+def test_a_weight_used_as_it_is_and_transposed_is_left_out():
+    torch.manual_seed(0)
+    network = Tied().eval()
+    left, refused = usable(
+        network, prunable_layers(network), ArrayData({"x": torch.randn(8, 6)}), 4
+    )
+    assert [p.layer for p in left] == ["head"]
+    assert [one.name for one in refused] == ["code"]
+    assert "transposed" in refused[0].reason
