@@ -171,11 +171,13 @@ class Uses(TorchDispatchMode):
         fixed = [(t, o) for t, o in zip(factors, origins, strict=True) if not o.moving]
         if not any(o.learned for _, o in fixed):
             return _joined([*origins, *added])
+        moving = any(o.moving for o in origins)
         for tensor, origin in fixed:
-            if origin.weights:
-                work = _work(func, name, args, kwargs, result, tensor)
-                self._count(_kind(name, args, tensor), origin.weights, work)
-        if not any(o.moving for o in origins):
+            self._count(origin.weights, _work(func, name, args, kwargs, result, tensor))
+            # A product of parameters alone computes another parameter, as B A of a merged adapter.
+            for weight in origin.weights if moving else ():
+                self.kinds.setdefault(weight, _kind(name, args, tensor))
+        if not moving:
             return _joined([_Origin(learned=True), *added])
         behind = frozenset(w for _, o in fixed for w in o.weights)
         return _joined([_Origin(moving=True, weights=behind, learned=True), *added])
@@ -190,14 +192,13 @@ class Uses(TorchDispatchMode):
             learned=any(o.learned for o in origins),
         )
 
-    def _count(self, kind: str, weights: frozenset[str], work: int) -> None:
+    def _count(self, weights: frozenset[str], work: int) -> None:
         total = sum(self._sizes[w] for w in weights)
         for weight in weights:
             paths = self._paths[weight]
             inside = next((p for p in paths if p.rpartition(".")[0] in self._inside), paths[0])
             share = work if len(weights) == 1 else work * self._sizes[weight] // total
             self.multiply_adds[inside] = self.multiply_adds.get(inside, 0) + share
-            self.kinds.setdefault(weight, kind)
 
     def _origin(self, tensor: Tensor) -> _Origin:
         key = _storage(tensor)

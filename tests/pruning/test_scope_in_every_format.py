@@ -207,6 +207,25 @@ def test_embeddings_vectors_and_free_tables_are_said_to_be_out():
     assert not [w for w in report.warnings if w.code == "layer_left_out"]
 
 
+def test_parameters_multiplied_by_each_other_alone_are_no_weights():
+    class Merged(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(8, 3)
+            self.a, self.b = nn.Parameter(torch.randn(2, 8)), nn.Parameter(torch.randn(3, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(x, self.weight + self.b @ self.a, self.bias)
+
+    torch.manual_seed(0)
+    data = (torch.randn(30, 8), torch.arange(30) % 3)
+    network = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), Merged()).eval()
+    report = pruning.prune(network, data, {**QUICK, **METHODS["magnitude"]}).report
+    assert [layer.name for layer in report.layers if layer.in_scope] == ["0", "2"]
+    out = {one.name: (one.kind, one.parameters, one.by) for one in report.scope.left_out}
+    assert out["2.a"] == ("Parameter", 16, "kind")
+    assert out["2.b"] == ("Parameter", 6, "kind")
+
+
 def test_a_weight_that_an_onnx_file_computes_anew_is_said_to_be_left_out(tmp_path):
     class Sliced(nn.Module):
         def __init__(self) -> None:
