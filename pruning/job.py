@@ -13,6 +13,7 @@ from pruning.budget.of_job import budget_of, measure
 from pruning.calling import Calling, axes_of
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.combinations import check_combination, check_pattern, check_sizes
+from pruning.curvature.cut_off import cut_off
 from pruning.curvature.losses import Loss, loss_of
 from pruning.curvature.network import Network
 from pruning.data.batches import ArrayData, Data
@@ -33,7 +34,7 @@ from pruning.report.scope import OutOfScope, ScopeSection
 from pruning.report.study import Stopped
 from pruning.report.trust import Check, Trust
 from pruning.rewind import check_tensors
-from pruning.samples import Place, adapt
+from pruning.samples import Place, adapt, first_samples
 from pruning.schedule.earlier import check_use
 from pruning.schedule.step import Step, planned_steps, removal_target, scorings
 from pruning.scope import check_patterns, choose, lack_of, section, warnings
@@ -54,7 +55,8 @@ class Job:
     `left` those of them that are not in scope, with the reason; `others` are what is left of the
     parameters.
 
-    `general`: weights whose curvature had to take the general path; see `Network`. `digest`: of the
+    `general`: weights whose curvature had to take the general path; see `Network`. `cut_off`: those
+    that no gradient reaches though the outputs depend on them. `digest`: of the
     dense network and the data, empty where no checkpoints are kept. `predicts`: whether the cost of
     each step is predicted, as a report shows it; a run that is only measured goes without.
     `existing`: the zeros that the weights came with. `own_types`: of tensors of a module in memory
@@ -75,6 +77,7 @@ class Job:
     dense: Dense = field(default_factory=Dense)
     warnings: list[ReportWarning] = field(default_factory=list)
     general: set[str] = field(default_factory=set)
+    cut_off: list[str] = field(default_factory=list)
     digest: str = ""
     predicts: bool = True
     own_types: dict[str, torch.dtype] = field(default_factory=dict)
@@ -149,6 +152,7 @@ class Job:
             self.weights,
             lambda done, total: narrator.progress(done, total, "samples"),
             self.general,
+            self.cut_off,
         )
 
     def shared(self, what: str, key: Hashable, make: Callable[[], T]) -> T:
@@ -280,6 +284,8 @@ def prepare(
     job.own_types = own_types or {}
     if facts is None:
         _tell_output(job, place)
+        inputs = first_samples(module, data.calibration, min(2, data.calibration.samples))
+        job.cut_off = cut_off(job.network(), inputs)
     for message in mixing:
         job.warn("samples_mixed", message, "spec.inputs")
     for warning in warnings(job.scope):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from pruning.curvature.derivatives import lacks_derivative
 from pruning.curvature.quadratic import predict
 from pruning.errors import SecateurError
 from pruning.job import Job, State
@@ -49,10 +50,17 @@ def best_damping(
             return dampings.Trial(damping, error=failure.message)
         finally:
             job.weights.write(old)
-        foretold = None
-        if predicted:
-            foretold = predict(job.network(), held, job.loss, change).total
-        return dampings.Trial(damping, loss, foretold, loss - before)
+        return dampings.Trial(damping, loss, predicted_for(change), loss - before)
+
+    def predicted_for(change: Tensor) -> float | None:
+        if not predicted:
+            return None
+        try:
+            return predict(job.network(), held, job.loss, change).total
+        except SecateurError as failure:
+            if not lacks_derivative(failure):
+                raise
+            return None
 
     near = state.rounds[-1].damping if state.rounds else None
     trials = dampings.sweep(measure, near)

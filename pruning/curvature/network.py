@@ -1,6 +1,6 @@
 """A module as a function of its weights in scope, for torch.func."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pruning.curvature.derivatives import WITHOUT, reason
+from pruning.curvature.derivatives import CODE, WITHOUT, reason
 from pruning.curvature.whereabouts import named, watching
 from pruning.errors import SecateurError
 from pruning.functional import called_with
@@ -27,6 +27,7 @@ class Network:
         weights: The weights in scope.
         progress: Called with (samples done, samples in all) while curvature accumulates.
         general: Where names of weights are put for which there is no short way; see below.
+        cut_off: Names of weights that no gradient reaches though the outputs depend on them.
 
     Attributes:
         general: Names of weights whose squared derivatives took the general per-sample path, since
@@ -39,12 +40,14 @@ class Network:
         weights: FlatWeights,
         progress: Callable[[int, int], None] | None = None,
         general: set[str] | None = None,
+        cut_off: Collection[str] = (),
     ) -> None:
         if any(m.training for m in module.modules()):
             raise ValueError("curvature is defined in evaluation mode: call module.eval() first")
         self.module, self.weights = module, weights
         self.general = set() if general is None else general
         self.progress = progress or (lambda done, total: None)
+        self.cut_off = cut_off
 
     def parameters(self) -> Parameters:
         """The present weights in scope, by parameter name, outside any graph."""
@@ -67,14 +70,35 @@ class Network:
                 that fused kernels will do.
 
         Raises:
-            SecateurError: `operator_unsupported` naming a layer that can't run under torch.func.
+            SecateurError: `operator_unsupported` naming a layer that can't run under torch.func, or
+                that no gradient reaches.
         """
+        self.check_reached()
         try:
             return self._called(parameters, inputs, once)
         except (RuntimeError, NotImplementedError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             raise self._refusal(parameters, inputs, once, error) from error
+
+    def check_reached(self) -> None:
+        """Refuses derivatives by weights that no gradient reaches.
+
+        Raises:
+            SecateurError: `operator_unsupported`, naming the first one.
+        """
+        lost = [p.name for p in self.weights.layers if p.name in self.cut_off]
+        if lost:
+            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            raise SecateurError(
+                CODE,
+                f"No gradient reaches {lost[0]}{more}, though the outputs depend on it: forward "
+                "runs layers under torch.no_grad(), detaches what they put out, or takes .data.",
+                where=lost[0],
+                hint="Let gradients through in evaluation mode, exclude these layers from the "
+                "scope, or prune a file made by `secateur export`, which keeps no such borders; "
+                "magnitude, wanda and layer-wise pruning need no gradients.",
+            )
 
     def _called(self, parameters: Parameters, inputs: tuple[Tensor, ...], once: bool) -> Tensor:
         # On other devices the fused backward pass may sum in any order, and results must repeat.
@@ -93,7 +117,7 @@ class Network:
             else:
                 place, words = "", "the module"
         return SecateurError(
-            "operator_unsupported",
+            CODE,
             f"Derivatives sample by sample can't be taken through {words}: {reason(error)}",
             where=place or None,
             hint=WITHOUT,

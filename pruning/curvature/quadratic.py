@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from pruning.curvature import products
-from pruning.curvature.derivatives import differentiating, lacks_derivative
+from pruning.curvature.derivatives import CODE, WITHOUT, differentiating, lacks_derivative
 from pruning.curvature.losses import Loss, required
 from pruning.curvature.network import Network
 from pruning.data.batches import ArrayData
@@ -102,8 +102,22 @@ def along(network: Network, data: ArrayData, loss: Loss, vectors: Tensor) -> Qua
         vectors: Directions, shape [k, W], float64.
 
     Raises:
-        SecateurError: `operator_unsupported` where it has no forward derivatives either.
+        SecateurError: `operator_unsupported` where it has no forward derivatives either, or where
+            a derivative is not a number.
     """
+    model = _along(network, data, loss, vectors)
+    for what, found in (("first", model.gradient), ("second", model.products)):
+        if not bool(torch.isfinite(found).all()):
+            raise SecateurError(
+                CODE,
+                f"A {what} derivative of the loss is infinite or not a number, as those of a "
+                "square root or a norm are at 0.",
+                hint=f"Add a small number under the root, or look at the data's scale. {WITHOUT}",
+            )
+    return model
+
+
+def _along(network: Network, data: ArrayData, loss: Loss, vectors: Tensor) -> QuadraticModel:
     try:
         slope, found = products.gradient_and_products(network, data, loss, vectors)
     except (NotImplementedError, RuntimeError, SecateurError) as failure:
@@ -175,7 +189,7 @@ def predict(network: Network, data: ArrayData, loss: Loss, change: Tensor) -> Pr
         change: dw, flat over the weights in scope, shape [W], float64.
 
     Raises:
-        SecateurError: `operator_unsupported` where torch can't differentiate the network.
+        SecateurError: What `along` raises.
     """
     if not bool(change.any()):
         nothing = [0.0] * len(network.weights.layers)

@@ -92,7 +92,7 @@ def _general(
     parts: dict[str, Tensor],
 ) -> None:
     layers = [p for p in network.weights.layers if p.name in names]
-    part = Network(network.module, FlatWeights(layers), network.progress)
+    part = Network(network.module, FlatWeights(layers), network.progress, cut_off=network.cut_off)
     parameters = part.parameters()
 
     def rows(inputs: tuple[Tensor, ...], directions: Tensor) -> dict[str, Tensor]:

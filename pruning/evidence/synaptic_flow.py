@@ -23,6 +23,7 @@ def compute(view: View) -> Tensor:
             for a network with inputs that are not floating-point numbers.
     """
     copy = view.copy()
+    copy.check_reached()
     with torch.no_grad():
         for parameter in copy.module.parameters():
             parameter.abs_()

@@ -38,7 +38,7 @@ class View:
             Prunable(p.layer, p.kind, p.param, parameters[p.name], p.groups, p.aliases)
             for p in self.network.weights.layers
         ]
-        return Network(module, FlatWeights(layers))
+        return Network(module, FlatWeights(layers), cut_off=self.network.cut_off)
 
 
 def layers_of(module: nn.Module, weights: FlatWeights) -> list[tuple[int, nn.Module]]:

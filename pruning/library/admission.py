@@ -2,27 +2,24 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
-from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pruning.calling import Calling
-from pruning.curvature.derivatives import reason
 from pruning.data.batches import ArrayData, Data
-from pruning.errors import SecateurError
 from pruning.library.arrays import Fitted, has_names, in_roles
 from pruning.library.computed import check_computed
 from pruning.library.half import HALF, InFloat32, in_float32
-from pruning.library.kinds import check_in_place, check_kinds
-from pruning.library.restored import plain_torch, whole_or_not_at_all, without_gradients
-from pruning.library.ties import merged, storage_ties, tie
-from pruning.library.trial import check_call, keywords, uses_of
-from pruning.library.wrappers import uncompiled, unwrapped
+from pruning.library.kinds import check_in_place
+from pruning.library.plain import check_copies, check_copy, plain
+from pruning.library.restored import whole_or_not_at_all, without_gradients
+from pruning.library.ties import merged
+from pruning.library.trial import check_call, keywords
 from pruning.report.schema import ReportWarning
+from pruning.samples import first_samples
 
 
 @dataclass
@@ -75,105 +72,36 @@ def admitted(
             do not go together.
     """
     given = in_roles(data, labelled=labelled)
-    notes: list[ReportWarning] = []
-    if isinstance(module, nn.Module):
-        module, notes = unwrapped(module)
-    check_kinds(module)
-    check_computed(module)
-    ties = storage_ties(module)
-    notes += _tied(ties)
-    original = module
+    found = plain(module)
+    check_computed(found.module)
+    notes = [*found.notes, *_tied(found.ties)]
     with ExitStack() as stack:
-        stack.enter_context(plain_torch(module))
-        stack.enter_context(uncompiled(module))
-        if copy:
-            module = _copied(module, ties)
-        else:
+        stack.enter_context(found.settled())
+        module = found.copied() if copy else found.module
+        if not copy:
             check_in_place(module)
             stack.enter_context(whole_or_not_at_all(module))
         stack.enter_context(without_gradients(module))
-        stack.enter_context(merged(module, ties))
+        stack.enter_context(merged(module, found.ties))
         half = stack.enter_context(in_float32(module))
         module.eval()
         notes += _computed(half)
         fitted = Fitted(_types(module))
         # Samples of a half type are computed in float32 as the weights are, and so no news.
         known = _widened(given) if half.types else given
-        found = fitted.fit(known)
+        samples = fitted.fit(known)
         notes += fitted.notes
-        few = found.calibration if isinstance(found, Data) else found
+        few = samples.calibration if isinstance(samples, Data) else samples
         by_name = keywords(module, list(few.inputs)) if has_names(data) else ()
         calling = check_call(module, few, batch, Calling(by_name, axes=axes(few.inputs)))
         if by_name:
             notes.append(_by_name(by_name))
-        check_faithful(module, original, few, batch, calling, copy=copy)
-        yield Admitted(module, found, calling, half, notes)
-
-
-def check_faithful(
-    module: nn.Module,
-    original: nn.Module,
-    data: ArrayData,
-    batch: int | None,
-    calling: Calling,
-    *,
-    copy: bool,
-) -> None:
-    """Refuses a module whose copies compute with the weights of the original.
-
-    That is where a `forward` or a hook is a function that holds the original. Also a module that
-    is pruned in place is copied by some criteria and recoveries.
-
-    Args:
-        module: What is pruned.
-        original: What the caller gave.
-        data: Its first samples are taken.
-        batch: The only batch size that it runs at; None for any.
-        calling: How it is called.
-        copy: Whether `module` is a copy.
-
-    Raises:
-        SecateurError: `module_unsupported`.
-    """
-    if copy:
-        used = uses_of(module, original, data, batch, calling)
-    elif _functions(module):
-        used = uses_of(_copied(module, []), module, data, batch, calling)
-    else:
-        return
-    if used is not None:
-        raise SecateurError(
-            "module_unsupported",
-            f"A copy of the module still computes with {used} of the original: its forward or a "
-            "hook is a function that holds the original module.",
-            where=used,
-            hint="Let the function reach the module through its argument: "
-            "module.forward = types.MethodType(function, module), or functools.partial with the "
-            "module as an argument.",
-        )
-
-
-def _copied(module: nn.Module, ties: list[list[str]]) -> nn.Module:
-    try:
-        copied = deepcopy(module)
-    except Exception as error:
-        raise SecateurError(
-            "module_unsupported",
-            f"The module can't be copied: {type(error).__name__}: {reason(error)}",
-            where="module",
-            hint="Pass copy=False to prune it in place, or remove what can't be copied from it.",
-        ) from error
-    tie(copied, ties)
-    return copied
-
-
-def _functions(module: nn.Module) -> bool:
-    """Whether calls of the module go through functions that may hold on to something."""
-    for part in module.modules():
-        hooks = (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
-        if any(isinstance(f, FunctionType) for f in (*hooks, *vars(part).values())):
-            return True
-    return False
+        inputs = first_samples(module, few, batch or min(2, few.samples))
+        if copy:
+            check_copy(module, found.module, inputs, calling)
+        else:
+            check_copies(module, inputs, calling)
+        yield Admitted(module, samples, calling, half, notes)
 
 
 def _types(module: nn.Module) -> list[torch.dtype]:

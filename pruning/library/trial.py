@@ -78,26 +78,25 @@ def check_call(module: nn.Module, data: ArrayData, batch: int | None, calling: C
     size = batch or min(3, data.samples)
     before = first_samples(module, data, size)
     inputs = tuple(x.clone() for x in before)
-    first = _floats(_called(module, inputs, calling))
+    first = _floats(called(module, inputs, calling))
     # A module that works on its input in place would change the caller's samples.
     if any(not torch.equal(x, kept) for x, kept in zip(inputs, before, strict=True)):
         calling = replace(calling, copies=True)
-    _check_equal(first, _floats(_called(module, before, calling)))
+    _check_equal(first, _floats(called(module, before, calling)))
     if batch is None and data.samples > 1:
-        _called(module, first_samples(module, data, min(2, data.samples - 1)), calling)
+        called(module, first_samples(module, data, min(2, data.samples - 1)), calling)
     return calling
 
 
 def uses_of(
-    module: nn.Module, others: nn.Module, data: ArrayData, batch: int | None, calling: Calling
+    module: nn.Module, others: nn.Module, inputs: tuple[Tensor, ...], calling: Calling
 ) -> str | None:
     """The name of a tensor of another module that a call of this one uses; None without one.
 
     Args:
         module: A copy.
         others: What it was copied from.
-        data: Its first samples are taken.
-        batch: The only batch size that it runs at; None for any.
+        inputs: A batch.
         calling: How it is called.
     """
     names = {
@@ -106,7 +105,7 @@ def uses_of(
         if t.numel()
     }
     with _watched(names) as found:
-        _called(module, first_samples(module, data, batch or 1), calling)
+        called(module, inputs, calling)
     return found[0] if found else None
 
 
@@ -130,7 +129,17 @@ def _watched(names: dict[int, str]) -> Iterator[list[str]]:
 
 
 @torch.no_grad()
-def _called(module: nn.Module, inputs: tuple[Tensor, ...], calling: Calling) -> Any:
+def called(module: nn.Module, inputs: tuple[Tensor, ...], calling: Calling = Calling()) -> Any:
+    """What the module returns for a batch.
+
+    Args:
+        module: In evaluation mode.
+        inputs: A batch.
+        calling: How it is called.
+
+    Raises:
+        SecateurError: `module_failed` with the layer and what it raised, or `out_of_memory`.
+    """
     try:
         return calling.of(module, inputs)
     except SecateurError:

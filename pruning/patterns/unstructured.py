@@ -25,7 +25,8 @@ def smallest(scores: Tensor, count: int) -> Tensor:
         raise SecateurError(
             "loss_non_finite",
             f"{int(scores.isnan().sum())} of {len(scores)} saliencies are not a number.",
-            hint="Check the model's outputs on the calibration data for overflow.",
+            hint="Check the model's outputs on the calibration data for overflow, and for square "
+            "roots and norms of 0, whose derivatives are infinite.",
         )
     gone = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
     gone[scores.argsort(stable=True)[:count]] = True

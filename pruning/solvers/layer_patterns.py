@@ -148,5 +148,6 @@ def _check_numbers(scores: Tensor) -> None:
         raise SecateurError(
             "loss_non_finite",
             f"{int(scores.isnan().sum())} of {scores.numel()} saliencies are not a number.",
-            hint="Check the model's outputs on the calibration data for overflow.",
+            hint="Check the model's outputs on the calibration data for overflow, and for square "
+            "roots and norms of 0, whose derivatives are infinite.",
         )

@@ -2,8 +2,12 @@
 
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,16 +125,20 @@ def _network(reference: str) -> "nn.Module":
         found = getattr(found, part)
     if callable(found) and not isinstance(found, nn.Module):
         try:
-            found = found()
+            inspect.signature(found).bind()
         except TypeError as error:
             raise SecateurError(
                 "usage", f"{attribute} can't be called without arguments: {error}",
                 where=reference, hint="Write a function without arguments that makes the network.",
             ) from None  # fmt: skip
+        except ValueError:  # of a builtin, which has no signature
+            pass
+        with _own_code(attribute):
+            found = found()
     if not isinstance(found, nn.Module):
         raise SecateurError(
             "usage", f"{attribute} is a {type(found).__name__}, no torch.nn.Module.",
-            where=reference,
+            where=reference, hint="Name the network, or a function or class that makes it.",
         )  # fmt: skip
     return found
 
@@ -138,7 +146,7 @@ def _network(reference: str) -> "nn.Module":
 def _imported(place: str) -> Any:
     # As `python -m` does, so that code beside the user's shell is found.
     sys.path.insert(0, str(Path.cwd()))
-    try:
+    with _own_code(place):
         if not place.endswith(".py"):
             return importlib.import_module(place)
         path = Path(place).resolve()
@@ -150,11 +158,29 @@ def _imported(place: str) -> Any:
         sys.modules[path.stem] = module
         spec.loader.exec_module(module)
         return module
+
+
+@contextmanager
+def _own_code(what: str) -> Iterator[None]:
+    """Tells an exception of the user's own code from one of ours.
+
+    Raises:
+        SecateurError: `usage` with the exception and the line that raised it.
+    """
+    try:
+        yield
     except ImportError as error:
         raise SecateurError(
-            "usage", f"{place} can't be imported: {error}.", where=place,
+            "usage", f"{what} can't be imported: {error}.", where=what,
             hint="Run this in the folder of your code, in the environment it runs in.",
         ) from None  # fmt: skip
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        at = f"{Path(last.filename).name}:{last.lineno}"
+        raise SecateurError(
+            "usage", f"{what} raised {type(error).__name__}: {error} (at {at})", where=what,
+            hint="This is code of your own; run it in Python first.",
+        ) from error  # fmt: skip
 
 
 def _load(network: "nn.Module", path: Path) -> None:
@@ -166,4 +192,5 @@ def _load(network: "nn.Module", path: Path) -> None:
         raise SecateurError(
             "model_invalid", f"{path} does not fit the network: {' '.join(str(error).split())}",
             where=str(path),
+            hint="Give the state dict of this very network: module.state_dict().",
         ) from None  # fmt: skip

@@ -26,12 +26,15 @@ from pruning.formats.architecture.schema import (
 from pruning.formats.architecture.trace import (
     Tracer,
     argument_names,
-    copied,
     reached,
     traced_constant,
 )
 from pruning.formats.facts import with_sample_axes
 from pruning.formats.limits import Limits
+from pruning.library.plain import Plain, check_copy, plain
+from pruning.library.ties import merged
+from pruning.library.trial import called
+from pruning.outputs import named_tensors
 
 WEIGHTS = "model.safetensors"
 _UNBOUND = Limits(parameters=2**40, model_bytes=2**50, activation_bytes=2**50, text_bytes=2**30)
@@ -57,7 +60,8 @@ def export(
     again and compared with the module, also on a larger batch.
 
     Args:
-        module: Any module; it is copied, and traced in eval mode on the CPU.
+        module: Any module; it is copied, and traced in eval mode on the CPU. Wrappers are taken
+            off it, and parameters that share their memory are written as ties.
         example_inputs: What its forward takes, single numbers and states among them.
         folder: Where to; made if it is not there.
         input_names: Names of the inputs; those of forward's arguments where left out.
@@ -69,27 +73,43 @@ def export(
         The two files.
 
     Raises:
-        SecateurError: `operator_unsupported` with the module and the line of what can't be
-            declared, `verification_failed`, or what the reader refuses.
+        SecateurError: What `plain` and `check_copy` raise for the module, as `pruning.prune` does;
+            `operator_unsupported` with the module and the line of what can't be declared,
+            `verification_failed`, or what the reader refuses.
     """
-    inputs = [x.detach().cpu() for x in example_inputs]
-    _check_inputs(module, inputs)
-    if isinstance(module, nn.DataParallel):
-        module = module.module
-    names = list(input_names or argument_names(module, len(inputs)))
+    inputs = _examples(example_inputs)
+    found = plain(module)
+    names = list(input_names or argument_names(found.module, len(inputs)))
     if len(names) != len(inputs):
         raise SecateurError("usage", f"{len(names)} names for {len(inputs)} inputs.")
-    _check_runs(module, inputs)
-    facts = _read(copied(module), names, inputs, samples)
-    copy = copied(module)
+    with found.settled():
+        copy = _copied(found)
+        check_copy(copy, found.module, _clones(inputs))
+        facts = _read(_copied(found), names, inputs, samples)
+        with merged(copy, found.ties):
+            return _written(found, copy, inputs, facts, Path(folder), dynamic_batch)
+
+
+def _written(
+    found: Plain,
+    copy: nn.Module,
+    inputs: list[Tensor],
+    facts: list[TensorFact],
+    folder: Path,
+    dynamic: bool,
+) -> list[Path]:
+    """Traces the copy, writes what was traced, and compares it with another copy."""
     state, ties = _state(copy)
     tracer = Tracer(copy)
-    results = tracer.run(names, [x.clone() for x in inputs])
-    outputs = [
-        Output(name=name, node=tracer.name_of(value)) for name, value in _flat(results, "output")
-    ]
+    results = tracer.run([fact.name for fact in facts], _clones(inputs))
+    outputs = [Output(name=name, node=tracer.name_of(value)) for name, value in _results(results)]
     if not outputs:
-        raise SecateurError("operator_unsupported", "The module puts out no tensor.")
+        raise SecateurError(
+            "operator_unsupported",
+            f"The module returns {type(results).__name__} without a tensor.",
+            where="outputs",
+            hint="Let it return a tensor, or a tuple, dict or dataclass of tensors.",
+        )
     graph = reached(tracer.nodes, [o.node for o in outputs])
     used = {node.target for node in graph if node.op == "constant"}
     constants = {n: traced_constant(t) for n, t in tracer.constants.items() if n in used}
@@ -97,7 +117,7 @@ def export(
         format=FORMAT,
         version=VERSION,
         producer=f"secateur, torch {torch.__version__.partition('+')[0]}",
-        inputs=[_input(fact, dynamic_batch) for fact in facts],
+        inputs=[_input(fact, dynamic) for fact in facts],
         outputs=outputs,
         layers=tracer.layers,
         parameters=_stored(copy, state, tracer),
@@ -107,22 +127,23 @@ def export(
     )
     large = {f"{CONSTANTS}.{n}": tracer.constants[n] for n, c in constants.items()
              if c.values is None}  # fmt: skip
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     doubled = {name for group in ties for name in group[1:]}
     tensors = {n: t for n, t in (state | large).items() if n not in doubled}
     (folder / FILE).write_bytes(dump(architecture))
     save_file({n: t.detach().clone().contiguous() for n, t in tensors.items()}, folder / WEIGHTS)
-    _verify(copied(module), folder, inputs, [f.axis for f in facts] if dynamic_batch else None)
+    _verify(_copied(found), folder, inputs, [f.axis for f in facts] if dynamic else None)
     return [folder / FILE, folder / WEIGHTS]
 
 
-def _check_inputs(module: nn.Module, inputs: Sequence[Tensor]) -> None:
-    if isinstance(module, torch.jit.ScriptModule):
+def _examples(given: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    inputs = [given] if isinstance(given, Tensor) else list(given)
+    if not all(isinstance(x, Tensor) for x in inputs):
         raise SecateurError(
-            "operator_unsupported",
-            "The module is TorchScript, whose calls can't be seen.",
-            hint="Give the module that it was made from.",
+            "usage",
+            "Example inputs are a tensor or a sequence of tensors.",
+            where="example_inputs",
+            hint="Give them in the order of forward: (torch.randn(1, 3, 32, 32),).",
         )
     if not any(x.dim() for x in inputs):
         raise SecateurError(
@@ -131,20 +152,16 @@ def _check_inputs(module: nn.Module, inputs: Sequence[Tensor]) -> None:
             where="example_inputs",
             hint="Give an example with an axis of samples in one input at least.",
         )
+    return [x.detach().cpu() for x in inputs]
 
 
-def _check_runs(module: nn.Module, inputs: Sequence[Tensor]) -> None:
-    try:
-        with torch.no_grad():
-            copied(module)(*(x.clone() for x in inputs))
-    except Exception as error:  # whatever the user's own code raises
-        shapes = ", ".join(f"{list(x.shape)} of {x.dtype}" for x in inputs)
-        raise SecateurError(
-            "usage",
-            f"The module can't be run on {shapes}: {type(error).__name__}: "
-            f"{' '.join(str(error).split())[:300]}",
-            hint="Give example inputs that the module takes: shape, type and number.",
-        ) from error
+def _clones(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(x.clone() for x in inputs)
+
+
+def _copied(found: Plain) -> nn.Module:
+    """A copy in eval mode on the CPU, whose forwards may be replaced."""
+    return found.copied().cpu().eval()
 
 
 def _read(
@@ -194,18 +211,13 @@ def _stored(module: nn.Module, state: Mapping[str, Tensor], tracer: Tracer) -> d
     return found
 
 
-def _flat(value: Any, name: str) -> list[tuple[str, Tensor]]:
-    """The tensors of a result, named by the keys or positions they are at."""
-    if isinstance(value, Tensor):
-        return [(name, value)]
-    if isinstance(value, Mapping):
-        parts = [(str(key), part) for key, part in value.items()]
-    elif isinstance(value, list | tuple):
-        fields = getattr(value, "_fields", None) or [f"{name}_{i}" for i in range(len(value))]
-        parts = list(zip(fields, value, strict=True))
-    else:
-        return []
-    return [found for key, part in parts for found in _flat(part, key)]
+def _results(returned: Any) -> list[tuple[str, Tensor]]:
+    """The tensors of a result, each with a name: its keys, or `output_1` for a position."""
+    named = [(path.replace(".", "_"), tensor) for path, tensor in named_tensors(returned)]
+    return [
+        (name if name and not name[0].isdigit() else f"output_{name}".rstrip("_"), tensor)
+        for name, tensor in named
+    ]
 
 
 def _verify(
@@ -224,9 +236,9 @@ def _verify(
 
 def _compare(module: nn.Module, imported: nn.Module, inputs: list[Tensor], hint: str) -> None:
     with torch.no_grad():
-        wanted = [t for _, t in _flat(module(*(x.clone() for x in inputs)), "output")]
+        wanted = [t for _, t in named_tensors(called(module, _clones(inputs)))]
         try:
-            given = [t for _, t in _flat(imported(*inputs), "output")]
+            given = [t for _, t in named_tensors(imported(*inputs))]
         except SecateurError as error:
             raise SecateurError(
                 "verification_failed",

@@ -5,7 +5,6 @@ seen as a whole, and sizes are integers that remember where they come from. So c
 depends on shapes is followed as it went, and what depends on data is refused.
 """
 
-import copy
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -303,11 +302,6 @@ def argument_names(module: nn.Module, count: int) -> list[str]:
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
     return [*found, *(f"input_{i}" for i in range(len(found), count))][:count]
-
-
-def copied(module: nn.Module) -> nn.Module:
-    """A copy in eval mode on the CPU, whose forwards may be replaced."""
-    return copy.deepcopy(module).cpu().eval()
 
 
 def _nodes_of(value: Any) -> Iterator[str]:

@@ -96,8 +96,8 @@ class Inner(nn.Module):
         (Always(), "operator_unsupported", "random"),
         (Sorted(), "operator_unsupported", "qr"),
         (OneBatch(), "verification_failed", "reshape"),
-        (torch.jit.script(nn.Linear(4, 4)), "operator_unsupported", "TorchScript"),
-        (nn.Linear(5, 4), "usage", "[2, 4]"),
+        (torch.jit.script(nn.Linear(4, 4)), "module_unsupported", "TorchScript"),
+        (nn.Linear(5, 4), "module_failed", "[2, 4]"),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else None,
 )
@@ -225,3 +225,13 @@ def test_the_command_writes_a_users_own_network(tmp_path: Path) -> None:
     again = run(tmp_path, "nets:nothing", "--input", "1x4", "--out", "o2")
     assert again.returncode == 1
     assert "nets has no nothing" in again.stderr
+
+
+def test_an_exception_of_the_users_own_code_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("def build():\n    raise KeyError('weights')\n")
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    options = ("--input", "1x4", "--out", "o")
+    made = run(tmp_path, "nets.py:build", *options)
+    assert made.returncode == 1
+    assert "build raised KeyError: 'weights' (at nets.py:2)" in made.stderr
+    assert "broken.py raised SyntaxError" in run(tmp_path, "broken.py:f", *options).stderr
