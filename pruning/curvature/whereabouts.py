@@ -1,4 +1,4 @@
-"""Which layer a forward pass is in, so that a refusal can name it."""
+"""Which layer a forward pass is in, or failed in, so that a refusal can name it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +29,24 @@ def watching(module: nn.Module) -> Iterator[list[tuple[str, nn.Module]]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def raised_in(error: BaseException, module: nn.Module) -> tuple[str, nn.Module]:
+    """The path and module of the innermost layer whose code an exception came through.
+
+    Args:
+        error: As caught in the module's forward pass, or further out.
+        module: The whole one, whose path is empty.
+    """
+    paths = {id(part): name for name, part in module.named_modules()}
+    found = "", module
+    trace = error.__traceback__
+    while trace is not None:
+        owner = trace.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in paths:
+            found = paths[id(owner)], owner
+        trace = trace.tb_next
+    return found
 
 
 def named(stack: list[tuple[str, nn.Module]]) -> tuple[str, str]:

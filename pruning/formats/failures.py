@@ -16,8 +16,11 @@ from pruning.facts import TensorFact
 from pruning.recurrence import transforming
 
 FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
-            AssertionError, NotImplementedError)  # fmt: skip
+            AssertionError, NotImplementedError, NameError)  # fmt: skip
 """What torch's operators and ours raise for arguments that they can't take."""
+
+_OURS = (AttributeError, NameError)
+"""What no size and no number of a file makes code raise that has no fault itself."""
 
 Referee = Callable[[Sequence[Tensor]], bool]
 """Whether another runtime computes the file's network on inputs."""
@@ -79,14 +82,17 @@ def step_failed(
         accepted: Sizes of the inputs that the reader accepted; None while it still reads.
 
     Returns:
-        `internal_error` where the file and the inputs are as they should be, `data_shape` or
-        `data_values` for inputs that do not fit, and while a file is read `model_invalid`.
+        `internal_error` where the file and the inputs are as they should be, or for an exception
+        that only a fault in code raises; `data_shape` or `data_values` for inputs that do not fit,
+        and while a file is read `model_invalid`.
     """
     if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
         raise error
     reason = f"{type(error).__name__}: {_first_line(error)}"
     if transforming():
         return _ours(operator, where, f"{reason} (while derivatives were taken)")
+    if isinstance(error, _OURS):
+        return _ours(operator, where, reason)
     if accepted is None:
         return StepError(
             "model_invalid",

@@ -1,5 +1,6 @@
 """How a network is called: its inputs in order, and the tensor that losses see first."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -8,7 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pruning.curvature.whereabouts import raised_in
+from pruning.facts import TensorFact
+from pruning.formats.failures import FAILURES, Accepted, step_failed
 from pruning.formats.huggingface.config import Plan
+from pruning.recurrence import transforming
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,34 @@ def positional(module: nn.Module, plan: Plan, pooling: Pooling | None) -> nn.Mod
     module._task = plan.architecture.task  # type: ignore[assignment]
     module._bidirectional = plan.family.bidirectional  # type: ignore[assignment]
     module._pooling = pooling  # type: ignore[assignment]
+    module._accepted = None  # type: ignore[assignment]
     return module
+
+
+def accept(module: nn.Module, inputs: Sequence[TensorFact]) -> None:
+    """From now on, what fails on inputs of these sizes is no fault of the folder.
+
+    Args:
+        module: As `positional` gave it.
+        inputs: What it takes; sizes that are names are free.
+    """
+    shapes = (tuple(s if isinstance(s, int) else None for s in fact.shape) for fact in inputs)
+    module._accepted = Accepted(tuple(shapes))  # type: ignore[assignment]
 
 
 @cache
 def _derived(kind: type[nn.Module]) -> type[nn.Module]:
     def forward(self: Any, *inputs: Tensor) -> Tensor:
+        try:
+            return passed(self, *inputs)
+        except FAILURES as error:
+            if transforming():
+                raise  # who takes derivatives says which are lacking
+            path, layer = raised_in(error, self)
+            kind = type(layer).__name__
+            raise step_failed(error, kind, path or kind, inputs, self._accepted) from error
+
+    def passed(self: Any, *inputs: Tensor) -> Tensor:
         named: dict[str, Any] = dict(zip(self._names, inputs, strict=True))
         mask = named.get("attention_mask")
         if self._bidirectional:

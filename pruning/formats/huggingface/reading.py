@@ -15,10 +15,11 @@ from pruning.facts import ModelFacts, TensorFact
 from pruning.formats.bundle import Bundle, open_bundle
 from pruning.formats.contract import Preprocessing, Tokenizer
 from pruning.formats.facts import module_facts
+from pruning.formats.failures import StepError
 from pruning.formats.huggingface import config, image
 from pruning.formats.huggingface.build import build, price, turned
 from pruning.formats.huggingface.config import Plan
-from pruning.formats.huggingface.forward import Pooling, input_names
+from pruning.formats.huggingface.forward import Pooling, accept, input_names
 from pruning.formats.huggingface.model import HuggingFaceModel
 from pruning.formats.huggingface.sentence import most_tokens, sentence
 from pruning.formats.huggingface.shards import Shards, read_shards, weight_files
@@ -66,7 +67,12 @@ def _read(
     module = build(plan, Pooling(*found) if found is not None else None)
     load(module, bounds, shards)
     texts = _tokenizer(bundle, plan, limits)
-    facts = _facts(module, plan, settings, shards, bounds, limits, declared)
+    try:
+        facts = _facts(module, plan, settings, shards, bounds, limits, declared)
+    except StepError as error:
+        # transformers built the network from checked sizes, and the inputs are ours.
+        raise error.ours() from error.__cause__
+    accept(module, facts.inputs)
     facts.text = texts is not None
     return HuggingFaceModel(
         module,

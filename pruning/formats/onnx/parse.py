@@ -36,6 +36,10 @@ _MOST_NAMED = 20
 _DEEPEST = 12
 _ATTRIBUTES = 256
 _Read = tuple[GraphProto, list[Operation]]
+_INLINE = (
+    "Put the functions' nodes in their place first, with "
+    "onnx.inliner.inline_local_functions(model), and upload what it gives."
+)
 _EXPORT = "Export the model again and upload the whole file."
 
 
@@ -292,7 +296,9 @@ def _check_vocabulary(proto: ModelProto, every: list[_Read]) -> None:
             "operator_unsupported",
             f"The graph goes beyond ONNX's own dense operators: {', '.join(named)}{more}.",
             where=named[0],
-            hint="Export with standard ONNX operators only, and without graph optimisation.",
+            hint=_INLINE
+            if proto.functions
+            else "Export with standard ONNX operators only, and without graph optimisation.",
             operators=named,
         )
     version = opset(proto)

@@ -49,7 +49,8 @@ def test_other_domains_functions_and_sparse_weights_are_refused_by_name():
     model.functions.append(
         helper.make_function("own", "F", ["a"], ["b"], [], [helper.make_opsetid("", 17)])
     )
-    refused(model, "operator_unsupported", "function F")
+    error = refused(model, "operator_unsupported", "function F")
+    assert "inline_local_functions" in error.hint
     model = mlp()
     model.graph.sparse_initializer.append(
         helper.make_sparse_tensor(

@@ -16,6 +16,7 @@ from pruning.formats.limits import Limits
 from pruning.formats.onnx import read_onnx
 from pruning.formats.onnx.ops import OPERATORS
 from pruning.formats.registry import read_model
+from tests.pruning.formats.huggingface_cases import made
 from tests.pruning.formats.onnx_cases import Net
 
 torch.set_num_threads(1)
@@ -95,6 +96,53 @@ def test_a_fault_inside_an_operator_is_ours_and_says_which(format, tmp_path):
     assert error.details["operator"] in error.message
     assert "AttributeError: 'numpy.ndarray' object has no attribute" in error.message
     assert "neither the model nor the data" in error.hint
+
+
+FILES = {"pt2": "net.pt2", "architecture": "net", "huggingface": "bert"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("format", FILES)
+def test_a_fault_that_intake_meets_is_ours_in_formats_that_intake_runs(
+    format, tmp_path, monkeypatch
+):
+    modules(tmp_path)
+    made("bert", "BertForSequenceClassification", tmp_path / "bert")
+    read_model(tmp_path / FILES[format], Limits())
+    layer = nn.LayerNorm if format == "huggingface" else nn.Conv2d
+    monkeypatch.setattr(layer, "forward", broken)
+    with pytest.raises(SecateurError) as caught:
+        read_model(tmp_path / FILES[format], Limits())
+    assert caught.value.code == "internal_error"
+    assert caught.value.where
+    assert "failed with AttributeError" in caught.value.message
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError])
+def test_a_fault_inside_transformers_names_the_layer(error, tmp_path, monkeypatch):
+    def fails(*_: object) -> None:
+        raise error("of the library")
+
+    made("bert", "BertForSequenceClassification", tmp_path)
+    module = read_model(tmp_path, Limits()).module
+    names = {name for name, part in module.named_modules() if isinstance(part, nn.LayerNorm)}
+    ids, ones = torch.ones(2, 7, dtype=torch.int64), torch.ones(2, 7, dtype=torch.int64)
+    module(ids, ones, ones)
+    monkeypatch.setattr(nn.LayerNorm, "forward", fails)
+    found = failure(module, ids, ones, ones)
+    assert (found.code, found.details["operator"]) == ("internal_error", "LayerNorm")
+    assert found.where in names
+    with pytest.raises(SecateurError) as caught:
+        read_model(tmp_path, Limits())
+    assert caught.value.code == "internal_error"
+
+
+def test_a_token_over_the_vocabulary_is_the_datas_fault(tmp_path):
+    made("bert", "BertForSequenceClassification", tmp_path)
+    module = read_model(tmp_path, Limits()).module
+    ids, ones = torch.full((2, 7), 4000), torch.ones(2, 7, dtype=torch.int64)
+    found = failure(module, ids, ones, ones)
+    assert (found.code, found.where) == ("data_values", "bert.embeddings.word_embeddings")
 
 
 @pytest.mark.filterwarnings("ignore")
