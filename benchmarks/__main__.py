@@ -4,7 +4,6 @@ import importlib
 import sys
 
 from benchmarks.common import Skipped
-from pruning import threads
 
 BENCHMARKS = {
     "one_shot_digits": "accuracy left at 85 % sparsity without retraining: magnitude, OBD, OBS",
@@ -24,6 +23,7 @@ BENCHMARKS = {
     "import_cost": "reading ONNX files, in units of onnx.load and its checker",
     "report_render": "report.html of 100 layers: seconds and bytes",
     "curl_job": "the job of README.md, by curl, beside four busy processes",
+    "job_cost": "a whole job on 2,368 weights, magnitude and OBS, in one process and by a service",
     "command_line": "start of the command line, and of one against a dead service",
     "service_overhead": "the same job through the service and in one process",
 }
@@ -35,7 +35,6 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}")
         return 2
-    threads.prepare(threads.share())  # before any of them imports torch
     missed, skipped = 0, []
     for name in names or BENCHMARKS:
         print(f"\n== {name}: {BENCHMARKS[name]}", flush=True)

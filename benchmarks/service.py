@@ -1,11 +1,14 @@
-"""A service of its own for a benchmark, started as users start it."""
+"""A service of its own for a benchmark, started as users start it, and commands that talk to it."""
 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import onnx
 
 
 @contextmanager
@@ -37,3 +40,25 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
     finally:
         service.terminate()
         service.wait(30)
+
+
+def variant(source: Path, number: int) -> Path:
+    """The ONNX file beside itself in other bytes, which no service has seen: another doc string."""
+    proto = onnx.ModelProto.FromString(source.read_bytes())
+    proto.doc_string = f"repetition {number}"
+    path = source.with_stem(f"{source.stem}-{number}")
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    return path
+
+
+def seconds(arguments: list[str], environment: dict[str, str]) -> float:
+    """What a command of the command line takes, its start included."""
+    begin = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "secateur", *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.perf_counter() - begin

@@ -7,42 +7,17 @@ figure: the difference of the medians is under 5 s. The split comes from the job
 
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-import onnx
-
 from benchmarks.common import save, table
-from benchmarks.service import running
+from benchmarks.service import running, seconds, variant
 from demo.network import digits, export, train
 from demo.network import save as save_arrays
 from secateur import Client
 
 REPETITIONS = 5
 LIMIT = 5.0
-
-
-def _variant(source: Path, folder: Path, number: int) -> Path:
-    proto = onnx.ModelProto.FromString(source.read_bytes())
-    proto.doc_string = f"repetition {number}"
-    path = folder / f"digits-{number}.onnx"
-    path.write_bytes(proto.SerializeToString(deterministic=True))
-    return path
-
-
-def _timed(arguments: list[str], environment: dict[str, str]) -> float:
-    begin = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "secateur", *arguments],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        check=True,
-    )
-    return time.perf_counter() - begin
 
 
 def _split(client: Client, name: str, wall: float, folder: Path) -> dict[str, float]:
@@ -93,13 +68,13 @@ def _run(folder: Path) -> bool:
 
 def _pair(folder: Path, environment: dict[str, str], number: int) -> dict[str, float]:
     """One run each way; the first pair of all warms up and is not counted."""
-    model = _variant(folder / "digits.onnx", folder, number)
+    model = variant(folder / "digits.onnx", number)
     common = [
         "prune", str(model), "--data", str(folder / "train.npz"), "--evaluation",
         str(folder / "test.npz"), "--criterion", "obd", "--sparsity", "0.85",
     ]  # fmt: skip
-    local = _timed([*common, "--local", "--out", str(folder / f"local-{number}")], environment)
+    local = seconds([*common, "--local", "--out", str(folder / f"local-{number}")], environment)
     out, name = folder / f"service-{number}", f"repetition {number}"
-    service = _timed([*common, "--name", name, "--out", str(out)], environment)
+    service = seconds([*common, "--name", name, "--out", str(out)], environment)
     with Client() as client:
         return {"local": local, "service": service, **_split(client, name, service, out)}

@@ -17,6 +17,7 @@ from pruning.job import Job
 from pruning.report.trust import Check, DeadInputs, LeftOut, Part, Trust
 from pruning.trust import bootstrap, checks, ladder
 from pruning.trust.conditioning import rank_and_condition
+from pruning.trust.directions import Directions
 from pruning.trust.work import EVERY_JOB, Work, prices
 
 LADDER_SAMPLES = 2_048
@@ -56,13 +57,9 @@ def assess(job: Job, problem: Problem) -> tuple[Trust, list[Check]]:
     found: list[Check] = []
     criterion: Any = job.spec.criterion
     scores = score(job, problem)
+    model, removal = Directions(job, data.ladder), _removal(job, scores)
     if options.checks:
-        with job.narrator.part("checks"):
-            found, trust.dead_inputs = _check(job, problem, scores, data, parts)
-    if options.bootstrap != 0:
-        with job.narrator.part("bootstrap"):
-            left_out = None if "bootstrap" in parts else LATER
-            trust.bootstrap = bootstrap.resample(job, problem, scores, left_out)
+        model.announce(removal)
     if "ladder" in parts:
         with job.narrator.part("ladder"):
             trust.ladder = ladder.climb(
@@ -72,7 +69,17 @@ def assess(job: Job, problem: Problem) -> tuple[Trust, list[Check]]:
                 in_loss_units=criterion.about.unit == "loss",
                 layers_left_out=_by_layer_left_out(job, parts),
                 scores=scores,
+                model=model,
             )
+    if options.checks:
+        with job.narrator.part("checks"):
+            found = [checks.near_minimum(model, removal, job.target - job.existing.removed)]
+            more, trust.dead_inputs = _check(job, problem, data, parts)
+            found += more
+    if options.bootstrap != 0:
+        with job.narrator.part("bootstrap"):
+            left_out = None if "bootstrap" in parts else LATER
+            trust.bootstrap = bootstrap.resample(job, problem, scores, left_out)
     return trust, found
 
 
@@ -101,13 +108,19 @@ def _by_layer_left_out(job: Job, parts: set[Part]) -> str | None:
     return ladder.too_many_layers(job) or LATER
 
 
-def _check(
-    job: Job, problem: Problem, scores: Tensor, data: _Samples, parts: set[Part]
-) -> tuple[list[Check], list[DeadInputs]]:
+def _removal(job: Job, scores: Tensor) -> Tensor:
+    """The change that sets the weights of least saliency to zero and moves no other, shape [W]."""
     active, count = job.existing.active, job.target - job.existing.removed
     removed = torch.zeros(len(job.weights), dtype=torch.bool, device=job.device)
     removed[active] = select(job, scores, active, count, job.target)
-    found = [checks.near_minimum(job, removed, data.ladder)]
+    return torch.where(removed, -job.weights.read(), 0.0)
+
+
+def _check(
+    job: Job, problem: Problem, data: _Samples, parts: set[Part]
+) -> tuple[list[Check], list[DeadInputs]]:
+    """What is asked of the curvature, the samples and the inputs of the layers."""
+    found: list[Check] = []
     if "negative_curvature" in parts:
         found += checks.negative_curvature(job, data.spectrum)
     if "curvature_rank" in parts:

@@ -11,7 +11,6 @@ from pruning.criteria import Problem
 from pruning.curvature import products
 from pruning.curvature.derivatives import lacks_derivative, reason
 from pruning.curvature.losses import required
-from pruning.curvature.quadratic import along
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.evidence.layer_inputs import listen
@@ -22,6 +21,7 @@ from pruning.report.numbers import number
 from pruning.report.numbers import share as percent
 from pruning.report.trust import Check, DeadInputs
 from pruning.trust.check import check
+from pruning.trust.directions import Directions
 from pruning.trust.lanczos import Spectrum, lanczos, negative_share
 
 GRADIENT = 0.1
@@ -34,18 +34,17 @@ PROBES, STEPS = 2, 20
 """Random starts of Lanczos' method and products for each."""
 
 
-def near_minimum(job: Job, removed: Tensor, data: ArrayData) -> Check:
+def near_minimum(model: Directions, change: Tensor, count: int) -> Check:
     """The gradient term |g.dw| against 1/2 dw'Hdw, for dw = -w on the weights that are to go.
 
     Args:
-        job: The module is at the dense weights.
-        removed: True for the weights that would go at the target, shape [W].
-        data: Samples.
+        model: At the dense weights.
+        change: dw, shape [W].
+        count: How many weights go.
     """
-    change = torch.where(removed, -job.weights.read(), 0.0)
     try:
-        model = along(job.network(), data, job.loss, change[None])
-        g, second = model.gradient, 0.5 * float(change @ model.products[0])
+        found = model.along(change[None])
+        g, second = found.gradient, 0.5 * float(change @ found.products[0])
     except SecateurError as failure:
         if not lacks_derivative(failure):
             raise
@@ -54,7 +53,7 @@ def near_minimum(job: Job, removed: Tensor, data: ArrayData) -> Check:
     ratio = abs(first) / second if second > 0 else (0.0 if first == 0 else math.inf)
     near = ratio <= GRADIENT
     message = (
-        f"Setting the {int(removed.sum())} weights of least saliency to zero changes the loss by "
+        f"Setting the {count} weights of least saliency to zero changes the loss by "
         f"{number(first)} through the gradient (norm {number(float(g.norm()))}) and by "
         f"{number(second)} "
         "through the curvature. "

@@ -19,7 +19,7 @@ from pruning.catalogue.criteria.obs import OBS
 from pruning.choice import compensate, own_prediction, score, select
 from pruning.criteria import Problem
 from pruning.curvature.derivatives import lacks_derivative
-from pruning.curvature.quadratic import QuadraticModel, along
+from pruning.curvature.quadratic import QuadraticModel
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.job import Job
@@ -29,6 +29,7 @@ from pruning.schedule.step import removal_count
 from pruning.solvers import greedy
 from pruning.solvers.obs import SingularError
 from pruning.spec import NM, OneByOne
+from pruning.trust.directions import Directions
 
 RUNGS = tuple(i / 10 for i in range(1, 11))
 """Heights, as shares of the target."""
@@ -89,6 +90,7 @@ class _Ground:
 
     job: Job
     data: ArrayData
+    model: Directions
     weights: Tensor
     loss: float
     not_predicted: str | None = None
@@ -126,7 +128,7 @@ class _Ground:
         """The quadratic model; None where there is none, which is then remembered."""
         if self.not_predicted is None:
             try:
-                return along(self.job.network(), self.data, self.job.loss, directions)
+                return self.model.along(directions)
             except SecateurError as failure:
                 if not lacks_derivative(failure):
                     raise
@@ -175,6 +177,7 @@ def climb(
     shares: Sequence[float] = RUNGS,
     layers_left_out: str | None = None,
     scores: Tensor | None = None,
+    model: Directions | None = None,
 ) -> Ladder:
     """Measure every rung. The module is at the dense weights before and after.
 
@@ -186,12 +189,13 @@ def climb(
         shares: Heights, as shares of the target, ascending.
         layers_left_out: Why no layer is measured alone, if none is.
         scores: Saliencies of these, where they are known already, shape [A].
+        model: Takes the products, on `data`, with those of other parts.
     """
     weights, options = job.weights, job.spec.trust
     old, active = weights.read(), job.existing.active
     known = job.dense.measured if data is job.data.calibration else None
     loss = evaluate(job.module, data, job.loss).loss if known is None else known.loss.loss
-    ground = _Ground(job, data, old, loss)
+    ground = _Ground(job, data, model or Directions(job, data), old, loss)
     own_factor = OWN_FACTOR
     epsilon = max(torch.finfo(p.weight.dtype).eps for p in weights.layers)
     layers_left_out = layers_left_out or too_many_layers(job)

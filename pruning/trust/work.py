@@ -142,7 +142,8 @@ def prices(work: Work, problem: Problem, samples: int, spectrum: ArrayData) -> d
     if options.ladder and rungs:
         # Fewer survivors are solved for from rung to rung.
         solved = rungs * _solution(problem) // 3
-        found["ladder"] = work.passes(samples, GRADIENT + rungs * (PRODUCT + 1)) + solved
+        own = 0 if options.checks else GRADIENT  # they share one
+        found["ladder"] = work.passes(samples, own + rungs * (PRODUCT + 1)) + solved
     if options.checks:
         if problem.curvature is not None:
             found["curvature_rank"] = _decomposition(problem.curvature)
