@@ -10,6 +10,8 @@ from pruning.schedule.step import Step
 from pruning.spec import BatchNorm, FineTune, OneShot, Proximal, Target
 from pruning.study.rivals import modes, plain, rivals
 from pruning.study.search import FIRST
+from pruning.trust import work
+from pruning.trust.assess import LADDER_SAMPLES, SPECTRUM_SAMPLES
 from pruning.trust.bootstrap import AUTO
 from pruning.trust.checks import PROBES, STEPS
 from pruning.trust.ladder import RUNGS
@@ -22,7 +24,7 @@ BACKWARD = 3.0
 """A forward and a backward pass, in forward passes."""
 
 PRODUCT = 8.0
-"""A product with the Hessian, in forward passes."""
+"""A product with the Hessian by itself, in forward passes."""
 
 REDRAWN = 0.3
 """Scoring by drawn samples whose gradients are known, by scoring."""
@@ -60,17 +62,19 @@ def expected_work(job: Job) -> dict[str, list[Price]]:
     trust = spec.trust
     if isinstance(spec.compensation, Layerwise) or not scored:
         return found
-    product = PRODUCT * calibration
     if trust.checks:
-        found["scoring.checks"] = times(1, PROBES * STEPS * product, 5 * CALLED)
+        products = PROBES * STEPS * work.PRODUCT * min(calibration, SPECTRUM_SAMPLES)
+        found["scoring.checks"] = times(1, products, 5 * CALLED)
     if trust.bootstrap:
         drawn = AUTO if trust.bootstrap == "auto" else trust.bootstrap
         redrawn = min(drawn * REDRAWN, MOST_REDRAWN) * scored[0].seconds
         found["scoring.bootstrap"] = times(1, scored[0].passes, redrawn)
     if trust.ladder:
         layers = len(job.weights.layers)
-        networks = 1 + (layers if layers <= trust.layers else 0)
-        passes = len(RUNGS) * networks * (product + calibration)
+        alone = layers if 1 < layers <= trust.layers else 0
+        # The products of the layers alone add up to that of the whole.
+        rung = max(1, alone) * work.PRODUCT + 1 + alone
+        passes = (work.GRADIENT + len(RUNGS) * rung) * min(calibration, LADDER_SAMPLES)
         found["scoring.ladder"] = times(1, passes, 5 * CALLED)
     return found
 
