@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 from pruning.events import AliveEvent, Event, Phase, PhaseEvent, ProgressEvent
-from pruning.workload import OVERDUE, drifted
+from pruning.workload import drifted, remaining
 
 
 class Course:
@@ -49,7 +49,7 @@ class Course:
         since, eta = self._clock() - self._heard_at, self._eta
         if self._heard is not None:
             self._risen(drifted(self._heard, eta, since))
-        left = None if eta is None else max(eta - since, OVERDUE * since)
+        left = None if eta is None else remaining(eta, since)
         return AliveEvent(
             phase=self._phase, quiet_seconds=round(quiet_seconds, 2), **self._fields(left)
         )

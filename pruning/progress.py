@@ -1,7 +1,7 @@
 """Tells the outside how a job goes on, and clocks its phases."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pruning.events import (
     ProgressEvent,
     WarningEvent,
 )
-from pruning.workload import Price, Workload
+from pruning.workload import Stage, Workload
 
 INTERVAL = 1.0
 """Seconds between two progress events, at least."""
@@ -46,15 +46,25 @@ class Narrator:
         self._work = Workload(clock)
         self.timings: dict[str, float] = {}
 
-    def plan(self, parts: Mapping[str, Sequence[Price]], before: float = 0.0) -> None:
+    def plan(self, stages: Iterable[Stage], before: float = 0.0) -> None:
         """What the job is expected to do, so that events can say how much of it is done.
 
         Args:
-            parts: The price of each visit, by phase or by part of a phase, `<phase>.<part>`.
+            stages: What comes next, before all that was planned earlier; the kind of a visit is a
+                phase or a part of one, `<phase>.<part>`.
             before: Seconds that an earlier process spent on the job.
         """
-        self._work.plan(parts)
+        self._work.plan(stages)
         self._work.happened(before)
+
+    def reach(self, stage: str, *, resumed: bool = False) -> None:
+        """A stage begins, and what was planned before it is over or not needed.
+
+        Args:
+            stage: Its name.
+            resumed: Whether an earlier process did all of it.
+        """
+        self._work.reach(stage, resumed=resumed)
 
     def finish(self) -> None:
         """The job is over: a last progress event, at 1, of its last phase."""

@@ -36,7 +36,7 @@ from pruning.roles import placed, roles
 from pruning.spec import Spec, parse_spec
 from pruning.study.curve_files import write_points
 from pruning.verification import reference
-from pruning.verification.expected_work import expected_work
+from pruning.verification.expected_work import WRITING, verified, written
 
 
 def prune_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunResult:
@@ -60,7 +60,8 @@ def prune_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRes
     for warning in _seen(data):
         planned.warnings.append(warning)
         narrator.warning(warning.code, warning.message, warning.where)
-    narrator.plan(expected_work(spec, imported, data.evaluation.samples, exports=2))
+    after = verified(spec, imported, data.evaluation.samples)
+    narrator.plan([written(spec, imported), after])
     narrator.phase("checking")
     outcome = prune_admitted(
         imported.module,
@@ -75,14 +76,15 @@ def prune_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRes
     report = outcome.report
     _complete(report, planned)
 
+    narrator.reach(WRITING)
     narrator.phase("exporting")
     with appears_whole(folder / OUT) as out, appears_whole(folder / DRAFT) as draft:
         report.artifacts = _write(imported, outcome, out, request)
         memory = reference.outputs_of(outcome.module, data.evaluation, imported.facts)
-        written, zeros = write_points(
+        points, zeros = write_points(
             imported, outcome, out, stem(request.model.name), narrator, request.limits
         )
-        report.artifacts += written
+        report.artifacts += points
         masks = {name: mask.numpy() for name, mask in outcome.masks.items()}
         reference.write(reference.Reference(masks, memory, zeros), draft / REFERENCE)
         narrator.phase(None)

@@ -30,6 +30,7 @@ from pruning.spec import (
 )
 from pruning.spec.agreement import check_agreement
 from pruning.study.advantage import Finding, differences
+from pruning.study.labels import compared
 from pruning.study.rivals import modes, names, plain, rivals, trained
 from pruning.study.runs import QUIET, Run, Runs, follow
 
@@ -63,7 +64,7 @@ def compare(runs: Runs, answer: Run) -> Comparison | None:
     for seed in range(spec.comparison.seeds):
         job = _of_seed(runs.job, seed)
         for number, criterion in enumerate(criteria):
-            one = _Comparing(runs, answer, job, criterion, f"compare-{number}-{seed}", seed)
+            one = _Comparing(runs, answer, job, criterion, number, seed)
             for recovered in modes(spec):
                 found[number][recovered, seed] = one.finding(recovered=recovered)
     told = [
@@ -109,10 +110,10 @@ class _Comparing:
     """The runs of one criterion with one seed; the files of each go once it is known what it is."""
 
     def __init__(
-        self, runs: Runs, answer: Run, job: Job, criterion: Declaration, label: str, seed: int
+        self, runs: Runs, answer: Run, job: Job, criterion: Declaration, number: int, seed: int
     ) -> None:
         self.runs, self.answer, self.job = runs, answer, job
-        self.criterion, self.label, self.seed = criterion, label, seed
+        self.criterion, self.number, self.seed = criterion, number, seed
 
     def finding(self, *, recovered: bool) -> Finding:
         """What a run comes to; what has been run already is not run again."""
@@ -121,10 +122,10 @@ class _Comparing:
         if own and (recovered or once):
             return _result(self.answer.state, recovered=recovered)
         spec = self._spec(recovered=recovered)
-        label = f"{self.label}-{'recovered' if recovered else 'plain'}"
+        label = compared(self.number, self.seed, recovered=recovered)
         job = replace(self.job, spec=spec)
         if not recovered and not self.criterion.about.needs:
-            return self._at_once(job)
+            return self._at_once(job, label)
         kept = _Kept(Checkpoints(self.runs.folder, job, label))
         result = kept.read()
         if result is None:
@@ -163,12 +164,12 @@ class _Comparing:
         # A sparsity of 1 is none; a quarter of a weight less is rounded to all of them.
         return Target(sparsity=min(self.answer.removed, total - 0.25) / total)
 
-    def _at_once(self, job: Job) -> Finding:
+    def _at_once(self, job: Job, label: str) -> Finding:
         """Looks at the weights and at the data cost less than files to remember the run by."""
 
         def state() -> State:
             job.module.load_state_dict(job.dense.load())
-            return follow(job, Checkpoints(None, job))
+            return follow(job, Checkpoints(None, job, label))
 
         return _attempt(state, recovered=False)
 
@@ -230,6 +231,9 @@ class _Aside(Narrator):
 
     def part(self, name: str) -> _GeneratorContextManager[None]:
         return self.told.part(name)
+
+    def reach(self, stage: str, *, resumed: bool = False) -> None:
+        self.told.reach(stage, resumed=resumed)
 
     def progress(
         self, done: float, total: float, message: str = "", *, whole: bool = False

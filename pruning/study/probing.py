@@ -11,6 +11,7 @@ from pruning.job import Job, State
 from pruning.report.numbers import SHARES, limit, points, share
 from pruning.report.study import Drop, Search
 from pruning.spec import MaxDrop
+from pruning.study.labels import probe
 from pruning.study.runs import Run, Runs
 from pruning.study.search import Bracket, Probe, bracket, check_drop, following, resolved
 
@@ -61,7 +62,7 @@ def find(runs: Runs) -> Found:
     made: list[tuple[Probe, Run]] = []
     failure: SecateurError | None = None
     while (sparsity := following(asked, probes, total, unit)) is not None:
-        label = f"probe-{len(probes) + 1}"
+        label = probe(len(probes) + 1)
         message = f"probe {len(probes) + 1} of at most {asked.probes}: {share(sparsity)}"
         with job.narrator.about(message, len(probes), asked.probes):
             try:
@@ -75,10 +76,10 @@ def find(runs: Runs) -> Found:
         probes.append(Probe(sparsity, _judged(asked, run.state)))
         made.append((probes[-1], run))
     ends = bracket(asked, probes)
-    accepted = {run.label for probe, run in made if allows(asked.drop, probe.drop)}
+    accepted = {run.label for tried, run in made if allows(asked.drop, tried.drop)}
     if ends.accepted is None:
         raise _nothing_allowed(asked, probes, made, failure)
-    answer = next(run for probe, run in made if probe is ends.accepted)
+    answer = next(run for tried, run in made if tried is ends.accepted)
     refused = [r for p, r in made if p is ends.refused]
     search = Search(
         metric=asked.metric,
@@ -137,14 +138,15 @@ def _nothing_allowed(
         found = f"{asked.metric} drops by {points(asked.metric, drop.value)}"
         if drop.low is not None and drop.high is not None:
             found += (
-                f" (between {points(asked.metric, drop.low)} and {points(asked.metric, drop.high)})"
+                f" (between {points(asked.metric, drop.low, False)} and "
+                f"{points(asked.metric, drop.high)})"
             )
     allowed = limit(asked.metric, asked.drop)
-    held = "at the upper end of its interval" if asked.judged_by == "upper_bound" else "at most"
+    judged = "the upper end of its interval" if asked.judged_by == "upper_bound" else "the drop"
     return SecateurError(
         "target_unreachable",
         f"None of the {len(probes)} sparsities tried keeps {asked.metric}: at the lowest of them, "
-        f"{share(least.sparsity)}, {found}, and {allowed} {held} is allowed.",
+        f"{share(least.sparsity)}, {found}, and {judged} may be at most {allowed}.",
         where="spec.target.max_drop",
         hint="Allow a larger drop, add recovery, or choose a criterion that makes up for what it "
         "removes (obs, or compensation layerwise).",

@@ -19,6 +19,7 @@ from pruning.rewind import rewind
 from pruning.spec import Comparison, Curve, Spec, Target, Trust
 from pruning.step import assessed, recover, remove
 from pruning.stopping import Stopping
+from pruning.study.labels import stage
 
 QUIET = Trust(checks=False, bootstrap=0, ladder=False)
 
@@ -117,6 +118,7 @@ class Runs:
         if known is not None:
             return replace(run, state=known)
         self._to_dense()
+        job.narrator.reach(stage("trust", 0))
         with _deterministic(job.device):
             trust, trust_checks = assessed(job, nowhere)
         state = self.show(run)
@@ -142,11 +144,16 @@ def _by_layers(spec: Spec) -> bool:
 def follow(job: Job, store: Checkpoints) -> State:
     """The steps of a job's schedule that its newest checkpoint has not done yet."""
     with _deterministic(job.device):
+        job.narrator.reach(stage(store.label, 0))
         watch = Stopping(job, store)
         state = watch.begin()
-        for step in job.steps[len(state.rounds) :]:
+        done = len(state.rounds)
+        if done:
+            job.narrator.reach(stage(store.label, done), resumed=True)
+        for number, step in enumerate(job.steps[done:], done + 1):
             if state.stopped is not None:
                 break
+            job.narrator.reach(stage(store.label, number))
             remove(job, state, step, store)
             if not step.recover:
                 store.save(state)

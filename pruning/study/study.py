@@ -8,6 +8,7 @@ from pruning.report.numbers import share
 from pruning.report.study import Comparison, Search
 from pruning.schedule.step import removal_count
 from pruning.study.compare import compare
+from pruning.study.labels import point
 from pruning.study.probing import find
 from pruning.study.rivals import rivals
 from pruning.study.runs import Run, Runs
@@ -83,5 +84,5 @@ def _curve(runs: Runs, done: list[Run]) -> list[Run]:
     for number, sparsity in enumerate(wanted.values()):
         message = f"point {number + 1} of {len(wanted)}: {share(sparsity)}"
         with runs.job.narrator.about(message, number, len(wanted)):
-            made.append(runs.at(f"at-{sparsity!r}", sparsity))
+            made.append(runs.at(point(sparsity), sparsity))
     return made

@@ -19,7 +19,7 @@ from pruning.request import OUT, RunRequest, RunResult
 from pruning.roles import evaluation
 from pruning.verification import gates, latency
 from pruning.verification.contents import contents
-from pruning.verification.expected_work import expected_work
+from pruning.verification.expected_work import VERIFYING, verified
 from pruning.verification.inference import Engine
 from pruning.verification.outcome import failed
 from pruning.verification.running import running
@@ -44,8 +44,9 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
     if pruned.name == "onnxruntime":
         report.environment.onnxruntime_threads = pruned.threads
     checks = [digests, *zeros(written)]
-    work = expected_work(report.spec, written.uploaded, data.samples, exports=1)
-    narrator.plan(work, before=_spent(report))
+    rest = verified(report.spec, written.uploaded, data.samples, begun=True)
+    narrator.plan([rest], before=_spent(report))
+    narrator.reach(VERIFYING)
     # Each may take minutes with a large model; who listens shall hear that it goes on.
     narrator.progress(1, 4, "steps")
     checks += contents(written, narrator)
