@@ -44,7 +44,7 @@ def clause(found: Latency) -> str:
     return {
         "faster": f"a run takes {ratio(found.ratio)} of the upload's time ({shown})",
         "slower": f"a run takes {ratio(found.ratio)} times as long as the upload's ({shown})",
-        "same": f"a run is as fast as before, within the measurement (ratio {ratio(found.ratio)}, "
+        "same": f"no difference in the time of a run was found (ratio {ratio(found.ratio)}, "
         f"{shown})",
         "unknown": "whether a run is faster can't be told from this measurement (ratio "
         f"{ratio(found.ratio)}, {shown})",

@@ -157,7 +157,9 @@ class Latency(Section):
     engine: str = Field(description="onnxruntime or torch.")
     threads: int = Field(description="Threads of one operation.")
     batch: int = Field(description="Samples a run.")
-    runs: int = Field(description="Runs of each, in turns of upload, delivered, delivered, upload.")
+    runs: int = Field(
+        description="Runs of each, in turns of four: one file, the other twice, the first again."
+    )
     dense: Times = Field(description="The upload.")
     pruned: Times = Field(description="The delivered file.")
     ratio: Number = Field(description="Median over turns of four of delivered by upload.")

@@ -124,7 +124,7 @@ def _against(differences: list[Difference], own: str) -> str:
         "better": f"{own} was better than magnitude{by} of {first.quantity}",
         "worse": f"magnitude was better than {own}{by} of {first.quantity}",
         "as_good": f"magnitude was as good: the difference of {first.quantity} is within its noise",
-        "unknown": "there are too few runs to say which is better",
+        "unknown": "too few runs were made to say which is better",
     }
     return said[first.verdict]
 
@@ -161,9 +161,9 @@ def latency(report: Report) -> str:
     return (
         f"{found.engine}, {several(found.threads, 'thread')}, batches of "
         f"{several(found.batch, 'sample')}: {count(found.runs)} runs of each file, in turns of "
-        "upload, delivered, delivered, upload, so that both meet the same machine. Of each file "
-        "the median and the middle half of its times; of the ratio the median over these turns "
-        "with its 95 % interval."
+        "four (one file, the other twice, the first again), so that both meet the same machine. "
+        "The table has the median and the middle half of each file's times. The ratio is taken "
+        "within each turn: its median, with a 95 % interval."
     )
 
 

@@ -275,5 +275,5 @@ def _time(found: Latency) -> Fact:
     times = f"{words.seconds(found.pruned.median)}, was {words.seconds(found.dense.median)}"
     if shown in ("faster", "slower"):
         return Fact("time of a run", f"{words.ratio(found.ratio)}×", f"{times}; {interval(found)}")
-    value = "as before" if shown == "same" else "not known"
+    value = "no difference" if shown == "same" else "not known"
     return Fact("time of a run", value, f"ratio {words.ratio(found.ratio)}; {interval(found)}")

@@ -1,9 +1,11 @@
 """How long the delivered file takes, measured beside the upload in one process.
 
-Runs go in turns of four, upload, delivered file, delivered file, upload, and the ratio is taken
-within each four: what slows the machine down for a while slows both, and a drift cancels. The
-interval of the ratio's median rests on order alone, so it needs no assumption on how times are
-spread. Turns are repeated until the interval is narrow or the time is spent.
+Runs go in turns of four, and the ratio is taken within each four: what slows the machine down for a
+while slows both, and a drift cancels. A turn is upload, delivered file, delivered file, upload, and
+the next one the other way round: whichever comes first meets caches that the bookkeeping between
+turns has filled with other things. The interval of the ratio's median rests on order alone, so it
+needs no assumption on how times are spread. Turns are repeated until the interval is narrow or the
+time is spent.
 """
 
 import time
@@ -90,17 +92,18 @@ def turns(
     effort: Effort,
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> tuple[np.ndarray, int]:
-    """Seconds a run in turns of upload, delivered, delivered, upload.
+    """Seconds a run, in turns of four runs.
 
     Returns:
-        Shape [turns, 4], and how many runs each number is the mean of.
+        Shape [turns, 4]: upload, delivered, delivered, upload, whichever order they ran in; and how
+        many runs each number is the mean of.
     """
     begin = time.perf_counter()
     once = _warmed(dense, pruned, begin + effort.seconds * _MOST_WARMING)
     repeats = min(max(round(BLOCK / once), 1), _MOST_REPEATS)
     found: list[list[float]] = []
     while True:
-        found.append([_clocked(run, repeats) for run in (dense, pruned, pruned, dense)])
+        found.append(_turn(dense, pruned, repeats, swapped=len(found) % 2 == 1))
         spent = time.perf_counter() - begin
         progress(min(spent, effort.seconds), effort.seconds)
         ahead = spent + repeats * sum(found[-1])
@@ -110,6 +113,16 @@ def turns(
         elif len(found) >= MOST or ahead > effort.seconds or _narrow(found, effort):
             break
     return np.array(found), repeats
+
+
+def _turn(
+    dense: Callable[[], Any], pruned: Callable[[], Any], repeats: int, *, swapped: bool
+) -> list[float]:
+    outer, inner = (pruned, dense) if swapped else (dense, pruned)
+    if repeats > 1:  # a run so short feels whose data the caches hold
+        outer()
+    one, two, three, four = (_clocked(run, repeats) for run in (outer, inner, inner, outer))
+    return [two, one, four, three] if swapped else [one, two, three, four]
 
 
 def _warmed(dense: Callable[[], Any], pruned: Callable[[], Any], until: float) -> float:
