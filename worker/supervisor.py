@@ -62,7 +62,7 @@ class Attempt:
         self._looked = self._flushed = 0.0
         self._said_at = self._started
         self._course = Course()
-        self._last_progress: tuple[str, float] | None = None
+        self._last_progress: tuple[str, float, str] | None = None
         self._pending: list[tuple[Event, datetime]] = []
         self._children: list[Child] = []
         self._threads = place.threads()  # one number for both children
@@ -196,11 +196,10 @@ class Attempt:
 
     def _take(self, child: Child, event: Event) -> None:
         event = self._course.told(event)
+        got_on = True
         if isinstance(event, ProgressEvent):
-            told = (event.phase, event.done)
-            if told == self._last_progress:
-                return
-            self._last_progress = told
+            told = (event.phase, event.done, event.message)
+            got_on, self._last_progress = told != self._last_progress, told
             if self._pending and isinstance(self._pending[-1][0], ProgressEvent):
                 self._pending.pop()
             self._pending.append((event, utcnow()))
@@ -212,7 +211,9 @@ class Attempt:
             self._flush({event.name: saved})
         else:
             self._pending.append((event, utcnow()))
-        self._progress_at = self._said_at = time.monotonic()
+        self._said_at = time.monotonic()
+        if got_on:
+            self._progress_at = self._said_at
 
     def _flush(self, checkpoints: dict[str, StoredBlob] | None = None) -> None:
         self._flushed = time.monotonic()

@@ -9,7 +9,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from pruning.workload import drifted
+from pruning.workload import drifted, remaining
 
 NARROW = 72
 """Columns below which the bar says less in words."""
@@ -50,8 +50,9 @@ class Bar:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self.text = self.note = ""
         self._now = now
-        self._began = self._heard_at = now()
+        self._began = self._heard_at = self._told_at = now()
         self._heard: float | None = None
+        self._pace: float | None = None
         self._elapsed: float | None = None
         self._eta: float | None = None
         self._shown = 0.0
@@ -59,7 +60,7 @@ class Bar:
 
     def restart(self) -> None:
         """From the beginning: another attempt."""
-        self._heard = self._elapsed = self._eta = None
+        self._heard = self._pace = self._elapsed = self._eta = None
         self._shown, self._began = 0.0, self._now()
 
     def hear(
@@ -76,16 +77,17 @@ class Bar:
         if fraction is None:
             return
         self._shown = max(self._shown, fraction)
+        self._elapsed, self._eta, self._told_at = elapsed, eta, self._now()
         if news or self._heard is None:
-            self._heard, self._elapsed, self._eta = fraction, elapsed, eta
-            self._heard_at = self._now()
+            self._heard, self._pace, self._heard_at = fraction, eta, self._told_at
 
     @property
     def fraction(self) -> float | None:
         """Of the whole job; None while nobody said."""
         if self._heard is None:
             return None
-        self._shown = max(self._shown, drifted(self._heard, self._eta, self._since))
+        since = self._now() - self._heard_at
+        self._shown = max(self._shown, drifted(self._heard, self._pace, since))
         return self._shown
 
     @property
@@ -96,7 +98,7 @@ class Bar:
     @property
     def eta(self) -> float | None:
         """Seconds that are left; None while that can't be told."""
-        return None if self._eta is None else max(0.0, self._eta - self._since)
+        return None if self._eta is None else remaining(self._eta, self._since)
 
     @property
     def words(self) -> str:
@@ -107,7 +109,7 @@ class Bar:
 
     @property
     def _since(self) -> float:
-        return self._now() - self._heard_at
+        return self._now() - self._told_at
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """One line, and below it what is said of the phase, wrapped."""

@@ -72,7 +72,7 @@ class Uploading:
         return report
 
 
-SILENCE = 5.0
+SILENCE = 4.0
 """Seconds after which, outside a terminal, a line says how far the job is."""
 
 
@@ -198,6 +198,10 @@ class JobDisplay:
 
     def _hear(self, event: ProgressEvent | AliveEvent, *, news: bool = True) -> None:
         self._bar.hear(event.fraction, event.elapsed_seconds, event.eta_seconds, news=news)
+
+    def tick(self) -> None:
+        """Outside a terminal, says how far the job is, if nothing was said for a while."""
+        self._speak_up()
 
     def _speak_up(self, text: str = "") -> None:
         """Outside a terminal, a line after some silence."""

@@ -179,7 +179,7 @@ def events(
     follow: Annotated[bool, typer.Option(help="Wait for what is still to come.")] = True,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """Print what a job has said and says."""
+    """Print the events of a job, and follow them while it runs."""
     from secateur.cli.follow import JobDisplay
 
     with client() as service:

@@ -3,6 +3,9 @@
 import os
 import shutil
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -28,7 +31,7 @@ def run_local(
     require("pruning", "torch", "numpy", "onnx", "onnxruntime", "safetensors", "jinja2")
     threads = share()
     prepare(threads)
-    with JobDisplay(console, inputs.spec) as display:
+    with JobDisplay(console, inputs.spec) as display, _ticking(display):
         display.say("Starting")
         from pruning.request import FileRef, RunRequest
         from pruning.run import run
@@ -66,6 +69,24 @@ def run_local(
             shutil.rmtree(folder, ignore_errors=True)
     missed = from_fields(result.rejected.model_dump()) if result.rejected else None
     return unfolded(written, inputs.model), missed
+
+
+@contextmanager
+def _ticking(display: JobDisplay) -> Iterator[None]:
+    """Lets the display speak every second: nobody else does while one long operation runs."""
+    over = threading.Event()
+
+    def tick() -> None:
+        while not over.wait(1.0):
+            display.tick()
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _packed(model: Path, folder: Path) -> Path:

@@ -97,6 +97,10 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+_NARROWED = {"name": 8, "created": 7}
+"""Columns that may be folded, and the least width of each."""
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
     """A list of resources; ids are never cut, and tabs separate the columns outside a terminal."""
     console = stdout()
@@ -124,10 +128,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
         table.add_column(
             name,
             justify="right" if name == "size" else "left",
-            # Only names give way where the terminal is narrow, and none is cut.
-            no_wrap=name != "name",
+            # Names give way where the terminal is narrow, then times; nothing is cut.
+            no_wrap=name not in _NARROWED,
             overflow="fold",
-            min_width=min(widest[index], 8) if name == "name" else widest[index],
+            min_width=min(widest[index], _NARROWED.get(name, widest[index])),
         )
     for row in cells:
         table.add_row(*row)

@@ -42,20 +42,32 @@ RewindTo = Annotated[
     ),
 ]
 SpecFile = Annotated[Path | None, _file("Spec in YAML or JSON; options override it.", "--spec")]
-Sparsity = Annotated[float | None, typer.Option(help="Share to remove (default 0.5).")]
+Sparsity = Annotated[
+    float | None, typer.Option(help="Share of the weights to remove (default 0.5).")
+]
 MaxDrop = Annotated[
     float | None,
-    typer.Option("--max-drop", help="In place of a sparsity: the most there is within this drop."),
+    typer.Option(
+        "--max-drop",
+        help="Instead of a sparsity: remove as much as this drop of the metric allows.",
+    ),
 ]
 Metric = Annotated[
     str | None,
-    typer.Option(help="Of --max-drop: accuracy (default), agreement or cosine without labels."),
+    typer.Option(
+        help="The metric of --max-drop: accuracy (default); without labels, agreement or cosine."
+    ),
 ]
 Points = Annotated[
     str | None,
-    typer.Option(help="Further sparsities of the trade-off curve, 0.5,0.7,0.9 say."),
+    typer.Option(help="Further sparsities of the trade-off curve, for example 0.5,0.7,0.9."),
 ]
-Criterion = Annotated[str | None, typer.Option(help="See `secateur criteria` (default obs).")]
+Criterion = Annotated[
+    str | None,
+    typer.Option(
+        help="What decides which weights go (default obs); `secateur criteria` lists them."
+    ),
+]
 
 Samples = Annotated[list[str] | None, SAMPLES]
 
@@ -77,9 +89,9 @@ def prune(
         Path | None, typer.Option(help="Folder for the result (default MODEL-pruned).")
     ] = None,
     local: Annotated[
-        bool, typer.Option("--local", help="In this process, without a service.")
+        bool, typer.Option("--local", help="Run in this process, without a service.")
     ] = False,
-    name: Annotated[str | None, typer.Option(help="The job's name in lists.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the job in lists.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an earlier result.")] = False,
     open_: Annotated[bool, typer.Option("--open", help="Show the report in a browser.")] = False,
 ) -> None:

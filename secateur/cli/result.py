@@ -49,7 +49,7 @@ def print_result(report: dict[str, Any], files: Iterable[Path] = (), *, gates: b
             f" of the weights in scope removed ({sparsity['removed']:,} of {sparsity['total']:,})",
             f", {of_all}" if of_all else "",
         ),
-        soft_wrap=True,
+        soft_wrap=not console.is_terminal,
     )
     if console.is_terminal:
         console.print(_stages(report))
@@ -232,11 +232,14 @@ def _trust(report: dict[str, Any], checks: list[dict[str, Any]]) -> str:
         lines += wrap(f"not: {', '.join(names)}", TRUST_WIDTH) if names else []
     ladder = (report.get("trust") or {}).get("ladder")
     if ladder:
-        lines.append(
-            f"one quadratic model holds up to {share(ladder['holds_up_to'] or 0.0)} removed "
-            "(see report.html)"
-        )
+        lines.append(f"{_reach(ladder['holds_up_to'])} (see report.html)")
     return "\n".join(lines)
+
+
+def _reach(up_to: float | None) -> str:
+    if not up_to:
+        return "one quadratic model predicts the loss of no step of the ladder"
+    return f"one quadratic model predicts the loss up to {share(up_to)} removed"
 
 
 def _increase(report: dict[str, Any]) -> str:

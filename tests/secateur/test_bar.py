@@ -86,9 +86,9 @@ def test_outside_a_terminal_a_line_tells_how_far_the_job_is_every_few_seconds() 
             display.handle(AliveEvent(phase="scoring", quiet_seconds=9.0, **whole))
     lines = text.getvalue().splitlines()
     waits = [line for line in lines if "2 jobs ahead, 1 running" in line]
-    assert len(waits) == 30 / SILENCE
+    assert len(waits) == 30 // SILENCE
     told_of = [line for line in lines if re.search(r"Scoring weights: \d+ %, .* gone", line)]
-    assert len(told_of) == 40 / SILENCE
+    assert len(told_of) == 40 // SILENCE
     assert max(map(len, lines)) <= 60
     shares = [int(found.group(1)) for line in lines if (found := re.search(r"(\d+) %", line))]
     assert shares == sorted(shares)
