@@ -18,6 +18,7 @@ from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts
 from pruning.match import match, match_classes
 from pruning.meaning import check_labels, check_model
+from pruning.report.numbers import asked_share, limit, points, share
 from pruning.report.schema import ReportWarning, Substitution
 from pruning.report.scope import ScopeSection
 from pruning.schedule import one_shot
@@ -310,8 +311,10 @@ def _annotate_drop(planned: Plan, spec: Spec, model: ModelFacts) -> None:
         ReportWarning(
             code="few_samples_for_drop",
             message=f"A drop of {asked.metric} measured on {samples:,} evaluation samples is "
-            f"uncertain by about {half:.3f} to either side, if {changed:.0%} of the answers "
-            f"change, and {asked.drop:g} is allowed: about {enough:,} samples would tell.",
+            f"uncertain by about {points(asked.metric, half)} to either side, if "
+            f"{asked_share(round(changed, 3))} of the answers change, and a drop of "
+            f"{limit(asked.metric, asked.drop)} is allowed: about {enough:,} samples would tell "
+            "whether it is kept.",
             where="data.evaluation",
         )
     )
@@ -324,7 +327,7 @@ def _annotate(planned: Plan, spec: Spec) -> None:
     if planned.remove == 0:
         warn(
             "nothing_removed",
-            f"The target rounds to none of {planned.weights_in_scope} weights.",
+            f"The target rounds to none of the {planned.weights_in_scope:,} weights in scope.",
             f"spec.target.{spec.target.kind}",
         )
     classes = bool(spec.objective.measured)
@@ -332,7 +335,7 @@ def _annotate(planned: Plan, spec: Spec) -> None:
         warn(
             "few_evaluation_samples",
             f"Accuracy is measured on {planned.evaluation_samples} samples split off the "
-            f"calibration data: one sample is {1 / planned.evaluation_samples:.1%}.",
+            f"calibration data: one of them is {share(1 / planned.evaluation_samples)} of all.",
             "data.evaluation",
         )
     criterion: Any = spec.criterion
@@ -342,7 +345,7 @@ def _annotate(planned: Plan, spec: Spec) -> None:
                 where="spec.criterion.inverse",
                 asked="auto",
                 used=planned.inverse,
-                reason=f"{planned.weights_in_scope} weights in scope",
+                reason=f"{planned.weights_in_scope:,} weights in scope",
             )
         )
     if not classes:

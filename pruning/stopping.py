@@ -3,6 +3,7 @@
 from pruning.allowed import allows
 from pruning.checkpoint import Checkpoints, Snapshot
 from pruning.job import Job, State
+from pruning.report.numbers import limit, points
 from pruning.report.study import Stopped
 from pruning.spec import Rounds
 from pruning.step import start
@@ -94,7 +95,8 @@ def words(stopped: Stopped) -> str:
         else "nothing is removed: the dense network is delivered"
     )
     return (
-        f"After round {stopped.round + 1} of {stopped.rounds} {stopped.metric} had dropped by "
-        f"{stopped.drop:.4f}, more than the {stopped.allowed:g} allowed. That round was undone; "
+        f"After round {stopped.round + 1} of {stopped.rounds} {stopped.metric} had fallen by "
+        f"{points(stopped.metric, stopped.drop)}, more than the "
+        f"{limit(stopped.metric, stopped.allowed)} allowed. That round was undone; "
         f"{kept}."
     )

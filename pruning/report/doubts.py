@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from pruning.report.schema import DataRole, Report
 from pruning.report.speed import interval, speed
@@ -161,8 +162,9 @@ def _calibration(report: Report) -> Iterator[Doubt]:
 
 def _coin_tosses(report: Report) -> Iterator[Doubt]:
     found = report.trust.bootstrap if report.trust else None
-    if found is None:
-        return
+    criterion: Any = report.spec.criterion
+    if found is None or not criterion.about.needs:
+        return  # The same weights go, whichever samples were drawn.
     if not found.resamples:
         yield Doubt(
             "Which weights were removed",
@@ -225,15 +227,17 @@ def _latency(report: Report) -> Iterator[Doubt]:
     found = report.latency
     if found is None:
         return
-    for name, part in (("upload", found.dense), ("result", found.pruned)):
-        if part.median and part.q25 is not None and part.q75 is not None:
-            spread = (part.q75 - part.q25) / part.median
-            if spread > NOISY:
-                yield Doubt(
-                    "Noisy times",
-                    f"The middle half of the {name}'s runs spreads over {share(spread)} of "
-                    "their median: the machine was doing other things too.",
-                )
+    spreads = [
+        (part.q75 - part.q25) / part.median
+        for part in (found.dense, found.pruned)
+        if part.median and part.q25 is not None and part.q75 is not None
+    ]
+    if max(spreads, default=0.0) > NOISY:
+        yield Doubt(
+            "Noisy times",
+            f"The middle half of the times of one file spreads over {share(max(spreads))} of their "
+            "median: the machine was probably doing other things too.",
+        )
     if speed(found) == "unknown":
         yield Doubt(
             "Faster or slower",

@@ -56,9 +56,11 @@ def exponent(value: float, digits: int) -> str:
 
 
 def asked(value: float | None) -> str:
-    """A value that somebody chose, as short as it was written: 0.01, 2, 1e-5."""
+    """A value that somebody chose, as short as it was written: 0.01, 2, 20,000, 1e-5."""
     if value is None:
         return NONE
+    if value.is_integer() and 1000 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
     text = f"{value:.6g}"
     mantissa, _, power = text.partition("e")
     return f"{mantissa}e{int(power)}" if power else text

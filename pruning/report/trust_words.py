@@ -72,12 +72,12 @@ def _reach(
     )
     if limit > 0 and not told:
         return (
-            f"Up to {share(limit)} removed, the increases are too small to judge by; beyond that "
-            f"{who[0].lower()}{who[1:]} is not {how} ({miss})."
+            f"Up to {share(limit)} removed, the increases are too small to judge by. On the "
+            f"next rung {who[0].lower()}{who[1:]} is not {how} ({miss})."
         )
     if limit == 0:
-        return f"{who} is not {how} on any rung ({miss})."
-    return f"{who} is {how} up to {share(limit)} removed, and not beyond ({miss})."
+        return f"{who} is not {how} on the first rung ({miss})."
+    return f"{who} is {how} up to {share(limit)} removed. On the next rung it is not ({miss})."
 
 
 def _tells(rung: Rung, field: str, resolution: float) -> bool:

@@ -54,6 +54,9 @@ __all__ = [
 
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|points?|[KMGT]iB|B|[mµ]?s|min)(?!\w))")
 
+_COUNTS = ("target.bytes", "trust.dead_inputs")
+"""Checks whose value is a number of things."""
+
 _GATES = ("max_drop.", "max_bytes.", "latency", "layer_sparsity.", "target.")
 
 
@@ -120,9 +123,12 @@ def found(check: Check, value: float | None, asked: bool = False) -> str:
         return limit(name, value) if asked else points(name, value)
     if kind == "layer_sparsity":
         return asked_share(value) if asked else share(value)
-    if kind == "max_bytes" or check.name == "target.bytes":
+    if kind == "max_bytes" or check.name in _COUNTS:
         return count(round(value))
-    return chosen(value) if asked else number(value)
+    if asked:
+        # A limit that was computed, as one sample in 450, has more digits than anybody chose.
+        return chosen(value) if float(f"{value:.3g}") == value else number(value)
+    return number(value)
 
 
 def gates(report: Report) -> list[Check]:

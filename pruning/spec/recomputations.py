@@ -18,5 +18,8 @@ def by_itself(spec: "Spec") -> tuple[int, str]:
         return 1, "each layer is pruned for its own outputs, in one walk through the network"
     count = criterion.about.scorings
     if count == 1:
-        return 1, f"scores of {criterion.kind} gain nothing from being computed anew on the way"
-    return count, f"scores of {criterion.kind} change as weights go"
+        return (
+            1,
+            f"scores of {criterion.kind} would gain nothing from being computed again on the way",
+        )
+    return count, f"scores of {criterion.kind} change as weights are removed"

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from pruning import intervals
-from pruning.report.numbers import SHARES, points
+from pruning.report.numbers import SHARES, points, several
 from pruning.report.study import Difference
 
 SPREAD = 3
@@ -128,8 +128,8 @@ def _described(
 ) -> Difference:
     if value is None or ends is None:
         message = (
-            f"{own} and {other} can't be told apart by {quantity}: so few runs say nothing of "
-            f"chance. comparison.seeds: {SPREAD} or more would."
+            f"{several(seeds, 'run')} of each can't show whether {own} or {other} has the better "
+            f"{quantity}, for it may be chance. comparison.seeds: {SPREAD} or more would tell."
         )
         return _told(other, quantity, value, None, recovered=recovered, message=message)
     low, high = ends

@@ -16,6 +16,7 @@ from math import exp, inf, log, log1p
 
 from pruning.allowed import allows
 from pruning.errors import SecateurError
+from pruning.report.numbers import limit, points
 from pruning.schedule.step import MOST, removal_count
 from pruning.spec import MaxDrop
 from pruning.study import chance
@@ -212,7 +213,8 @@ def check_drop(
     raise SecateurError(
         "target_unreachable",
         f"With {samples:,} evaluation samples the upper end of a drop's interval is at least "
-        f"{least:.4f}, even where not one answer changes, and {asked.drop:g} is allowed.",
+        f"{points(asked.metric, least)}, even where not one answer changes; the drop may be "
+        f"at most {limit(asked.metric, asked.drop)}.",
         where="spec.target.max_drop",
         hint=f"Ask for judged_by: estimate{more}, or allow a larger drop.",
         samples=samples,

@@ -20,6 +20,7 @@ from pruning.curvature.matrix import Blocks, Dense, Diagonal
 from pruning.evidence import View, gather
 from pruning.job import Job
 from pruning.registry import method
+from pruning.report.numbers import asked, count, number
 from pruning.report.trust import Bootstrap, LayerInterval
 from pruning.solvers.obs import SingularError
 
@@ -124,25 +125,24 @@ def unavailable(job: Job, problem: Problem) -> str | None:
         and curvature.values.numel() > LARGE
     ):
         return (
-            f"every resample would invert a matrix over {len(curvature.values)} weights, which "
-            f"takes longer than the job; trust.bootstrap: {AUTO} asks for it all the same"
+            f"every resample would invert a matrix over {count(len(curvature.values))} weights, "
+            f"which takes longer than the job; trust.bootstrap: {AUTO} asks for it all the same"
         )
     if not criterion.about.needs:
-        return "the saliencies do not depend on the data: no sample matters"
+        return "the saliencies of this criterion do not depend on the data"
     if linear(problem):
         entries, least = _entries(problem), min(FEWEST, options.batches)
         if BYTES // (8 * entries) < least:
             return (
-                f"the curvature of one batch holds {entries} entries, and {least} of them do not "
-                f"fit into {BYTES >> 20} MiB"
+                f"the curvature of one batch holds {count(entries)} entries, and {least} of them "
+                f"do not fit into {BYTES >> 20} MiB"
             )
         return None
     work = float(len(job.existing.active)) * job.data.calibration.samples * times(job)
     if work > WORK:
         return (
-            f"this criterion's evidence is no mean over samples and would have to be computed "
-            f"again {times(job)} times; that is done up to {WORK:.0e} weights x "
-            f"samples x resamples, and here it is {work:.0e}"
+            f"this criterion would have to be computed again {times(job)} times, in full; that is "
+            f"done up to {asked(WORK)} weights x samples x resamples, and here it is {number(work)}"
         )
     return None
 

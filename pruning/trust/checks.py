@@ -17,7 +17,7 @@ from pruning.evidence.layer_inputs import listen
 from pruning.evidence.view import layers_of
 from pruning.job import Job
 from pruning.registry import method
-from pruning.report.numbers import number
+from pruning.report.numbers import count, number
 from pruning.report.numbers import share as percent
 from pruning.report.trust import Check, DeadInputs
 from pruning.trust.check import check
@@ -53,7 +53,8 @@ def near_minimum(model: Directions, change: Tensor, count: int) -> Check:
     ratio = abs(first) / second if second > 0 else (0.0 if first == 0 else math.inf)
     near = ratio <= GRADIENT
     message = (
-        f"Setting the {count} weights of least saliency to zero changes the loss by "
+        f"Setting the {count:,} weights of least saliency to zero changes "
+        f"the loss by "
         f"{number(first)} through the gradient (norm {number(float(g.norm()))}) and by "
         f"{number(second)} "
         "through the curvature. "
@@ -93,7 +94,7 @@ def negative_curvature(job: Job, data: ArrayData) -> list[Check]:
     ratio = max(0.0, -low) / high if high > 0 else (0.0 if low >= 0 else math.inf)
     mass = (
         f"About {percent(share)} of the Hessian's spectral mass lies below zero ({PROBES} Lanczos "
-        f"runs of {STEPS} products, {data.samples} samples)"
+        f"runs of {STEPS} products, {count(data.samples)} samples)"
     )
     left_out = (
         ": so little that the Gauss-Newton matrix, which has none, is a good stand-in."
@@ -138,13 +139,15 @@ def dead_inputs(job: Job, data: ArrayData) -> tuple[Check, list[DeadInputs]]:
             DeadInputs(name=layer.layer, inputs=len(seen[place]), dead=dead, weights=dead * each)
         )
     dead = sum(f.dead for f in found)
-    places = ", ".join(f"{f.name} ({f.dead} of {f.inputs})" for f in found if f.dead)
+    named = (f"{f.name} ({count(f.dead)} of {count(f.inputs)})" for f in found if f.dead)
+    on_them = count(sum(f.weights for f in found))
     message = (
-        f"Inputs that are zero for all {data.samples} samples: {places}. The "
-        f"{sum(f.weights for f in found)} weights on them have no curvature and look free to "
-        "remove; on other data they may matter."
+        f"Inputs that are zero for all {count(data.samples)} samples: {', '.join(named)}. The "
+        f"{on_them} weights on them have no curvature and look free to remove; on other data they "
+        "may matter."
         if dead
-        else f"Every input of every layer in scope is used by some of {data.samples} samples."
+        else "Every input of every layer in scope is used by some of "
+        f"{count(data.samples)} samples."
     )
     return check("dead_inputs", dead == 0, float(dead), 0.0, message), found
 
@@ -163,7 +166,9 @@ def samples_against_weights(job: Job, problem: Problem) -> Check | None:
     samples = request.samples(calibration.samples)
     if request.kind in EMPIRICAL:
         bound = samples
-        subject = f"{samples} samples with one gradient each give the empirical Fisher matrix"
+        subject = (
+            f"{count(samples)} samples with one gradient each give the empirical Fisher matrix"
+        )
     else:
         inputs, _ = next(iter(calibration.batches(1, device=job.device)))
         network = job.network()
@@ -173,11 +178,12 @@ def samples_against_weights(job: Job, problem: Problem) -> Check | None:
         ranks = job.loss.ranks(outputs.expand(samples, *outputs.shape[1:]), target.to(job.device))
         bound = int(ranks.sum())
         subject = (
-            f"{samples} samples with {bound} independent outputs together give the Gauss-Newton "
+            f"{count(samples)} samples with {count(bound)} independent outputs together give the "
+            f"Gauss-Newton "
             "matrix"
         )
     enough = bound >= size
-    message = f"{subject} a rank of at most {bound}, for {size} weights" + (
+    message = f"{subject} a rank of at most {count(bound)}, for {count(size)} weights" + (
         "."
         if enough
         else ": some directions are not seen at all, and weights that look free to remove may not "

@@ -14,7 +14,7 @@ from torch import Tensor
 from pruning.criteria import Problem
 from pruning.curvature.kronecker import Kronecker
 from pruning.curvature.matrix import Blocks, Dense, Diagonal, LowRank, Matrix
-from pruning.report.numbers import number
+from pruning.report.numbers import count, number
 from pruning.report.trust import Check
 from pruning.trust.check import check
 from pruning.trust.lanczos import lanczos
@@ -52,7 +52,7 @@ def rank_and_condition(problem: Problem) -> list[Check]:
     if isinstance(matrix, Dense) and len(matrix.values) > DECOMPOSED:
         return _bounded(matrix, problem.damping)
     if isinstance(matrix, LowRank) and len(matrix.rows) > DECOMPOSED:
-        return [_no_rank(f"of {len(matrix.rows)} gradients")]
+        return [_no_rank(f"of {count(len(matrix.rows))} gradients")]
     spectra = _spectra(matrix)
     rank, high, worst = 0, 0.0, 1.0
     for values in spectra.blocks:
@@ -98,7 +98,10 @@ def _of_blocks(matrix: Blocks) -> _Spectra:
     part = ""
     if blocks > most:
         spread = torch.linspace(0, blocks - 1, most, dtype=torch.float64).long()
-        some, part = spread.to(some.device), f"{most} of the {blocks} blocks, evenly spread, hold "
+        some, part = (
+            spread.to(some.device),
+            f"{count(most)} of the {count(blocks)} blocks, evenly spread, hold ",
+        )
     sizes = (matrix.index[some] >= 0).sum(1).tolist()
     values = torch.linalg.eigvalsh(matrix.values[some])
     # Padding adds eigenvalues that are exactly zero, of which as many are left out.
@@ -122,9 +125,9 @@ def _rank(rank: int, size: int, part: str, approximation: str) -> Check:
     full = rank == size
     what = f"{approximation} approximation of the curvature" if approximation else "curvature"
     subject = (
-        f"The {what} over {size} weights has"
+        f"The {what} over {count(size)} weights has"
         if not part
-        else f"Of the {what} {part}{size} weights and have together"
+        else f"Of the {what} {part}{count(size)} weights and have together"
     )
     known = (
         f"The {approximation} approximation has full rank, which says nothing of the matrix that "
@@ -132,10 +135,11 @@ def _rank(rank: int, size: int, part: str, approximation: str) -> Check:
         if approximation
         else "That is full rank."
     )
-    message = f"{subject} numerical rank {rank}. " + (
+    message = f"{subject} numerical rank {count(rank)}. " + (
         known
         if full
-        else f"In the other {size - rank} directions it is zero: removal there looks free, and "
+        else f"In the other {count(size - rank)} directions it is zero: removal there looks "
+        f"free, and "
         "only the damping decides. More calibration samples would help, unless inputs or units "
         "are dead."
     )
@@ -168,4 +172,4 @@ def _bounded(matrix: Dense, damping: float) -> list[Check]:
     spectrum = lanczos(lambda v: matrix.values @ v, start.to(matrix.values.device), STEPS)
     top = float(spectrum.values.max())
     worst = (top + damping) / damping if damping > 0 else math.inf
-    return [_no_rank(f"over {size} weights"), _condition(worst, damping, bound=True)]
+    return [_no_rank(f"over {count(size)} weights"), _condition(worst, damping, bound=True)]

@@ -9,7 +9,18 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from pruning.allowed import ROUNDING, allows
-from pruning.report.numbers import asked_share, limit, metric, number, points, ratio, share
+from pruning.report.numbers import (
+    asked,
+    asked_share,
+    count,
+    limit,
+    metric,
+    number,
+    points,
+    ratio,
+    several,
+    share,
+)
 from pruning.report.schema import Check, LayerReport, Report, Sizes
 from pruning.report.study import Latency
 from pruning.request import Rejection
@@ -173,9 +184,9 @@ def latency(spec: Spec, measured: Latency | None, why_not: str = "") -> Check | 
     shown = next(name for name in asked if found[name] == status)
     told = " and ".join(_timed(name, limit, *spans[name]) for name, limit in asked.items())
     message = (
-        f"The delivered file takes {told}, the median of {measured.runs} runs in "
-        f"{measured.engine} with {measured.threads} "
-        f"thread{'s' if measured.threads > 1 else ''} and a batch of {measured.batch}."
+        f"The delivered file takes {told}, the median of {count(measured.runs)} runs in "
+        f"{measured.engine} with {several(measured.threads, 'thread')} and a batch of "
+        f"{several(measured.batch, 'sample')}."
     )
     if status == "warn":
         message = (
@@ -206,7 +217,7 @@ def _timed(name: str, limit: float, value: float, low: float | None, high: float
     text = f"{ratio(value)} times the upload's time" if name == "ratio" else f"{number(value)} ms"
     write = ratio if name == "ratio" else number
     open_ = "no interval" if low is None else f"95 % interval {write(low)} to {write(high)}"
-    return f"{text} ({open_}; allowed: {limit:g})"
+    return f"{text} ({open_}; at most {asked(limit)} allowed)"
 
 
 def rejection(report: Report) -> Rejection | None:

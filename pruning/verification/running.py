@@ -12,7 +12,7 @@ from pruning.curvature.losses import Loss, loss_of
 from pruning.data.batches import ArrayData
 from pruning.metrics import METRICS
 from pruning.progress import Narrator
-from pruning.report.numbers import asked, number
+from pruning.report.numbers import asked, count, metric, number
 from pruning.report.schema import Check, MetricValue
 from pruning.verification import reference
 from pruning.verification.inference import BATCH, Engine
@@ -175,7 +175,7 @@ def _difference(found: np.ndarray, memory: np.ndarray, allowed: float, how: str)
         distance,
         allowed,
         f"The written file, run in {how}, gives the pruned network's outputs on "
-        f"{len(memory)} samples, relative to the largest output.",
+        f"{count(len(memory))} samples, relative to the largest output.",
         f"The written file, run in {how}, gives outputs that differ from the pruned network's "
         f"by {number(distance)} of the largest output; {asked(allowed)} is allowed.",
     )
@@ -195,13 +195,14 @@ def _metric(
     share = name != "cosine"
     allowed = max(1, len(values) // 1000) / len(values) if share else tolerance
     gap = np.inf if reported is None else abs(measured - reported)
-    told = "unknown" if reported is None else f"{reported:.4f}"
+    told = "unknown" if reported is None else metric(name, reported)
     title = name.capitalize()
     return judged(
         f"{how}_{name}" if of == "written file" else f"{how}_dense_{name}",
         gap <= allowed + 1e-12,
         float(gap),
         allowed,
-        f"{title} of the {of} in {how} is {measured:.4f}, as reported ({len(values):,} samples).",
-        f"{title} of the {of} in {how} is {measured:.4f}; the report says {told}.",
+        f"{title} of the {of} in {how} is {metric(name, measured)}, as "
+        f"reported ({count(len(values))} samples).",
+        f"{title} of the {of} in {how} is {metric(name, measured)}; the report says {told}.",
     )
