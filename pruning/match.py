@@ -145,7 +145,7 @@ def _match_input(array: TensorFact, tensor: TensorFact, where: str, *, whole: bo
     if not fits(array.shape, tensor):
         raise SecateurError(
             "data_shape",
-            f"The array is {_shape(array.shape)}; {expected(tensor)}",
+            f"The array has the shape {_shape(array.shape)}; {expected(tensor)}",
             where=where,
             hint=rearranged(array.shape, tensor)
             or "The first dimension counts the samples, the others must be the model's.",
@@ -154,7 +154,7 @@ def _match_input(array: TensorFact, tensor: TensorFact, where: str, *, whole: bo
     if kinds[0] != kinds[1] and not (whole and kinds == ("int", "float")):
         raise SecateurError(
             "data_dtype",
-            f"The array is {array.dtype}, the input wants {tensor.dtype}.",
+            f"The array is {array.dtype}, the input takes {tensor.dtype}.",
             where=where,
             hint=f"Save it as {tensor.dtype}.",
         )
@@ -178,16 +178,16 @@ def prod_of(shape: Sequence[int | str]) -> int | None:
 
 
 def expected(tensor: TensorFact) -> str:
-    """What an input wants of the data, in words that end a sentence."""
-    wanted = f"the input {tensor.name!r} wants {_shape(tensor.as_data)} of the data, N samples"
+    """The shape of the data that an input takes, in words that end a sentence."""
+    wanted = f"the input {tensor.name!r} takes {_shape(tensor.as_data)} for N samples"
     if tensor.axis is None:
         one = ", or a single number" if prod_of(tensor.shape) == 1 else ""
         return f"{wanted}, all with the same value (the model takes one for a whole batch){one}."
     if tensor.axis == 0:
         return f"{wanted}."
     return (
-        f"{wanted} first; they are moved to axis {tensor.axis} of what the model takes, "
-        f"{_shape(tensor.shape)}."
+        f"{wanted}, the samples first; they are moved to axis {tensor.axis} of what the model "
+        f"takes, {_shape(tensor.shape)}."
     )
 
 

@@ -22,7 +22,7 @@ INTERVAL = 1.0
 
 
 class Narrator:
-    """Sends events of one job, progress at most once a second.
+    """Sends events of one job, progress at most once a second and as soon as a fraction is known.
 
     Args:
         emit: Receives the events.
@@ -41,7 +41,7 @@ class Narrator:
         self._emit = emit or (lambda event: None)
         self._phase: Phase | None = None
         self._since = time.monotonic()
-        self._sent = -INTERVAL
+        self._sent, self._placed = -INTERVAL, False
         self._about = self._run = ""
         self._work = Workload(clock)
         self.timings: dict[str, float] = {}
@@ -144,16 +144,17 @@ class Narrator:
 
     def _tell_unless_just_told(self, done: float, total: float, message: str) -> None:
         now = time.monotonic()
-        if self._phase is not None and now - self._sent >= INTERVAL:
+        first = self._work.planned and not self._placed  # so that a short job has a fraction too
+        if self._phase is not None and (first or now - self._sent >= INTERVAL):
             self._sent = now
             self._tell(done, total, message)
 
     def _tell(self, done: float, total: float, message: str) -> None:
         assert self._phase is not None
+        estimate = self._estimate()
+        self._placed = bool(estimate)
         self._emit(
-            ProgressEvent(
-                phase=self._phase, done=done, total=total, message=message, **self._estimate()
-            )
+            ProgressEvent(phase=self._phase, done=done, total=total, message=message, **estimate)
         )
 
     def _estimate(self) -> dict[str, Any]:

@@ -85,6 +85,9 @@ class Workload:
 
     Args:
         clock: Seconds.
+
+    Attributes:
+        planned: Whether any stage was.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -99,12 +102,12 @@ class Workload:
         self._stack: list[Visit] = []
         self._fraction = 0.0
         self._eta: tuple[float, float] | None = None
-        self._planned = self._finished = False
+        self.planned = self._finished = False
 
     def plan(self, stages: Iterable[Stage]) -> None:
         """Takes up stages, which come before those that were planned earlier."""
         self._ahead.extendleft(reversed(list(stages)))
-        self._planned = True
+        self.planned = True
 
     def reach(self, name: str, *, resumed: bool = False) -> None:
         """A stage begins, and what was to come before it does not any more.
@@ -172,7 +175,7 @@ class Workload:
         elapsed = now - self._began
         if self._finished:
             return Estimate(1.0, elapsed, 0.0)
-        if not self._planned:
+        if not self.planned:
             return None
         measured = self._pace()
         pace = GUESSED_PACE if measured is None else measured

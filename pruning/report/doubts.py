@@ -6,7 +6,7 @@ from typing import Any
 
 from pruning.report.schema import DataRole, Report
 from pruning.report.speed import interval, speed
-from pruning.report.words import count, limit, number, points, several, share
+from pruning.report.words import count, limit, points, ratio, several, share
 
 FEW_SAMPLES = 256
 """Calibration samples below which curvature is called thinly sampled."""
@@ -195,8 +195,13 @@ def _predictions(report: Report) -> Iterator[Doubt]:
         steps = len(report.rounds)
         yield Doubt(
             "Predictions at this sparsity",
-            f"A quadratic model at the dense weights is accurate up to "
-            f"{share(ladder.holds_up_to or 0.0)} removed; this job removed {share(reached)}"
+            "A quadratic model at the dense weights is accurate "
+            + (
+                f"up to {share(ladder.holds_up_to)} removed"
+                if ladder.holds_up_to
+                else "on no step of the ladder"
+            )
+            + f"; this job removed {share(reached)}"
             + (f" in {count(steps)} steps, each with its own model" if steps > 1 else "")
             + ". Beyond that, predictions are extrapolated. Measured values are not affected.",
         )
@@ -241,6 +246,6 @@ def _latency(report: Report) -> Iterator[Doubt]:
     if speed(found) == "unknown":
         yield Doubt(
             "Faster or slower",
-            f"The measurement does not tell: ratio {number(found.ratio)}, {interval(found)}. "
+            f"The measurement does not tell: ratio {ratio(found.ratio)}, {interval(found)}. "
             "A quieter machine, or a gate on the latency, which gets more time, would.",
         )

@@ -123,7 +123,7 @@ def _against(differences: list[Difference], own: str) -> str:
     said = {
         "better": f"{own} was better than magnitude{by} of {first.quantity}",
         "worse": f"magnitude was better than {own}{by} of {first.quantity}",
-        "as_good": f"magnitude was as good: the difference of {first.quantity} is within its noise",
+        "as_good": f"magnitude was as good: the difference of {first.quantity} is within the noise",
         "unknown": "too few runs were made to say which is better",
     }
     return said[first.verdict]

@@ -30,7 +30,7 @@ def ladder(found: Ladder) -> list[str]:
                 found.resolution,
             )
         )
-    return sentences
+    return list(dict.fromkeys(sentences))  # both may be too small to judge by
 
 
 def rungs(report: Report) -> str:

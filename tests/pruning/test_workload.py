@@ -1,6 +1,8 @@
 """How much of a job is done, and what is left of it, from what was planned and what was clocked."""
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from pruning import progress
 from pruning.course import Course
 from pruning.data.batches import ArrayData
 from pruning.events import Event, PhaseEvent, ProgressEvent
-from pruning.loop import prune_admitted
+from pruning.loop import prune, prune_admitted
 from pruning.progress import Narrator
 from pruning.spec import parse_spec
 from pruning.visits import Price, times
@@ -190,6 +192,59 @@ def test_two_processes_are_told_as_one_job():
     assert second.fraction == third.fraction == alive.fraction  # type: ignore[union-attr]
     assert second.eta_seconds == 5.0  # type: ignore[union-attr]
     assert second.elapsed_seconds == 5.0  # type: ignore[union-attr]
+
+
+PLANNED: dict[str, dict[str, Any]] = {
+    "one shot": {"criterion": {"kind": "obd"}},
+    "rounds": {
+        "schedule": {"kind": "rounds", "rounds": 2},
+        "recovery": {"kind": "fine_tune", "epochs": 1},
+        "comparison": {"criteria": [{"kind": "magnitude"}, {"kind": "random"}], "seeds": 2},
+    },
+    "curve": {"curve": {"points": [0.3, 0.6]}},
+    "search": {
+        "target": {"max_drop": {"drop": 0.05, "probes": 3}},
+        "comparison": {"criteria": [{"kind": "random"}]},
+    },
+    "layer by layer": {
+        "criterion": {"kind": "layer_obs"}, "compensation": {"kind": "layerwise"},
+        "comparison": {"criteria": [{"kind": "magnitude"}]},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_stages_are_reached_by_the_names_and_in_the_order_in_which_they_are_planned(
+    name: str, monkeypatch: pytest.MonkeyPatch
+):
+    planned: list[str] = []
+    reached: list[str] = []
+    plan, reach = Workload.plan, Workload.reach
+
+    def planning(self: Workload, stages: Iterable[Stage]) -> None:
+        listed = list(stages)
+        planned[:0] = [stage.name for stage in listed]
+        plan(self, listed)
+
+    def reaching(self: Workload, stage: str, *, resumed: bool = False) -> None:
+        reached.append(stage)
+        reach(self, stage, resumed=resumed)
+
+    monkeypatch.setattr(Workload, "plan", planning)
+    monkeypatch.setattr(Workload, "reach", reaching)
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    inputs = torch.randn(120, 6)
+    data = ArrayData({"x": inputs}, inputs[:, :3].argmax(1))
+    prune(module, data, {"criterion": {"kind": "magnitude"}} | PLANNED[name])
+    assert len(set(planned)) == len(planned)
+    # A search may take more probes than are planned, or fewer.
+    expected = [stage for stage in planned if stage in reached]
+    assert [stage for stage in reached if stage in planned] == expected
+    unplanned = [stage for stage in reached if stage not in planned]
+    assert all(stage.startswith("probe-") for stage in unplanned)
+    skipped = [stage for stage in planned if stage not in reached]
+    assert all(stage.startswith("probe-") for stage in skipped)
 
 
 class Counted(FlopCounterMode):

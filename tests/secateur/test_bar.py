@@ -94,6 +94,31 @@ def test_outside_a_terminal_a_line_tells_how_far_the_job_is_every_few_seconds() 
     assert shares == sorted(shares)
 
 
+def test_nothing_left_is_never_said_while_it_waits() -> None:
+    now = Clock()
+    bar = Bar(now)
+    bar.hear(0.6, 10.0, 5.0, news=True)
+    now.now = 20.0
+    assert bar.eta == 6.0
+    bar.hear(0.7, 31.0, 12.0, news=False)
+    assert (bar.elapsed, bar.eta) == (31.0, 12.0)
+    assert bar.fraction is not None
+    assert 0.7 <= bar.fraction < 0.85
+
+
+def test_outside_a_terminal_a_long_silence_is_broken() -> None:
+    now, text = Clock(), io.StringIO()
+    with JobDisplay(Console(file=text, width=100), now=now) as display:
+        display.handle(PhaseEvent(phase="scoring"))
+        display.handle(
+            ProgressEvent(phase="scoring", done=0, total=1, fraction=0.2, eta_seconds=40.0)
+        )
+        for _ in range(20):
+            now.now += 1.0
+            display.tick()
+    assert len([line for line in text.getvalue().splitlines() if "left" in line]) == 20 // SILENCE
+
+
 def test_numbers_stay_below_the_bar_until_others_come() -> None:
     text = io.StringIO()
     console = Console(file=text, width=60, force_terminal=True, color_system=None)

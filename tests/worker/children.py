@@ -140,6 +140,13 @@ def tell_on(spec):
     say(type="done", result={"artifacts": [entry], "summary": {}})
 
 
+def repeat(spec):
+    """Says the same again and again."""
+    while True:
+        progress(1, "same")
+        time.sleep(0.05)
+
+
 def stand_once(spec):
     """Stands in the first attempt, succeeds in later ones."""
     if "stood" not in saved():

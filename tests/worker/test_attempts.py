@@ -210,6 +210,14 @@ def test_a_stall_ends_the_attempt(bench: Bench):
     assert bench.events(job.id)[-1]["error"]["code"] == "stalled"
 
 
+def test_the_same_progress_again_is_told_and_is_no_progress(bench: Bench):
+    became, job = bench.attempt("repeat", bench.place(stall_seconds=2.0))
+    assert became == "queued"
+    found = bench.events(job.id)
+    assert found[-1]["error"]["code"] == "stalled"
+    assert sum(event["type"] == "progress" for event in found) >= 2
+
+
 @pytest.mark.parametrize("do", ["stand", "stop"])
 def test_while_a_child_says_nothing_the_worker_does_and_that_hides_no_stall(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, do: str

@@ -3,6 +3,7 @@
 import pytest
 
 from pruning.report import numbers, words
+from pruning.report.schema import Check
 
 
 @pytest.mark.parametrize(
@@ -31,8 +32,24 @@ def test_a_measured_value_keeps_its_digits(value, shown):
 
 def test_what_was_asked_for_is_as_short_as_it_was_written():
     assert [numbers.asked(v) for v in (0.01, 2.0, 1e-5, 0.5)] == ["0.01", "2", "1e-5", "0.5"]
+    assert [numbers.asked(v) for v in (20000.0, 1e10, 999.0)] == ["20,000", "1e10", "999"]
     assert numbers.limit("accuracy", 0.01) == "1 point"
     assert numbers.asked_share(0.95) == "95 %"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found", "limit"),
+    [
+        ("zeros", 1894.0, "1,894", "1,894"),
+        ("trust.dead_inputs", 10.0, "10", "10"),
+        ("onnxruntime_accuracy", 1 / 450, "0.002222", "0.002222"),
+        ("onnxruntime_outputs", 1e-4, "1.00e-4", "0.0001"),
+        ("max_drop.accuracy", 0.02, "2.00 points", "2 points"),
+    ],
+)
+def test_a_check_and_its_limit_are_written_like_every_other_number(name, value, found, limit):
+    check = Check(name=name, status="pass", value=value, threshold=value, message="")
+    assert (words.found(check, value), words.found(check, value, asked=True)) == (found, limit)
 
 
 def test_a_number_stays_with_its_unit_and_nothing_else_is_bound():

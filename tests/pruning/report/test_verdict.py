@@ -5,12 +5,15 @@ import shlex
 import pytest
 
 from benchmarks.report_example import example
+from pruning.catalogue.compensation.none import NoCompensation
+from pruning.catalogue.criteria.magnitude import Magnitude
 from pruning.report import study_words, verdict, words
 from pruning.report.doubts import doubts
 from pruning.report.html import report_html
 from pruning.report.provenance import reproduce
 from pruning.report.schema import Check, Report, Round
 from pruning.report.study import Drop, Stopped
+from pruning.report.trust import Bootstrap
 from pruning.spec import Gates
 
 
@@ -200,6 +203,15 @@ def test_a_loss_without_prediction_is_said_once(report):
     report.rounds[0].not_predicted = "No derivative."
     assert "Nothing predicted" in about(report)
     assert "Predictions at this sparsity" not in about(report)
+
+
+def test_which_weights_go_is_no_doubt_where_no_sample_decides_it(report):
+    report.trust.bootstrap = Bootstrap(resamples=0, reason="it would take longer than the job")
+    assert "Which weights were removed" in about(report)
+    report.spec = report.spec.model_copy(
+        update={"criterion": Magnitude(), "compensation": NoCompensation()}
+    )
+    assert "Which weights were removed" not in about(report)
 
 
 def test_noisy_times_and_few_seeds_are_admitted(report):

@@ -55,7 +55,7 @@ def test_the_first_run_of_a_turn_favours_neither_file(monkeypatch: pytest.Monkey
         clock.order.append("run")
         clock.now += 0.002 if cold else 0.001
 
-    taken, _ = latency.turns(cold_or_warm, cold_or_warm, latency.Effort(0.0))
+    taken, _ = latency.turns(cold_or_warm, cold_or_warm, Effort(0.0))
     low, high = intervals.of_median(latency.ratios(taken))
     assert (2 * latency._WARM_UP) % 4 == 2
     assert low < 0.9 < 1.1 < high
