@@ -238,8 +238,8 @@ def _trust(report: dict[str, Any], checks: list[dict[str, Any]]) -> str:
 
 def _reach(up_to: float | None) -> str:
     if not up_to:
-        return "one quadratic model predicts the loss of no step of the ladder"
-    return f"one quadratic model predicts the loss up to {share(up_to)} removed"
+        return "no quadratic model holds, however little is removed"
+    return f"one quadratic model holds up to {share(up_to)} removed"
 
 
 def _increase(report: dict[str, Any]) -> str:

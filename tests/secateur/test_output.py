@@ -91,7 +91,7 @@ def test_a_missed_gate_is_explained_once(capsys: pytest.CaptureFixture[str]) -> 
     assert "0 of 1 passed" in out
     assert "1 of 2 assumptions of the theory hold" in out
     assert "not: curvature_rank" in out
-    assert "predicts the loss up to 25.5 % removed" in out
+    assert "holds up to 25.5 % removed" in out
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[1].index("dense") == lines[3].index("predicted")
