@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pruning.axes import parse_declared
 from secateur.cli.output import size, stdout
 from secateur.cli.samples import SAMPLES
 from secateur.errors import SecateurError, require
@@ -62,6 +61,8 @@ def export(
 
     Your code is imported and run on this machine; nothing is uploaded.
     """
+    from pruning.axes import parse_declared
+
     given = [_parsed(text, dtype) for text in inputs]
     axes = parse_declared(samples or [], "--samples")
     names = ("architecture.json", "model.safetensors")
