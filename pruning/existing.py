@@ -1,13 +1,13 @@
 """Zeros that an upload comes with: which of them stay, and what is said of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from pruning.layers import FlatWeights, Prunable
+from pruning.layers import FlatWeights
 from pruning.patterns.groups import groups_of
 from pruning.patterns.shape import layer_pattern
 from pruning.spec import Spec
@@ -23,9 +23,9 @@ class Existing:
         gone: Those among them that count as removed from the start, shape [W]: with single weights
             all, with blocks those of whole blocks. Others are zeros in groups that stand, and with
             n:m in groups that have lost nothing yet; they are the first of their group to go.
-        beside: Weights out of scope that have zeros, each with a mask of its other entries, in its
-            own shape: recovery leaves these zeros too. A weight that is zero as a whole is not
-            among them, since its training has yet to begin.
+        beside: Matrices out of scope that have zeros, each with a mask of its other entries, in
+            its own shape: recovery leaves these zeros too. One that is zero as a whole is not among
+            them, since its training has yet to begin.
     """
 
     found: list[int]
@@ -44,20 +44,22 @@ class Existing:
         return int(self.gone.sum())
 
 
-def existing_zeros(weights: FlatWeights, spec: Spec, others: Sequence[Prunable] = ()) -> Existing:
+def existing_zeros(
+    weights: FlatWeights, spec: Spec, parameters: Iterable[nn.Parameter] = ()
+) -> Existing:
     """The zeros of the dense weights, as `scope.existing_zeros` has them.
 
     Args:
         weights: At the dense weights.
-        spec: Its scope and its pattern.
-        others: All weights that could be in scope.
+        spec: Its scope and its pattern, which divides the layers in scope.
+        parameters: Of the whole network.
     """
     zero = torch.cat([(p.weight.detach() == 0).flatten() for p in weights.layers])
     found = [int(part.sum()) for part in weights.split(zero)]
     nothing = torch.zeros_like(zero)
     if spec.scope.existing_zeros == "free":
         return Existing(found, nothing, nothing)
-    beside = _beside(weights, others)
+    beside = _beside(weights, parameters)
     if not any(found):
         return Existing(found, nothing, nothing, beside)
     pattern = layer_pattern(spec.pattern)
@@ -73,13 +75,15 @@ def existing_zeros(weights: FlatWeights, spec: Spec, others: Sequence[Prunable] 
 
 
 def _beside(
-    weights: FlatWeights, others: Sequence[Prunable]
+    weights: FlatWeights, parameters: Iterable[nn.Parameter]
 ) -> tuple[tuple[nn.Parameter, Tensor], ...]:
-    """Weights out of scope with some zeros, and where they have none."""
+    """Matrices and tables of embeddings out of scope with some zeros, and where they have none."""
     inside = {id(p.weight) for p in weights.layers}
     found = []
-    for p in others:
-        kept = p.weight.detach() != 0
-        if id(p.weight) not in inside and 0 < int(kept.sum()) < kept.numel():
-            found.append((p.weight, kept))
+    for parameter in parameters:
+        if id(parameter) in inside or parameter.ndim < 2 or not parameter.is_floating_point():
+            continue
+        kept = parameter.detach() != 0
+        if 0 < int(kept.sum()) < kept.numel():
+            found.append((parameter, kept))
     return tuple(found)

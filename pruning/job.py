@@ -277,7 +277,8 @@ def prepare(
         left += refused
     others = facts.others if facts else other_facts(module, found)
     weights = FlatWeights(scope)
-    existing = existing_zeros(weights, spec, layers)
+    check_pattern(spec, [(p.layer, tuple(p.weight.shape), p.groups) for p in weights.layers])
+    existing = existing_zeros(weights, spec, module.parameters())
     job = Job(module, data, spec, facts, narrator, layers, weights, existing)
     job.layer_facts, job.left, job.others = found, left, others
     job.dense.rewind_to = rewind_to
@@ -294,7 +295,6 @@ def prepare(
     if rewind_to is not None:
         check_tensors(module, rewind_to)
     check_combination(spec, len(weights), elsewhere=rewind_to is not None)
-    check_pattern(spec, [(p.layer, tuple(p.weight.shape), p.groups) for p in weights.layers])
     check_sizes(spec, {p.layer: p.weight.numel() for p in weights.layers}, scorings(job.steps))
     for layer in weights.layers:
         if not bool(torch.isfinite(layer.weight).all()):

@@ -305,6 +305,37 @@ def test_recovery_leaves_zeros_of_layers_out_of_scope():
     assert bool(done.module[2].weight.any())
 
 
+def test_recovery_leaves_zeros_of_tables():
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.place = nn.Embedding(7, 8), nn.Parameter(torch.randn(5, 8))
+            self.empty, self.fc = nn.Parameter(torch.zeros(5, 8)), nn.Linear(8, 3)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.fc((self.embed(ids) + self.place + self.empty).mean(1))
+
+    torch.manual_seed(0)
+    before = Words().eval()
+    before.embed.weight.data[3] = 0.0
+    before.place.data[2, :4] = 0.0
+    before.fc.bias.data[0] = 0.0
+    ids = torch.randint(7, (60, 5), generator=torch.Generator().manual_seed(1))
+    after = prune(before, (ids, torch.arange(60) % 3), {**OFF, **MAGNITUDE, **TUNED}).module
+    for old, new in ((before.embed.weight, after.embed.weight), (before.place, after.place)):
+        assert torch.equal(new == 0, old == 0)
+        assert not torch.equal(new, old)
+    assert bool(after.empty.any())
+    assert bool(after.fc.bias[0])
+
+
+def test_blocks_that_do_not_divide_are_refused_with_zeros_too():
+    net = network(0.5)
+    with pytest.raises(SecateurError) as caught:
+        prune(net, data(), {**OFF, **MAGNITUDE, "pattern": {"kind": "block", "shape": [7, 7]}})
+    assert (caught.value.code, caught.value.where) == ("spec_conflict", "spec.pattern")
+
+
 def test_a_mode_that_does_not_exist_is_refused():
     with pytest.raises(SecateurError):
         parse_spec({"scope": {"existing_zeros": "sometimes"}})
