@@ -94,6 +94,14 @@ class Route:
         route = route.then(("shape", layout.shape))
         return Route(route.start, route.moves, self.scale * layout.scale, self.dtype)
 
+    def cut(self, axis: int, places: Sequence[int]) -> "Route":
+        """This route followed by taking slices along an axis, none twice."""
+        shape = self.shapes[-1]
+        if tuple(places) == tuple(range(shape[axis])):
+            return self
+        front = (axis, *(a for a in range(len(shape)) if a != axis))
+        return self.then(("turn", front), ("take", tuple(places)), ("turn", _inverse(front)))
+
     def cast(self, dtype: str) -> "Route":
         """This route with a cast to another real type."""
         return Route(self.start, self.moves, self.scale, dtype)
@@ -101,7 +109,24 @@ class Route:
     @property
     def whole(self) -> bool:
         """Whether no part of the tensor is taken out or moved among others."""
-        return not any(kind == "take" for kind, _ in self.moves)
+        return not self.part
+
+    @property
+    def part(self) -> tuple[Move, ...]:
+        """The moves up to the last that takes a part out: which numbers of the tensor these are."""
+        last = max((n for n, (kind, _) in enumerate(self.moves, 1) if kind == "take"), default=0)
+        return self.moves[:last]
+
+    @property
+    def of_part(self) -> "Route":
+        """The rest of the route, from the part that is taken out."""
+        taken = len(self.part)
+        return Route(self.shapes[taken], self.moves[taken:], self.scale, self.dtype)
+
+    def picked(self) -> np.ndarray:
+        """Which numbers of the tensor the value holds, bool of the tensor's shape."""
+        everything = np.ones(self.shapes[-1], dtype=bool)
+        return self.undo(everything, np.zeros(self.start, dtype=bool))
 
     def back(self) -> tuple[Move, ...]:
         """The moves that undo this reversible route's."""

@@ -38,7 +38,7 @@ class Builder:
         self.fused: set[str] = set()
         self._paths = naming.Paths(self.module)
         self._held: dict[tuple[object, ...], tuple[Binding, Any]] = {}
-        self._matrices: dict[str, Binding] = {}
+        self._matrices: dict[tuple[object, ...], Binding] = {}
         self._taken: dict[tuple[str, str], int] = {}
         self._as_values: set[str] = set()
         self._finite: set[str] = set()
@@ -132,13 +132,13 @@ class Builder:
             _attach(layer, leaf, shared)
             return
         value = to_parameter(constant.original, route)
-        if tied and route.whole:
-            first = self._matrices.get(source)
+        if tied and not layout.of:
+            first = self._bound(constant)
             if first is not None and first.route != route:
                 raise self.turned(node, constant, first)
         binding = Binding(path, source, route, [use] if use else [], constant.route)
-        if tied and route.whole:
-            self._matrices[source] = binding
+        if tied and not layout.of:
+            self._matrices[source, constant.route.part] = binding
         tensor = torch.from_numpy(value)
         shared = tensor if statistic else nn.Parameter(tensor)
         self._held[key] = (binding, shared)
@@ -168,8 +168,12 @@ class Builder:
 
         It can't be a second layer's parameter then; as a value it follows the first.
         """
-        bound = self._matrices.get(constant.source)
+        bound = self._bound(constant)
         return bound is not None and bound.route != constant.route.laid_out(layout)
+
+    def _bound(self, constant: Constant) -> Binding | None:
+        """The layer's weight that the tensor, or this part of it, is already."""
+        return self._matrices.get((constant.source, constant.route.part))
 
     @staticmethod
     def turned(node: Node, constant: Constant, bound: Binding) -> SecateurError:
@@ -211,7 +215,7 @@ class Builder:
         self._read(list(self.graph.outputs))
         for index, name in enumerate(sorted(self._as_values)):
             constant = self.graph.constants[name]
-            bound = self._matrices.get(constant.source) if constant.source else None
+            bound = self._bound(constant) if constant.source else None
             if bound is not None:
                 module.references[name] = self._reference(bound, constant)
                 continue
@@ -258,7 +262,7 @@ class Builder:
                 hint="Fold constants on export.",
             )
         there = Route(bound.route.shapes[-1])
-        back = there.then(*bound.route.back(), *constant.route.moves)
+        back = there.then(*bound.route.of_part.back(), *constant.route.of_part.moves)
         return Reference(bound.path, back, constant.route.scale / bound.route.scale)
 
     @cached_property

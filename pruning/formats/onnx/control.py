@@ -247,19 +247,31 @@ def _number(name: str, graph: Graph) -> int | None:
 def _condition(name: str, graph: Graph, shapes: Shapes) -> bool | None:
     """The condition's value, where sizes that the file leaves open do not change it."""
     if name in graph.constants:
-        value = graph.constants[name].value
-        return bool(value.reshape(-1)[0]) if value.size == 1 else None
+        value: np.ndarray | None = graph.constants[name].value
+    else:
+        value = value_of(name, graph, shapes)
+    return bool(value.reshape(-1)[0]) if value is not None and value.size == 1 else None
+
+
+def value_of(name: str, graph: Graph, shapes: Shapes) -> np.ndarray | None:
+    """A value that is computed from sizes, where those that the file leaves open do not change it.
+
+    Args:
+        name: Of the value, no constant.
+        graph: What has been read so far.
+        shapes: Of its values, asked for once.
+    """
     nodes = _ancestors(name, graph)
     if nodes is None:
         return None
     known = shapes()
-    found = set()
+    first = None
     for probe in _PROBES:
         result = _evaluated(name, nodes, graph, known, probe)
-        if result is None or result.size != 1:
+        if result is None or (first is not None and not np.array_equal(first, result)):
             return None
-        found.add(bool(result.reshape(-1)[0]))
-    return found.pop() if len(found) == 1 else None
+        first = result
+    return first
 
 
 def _ancestors(name: str, graph: Graph) -> list[Operation] | None:

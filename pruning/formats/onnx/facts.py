@@ -1,6 +1,7 @@
 """What intake learns of a model: sizes from a pass on the meta device, the batch by trying."""
 
 from collections import Counter
+from collections.abc import Mapping
 from math import prod
 
 from onnx import TensorProto, ValueInfoProto, helper
@@ -11,7 +12,7 @@ from pruning.formats.facts import distinct, ties
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.graph import Constant, Graph, type_name
 from pruning.formats.onnx.measure import Measured, measure
-from pruning.formats.onnx.module import OnnxModule, layer_at
+from pruning.formats.onnx.module import OnnxModule, Step, layer_at
 from pruning.formats.onnx.parse import opset, shown
 from pruning.formats.onnx.passes import Sizes
 from pruning.formats.onnx.shapes import SMALL
@@ -39,8 +40,9 @@ def collect_facts(
     sizes = measured.sizes
     used = set(weight_names.values())
     dtypes = {c.source: file_dtype(c) for c in graph.constants.values() if c.source in used}
-    layers = layer_facts(module, _seen(module, sizes), weight_names, dtypes)
-    others = [*other_facts(module, layers), *_computed(graph, module)]
+    seen = _seen(module, sizes, _heads(graph, module))
+    layers = layer_facts(module, seen, weight_names, dtypes)
+    others = [*other_facts(module, layers), *_computed(graph, module, weight_names)]
     macs = [layer.macs for layer in layers]
     return ModelFacts(
         format="onnx",
@@ -122,9 +124,8 @@ def _output_fact(fact: TensorFact, measured: Measured) -> TensorFact:
     return fact.model_copy(update={"samples": axis})
 
 
-def _seen(module: OnnxModule, sizes: Sizes | None) -> Seen:
+def _seen(module: OnnxModule, sizes: Sizes | None, heads: set[str]) -> Seen:
     """What the steps and their sizes tell of the weights, as a watched pass would."""
-    heads = _heads(module)
     if sizes is None:
         return Seen(heads=heads)
     total: dict[str, int] = {}
@@ -139,8 +140,9 @@ def _seen(module: OnnxModule, sizes: Sizes | None) -> Seen:
     )
 
 
-def _heads(module: OnnxModule) -> set[str]:
+def _heads(graph: Graph, module: OnnxModule) -> set[str]:
     """Weights that make an output, see `pruning.uses`: the same, told from steps without a pass."""
+    made = _made_of(graph, module)
     wanted = set(module.output_names)
     found: set[str] = set()
     for step in reversed(module.steps):
@@ -149,7 +151,7 @@ def _heads(module: OnnxModule) -> set[str]:
         inside = weights_inside(layer_at(module, step.layer)) if step.layer else []
         if inside:
             found.update(f"{step.layer}.{name}" for name in inside)
-        elif step.operator not in ("Shape", "Size"):
+        elif step.operator not in ("Shape", "Size") and not _factors(step, made):
             wanted.update(name for name in step.inputs if name)
     return found
 
@@ -157,24 +159,45 @@ def _heads(module: OnnxModule) -> set[str]:
 _PRODUCTS = ("MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum")
 
 
-def _computed(graph: Graph, module: OnnxModule) -> list[OtherFact]:
-    """Matrices of the file that steps compute a product's factor from, and that nothing prunes."""
-    made: dict[str, set[str]] = {
-        name: {constant.source}
-        if constant.source and len(constant.shape) > 1 and name not in module.references
-        else set()
+def _made_of(graph: Graph, module: OnnxModule) -> dict[str, frozenset[str]]:
+    """Values that do not depend on the inputs, with the matrices of the file behind each.
+
+    Of layers' weights that a step reads as values the layer stands.
+    """
+    made = {
+        name: constant.made_of | ({constant.source} if constant.source else set())
+        if len(constant.shape) > 1 and name not in module.references
+        else frozenset()
         for name, constant in graph.constants.items()
     }
-    sizes = {c.source: prod(c.shape) for c in graph.constants.values() if c.source}
-    found: set[str] = set()
     for step in module.steps:
         given = [made.get(name) for name in step.inputs if name]
-        fixed = step.operator in ("Shape", "Size") or None not in given
-        if step.operator in _PRODUCTS and not step.layer and not fixed:
-            found.update(source for part in given if part for source in part)
-        if fixed:
-            both = {source for part in given if part for source in part}
-            made.update(dict.fromkeys(step.outputs, both))
+        if step.operator in ("Shape", "Size"):
+            made.update(dict.fromkeys(step.outputs, frozenset()))
+        elif not step.layer and None not in given:
+            behind = frozenset(source for part in given if part for source in part)
+            made.update(dict.fromkeys(step.outputs, behind))
+    return made
+
+
+def _factors(step: Step, made: Mapping[str, frozenset[str]]) -> set[str]:
+    """The matrices that a factor of a product is computed from; none where a layer multiplies."""
+    given = [made.get(name) for name in step.inputs if name]
+    if step.operator not in _PRODUCTS or step.layer or None not in given:
+        return set()
+    return {source for part in given if part for source in part}
+
+
+def _computed(graph: Graph, module: OnnxModule, weight_names: Mapping[str, str]) -> list[OtherFact]:
+    """Matrices of the file that a product's factor is computed from, and that nothing prunes."""
+    made = _made_of(graph, module)
+    found = {source for step in module.steps for source in _factors(step, made)}
+    sizes = {c.source: prod(c.route.start) for c in graph.constants.values() if c.source in found}
+    for path, parameter in module.named_parameters():
+        if weight_names.get(path) in sizes:
+            sizes[weight_names[path]] -= parameter.numel()
     return [
-        OtherFact(name=shown(name), kind=COMPUTED, parameters=sizes[name]) for name in sorted(found)
+        OtherFact(name=shown(name), kind=COMPUTED, parameters=size)
+        for name, size in sorted(sizes.items())
+        if size
     ]

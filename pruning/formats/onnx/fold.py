@@ -12,7 +12,7 @@ from torch import Tensor
 from pruning.errors import SecateurError
 from pruning.formats.limits import Limits
 from pruning.formats.onnx.binding import Route, computing_dtype, is_real
-from pruning.formats.onnx.control import decided, inlined
+from pruning.formats.onnx.control import decided, inlined, value_of
 from pruning.formats.onnx.ends import network_outputs
 from pruning.formats.onnx.graph import (
     Constant,
@@ -31,6 +31,8 @@ from pruning.formats.onnx.values import LARGEST, axis_of
 Operators = dict[str, Callable[[Any, Any], None]]
 
 _ARRANGED = frozenset(("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"))
+
+_CUTS = frozenset(("Slice", "Split", "Gather"))
 
 FOLDED = frozenset(
     [
@@ -191,6 +193,7 @@ class _Folding:
                 )
             self._take(self._pending.popleft())
         self.graph.nodes = live(self.graph.nodes, outputs)
+        self._join_parts()
         self.graph.count()
 
     def _count(self, nodes: Iterable[Operation]) -> None:
@@ -213,6 +216,8 @@ class _Folding:
             self._control(node)
             return
         names = [name for name in node.input if name]
+        if kind == "Slice":
+            self._decide_bounds(node)
         known = all(name in constants for name in names)
         if known and kind in _ARRANGED and (seen := self._arranged(node)) is not None:
             constants[node.output[0]] = seen
@@ -224,6 +229,45 @@ class _Folding:
             return
         self._derive(node, names)
         self.graph.nodes.append(node)
+
+    def _decide_bounds(self, node: Operation) -> None:
+        """Takes bounds of a weight's part that sizes of the file fix for constants."""
+        constants = self.graph.constants
+        if not _weight(constants.get(node.input[0])):
+            return
+        for name in node.input[1:]:
+            if name and name not in constants:
+                value = value_of(name, self.graph, self._shapes)
+                if value is None:
+                    return
+                constants[name] = Constant(name, "", value)
+
+    def _join_parts(self) -> None:
+        """Takes parts of a tensor that share numbers for results: each would be a weight twice."""
+        constants = self.graph.constants
+        read = {*self.graph.outputs, *(name for node in self.graph.nodes for name in reads(node))}
+        parts: dict[str, dict[object, Constant]] = {}
+        for name in sorted(read & constants.keys()):
+            constant = constants[name]
+            if constant.source:
+                parts.setdefault(constant.source, {}).setdefault(constant.route.part, constant)
+        for source, each in parts.items():
+            if all(constant.route.whole for constant in each.values()):
+                continue
+            taken = np.zeros(next(iter(each.values())).route.start, dtype=bool)
+            apart = True
+            for constant in each.values():
+                picked = constant.route.picked()
+                apart = apart and not (taken & picked).any()
+                taken |= picked
+            if apart:
+                continue
+            self.graph.frozen.add(source)
+            for name, constant in constants.items():
+                if constant.source == source and not constant.route.whole:
+                    constants[name] = Constant(
+                        name, "", constant.value, computed=name, made_of=frozenset({source})
+                    )
 
     def _derive(self, node: Operation, names: list[str]) -> None:
         """Notes what is computed from stored real numbers alone, but not at import."""
@@ -347,6 +391,12 @@ class _Folding:
         """Computes the function of host arrays and keeps the results as constants."""
         constants = self.graph.constants
         given = [constants[name] for name in inputs if name]
+        if (
+            node.operator in _CUTS
+            and _weight(given[0])
+            and self._cut(node, function, inputs, outputs)
+        ):
+            return
         arguments = [None if not name else constants[name].host() for name in inputs]
         if sum(prod(c.shape) for c in given) > LARGEST:
             raise _Unfolded
@@ -368,6 +418,7 @@ class _Folding:
         real = not shape_only and any(c.is_real and prod(c.shape) > 1 for c in given)
         origin = next((c.computed for c in given if c.computed), None)
         origin = node.label if real and any(c.source for c in given) else origin
+        made_of = frozenset(s for c in given if c.is_real for s in c.made_of | {c.source} if s)
         for name, result in zip(names, results, strict=False):
             array = result.numpy() if isinstance(result, Tensor) else np.asarray(result)
             self._bytes += array.nbytes
@@ -378,17 +429,89 @@ class _Folding:
                     where=node.label,
                 )
             if name:
-                constants[name] = Constant(name, "", array, computed=origin)
+                made = frozenset() if shape_only else made_of
+                constants[name] = Constant(name, "", array, computed=origin, made_of=made)
                 if origin and not shape_only:
                     self.graph.derived[name] = origin
         if not shape_only:
             self.graph.frozen.update(c.source for c in given if c.source)
+
+    def _cut(
+        self,
+        node: Node,
+        function: Callable[..., Any],
+        inputs: list[str | None],
+        outputs: list[str] | None,
+    ) -> bool:
+        """Follows a weight into its parts, which stay weights of the file.
+
+        Returns:
+            False where a slice is taken twice or none, or indices have several axes.
+        """
+        constants = self.graph.constants
+        whole, *rest = [constants[name] if name else None for name in inputs]
+        assert whole is not None
+        bounds = [None if c is None else c.host() for c in rest]
+        shape, gone = whole.shape, None
+        if node.operator == "Gather":
+            assert bounds[0] is not None
+            axis = axis_of(node.attributes.int("axis", 0), len(shape), node.label)
+            gone = axis if bounds[0].ndim == 0 else None
+            if bounds[0].ndim > 1 or not (abs(bounds[0] + 0.5) < shape[axis]).all():
+                return False
+            taken = (bounds[0].reshape(-1) % shape[axis]).tolist()
+            lines = [[taken if a == axis else list(range(n)) for a, n in enumerate(shape)]]
+        else:
+            lines = _lines(function, shape, bounds)
+        if any(len(set(line)) < len(line) or not line for part in lines for line in part):
+            return False
+        names = outputs if outputs is not None else [node.one_output()]
+        for name, part in zip(names, lines, strict=True):
+            route = whole.route
+            for axis, line in enumerate(part):
+                route = route.cut(axis, line)
+            if gone is not None:
+                left = route.shapes[-1]
+                route = route.then(("shape", (*left[:gone], *left[gone + 1 :])))
+            constants[name] = whole.seen_as(name, route)
+        return True
 
     def layer(self, *_: Any, **__: Any) -> None:
         """Layers are built later."""
         raise _Unfolded
 
     place = bind = layer
+
+
+def _weight(constant: Constant | None) -> bool:
+    """Whether a constant is a tensor of several real numbers out of the file."""
+    return (
+        constant is not None
+        and bool(constant.source)
+        and constant.is_real
+        and len(constant.shape) > 0
+        and prod(constant.shape) > 1
+    )
+
+
+def _lines(
+    function: Callable[..., Any], shape: tuple[int, ...], bounds: list[np.ndarray | None]
+) -> list[list[list[int]]]:
+    """What Slice or Split takes along each axis, for each result.
+
+    They give views, so that numbers of the axis alone, spread over a tensor of that shape, tell it
+    without a copy of that size.
+    """
+    found: list[list[list[int]]] = []
+    for axis, size in enumerate(shape):
+        numbers = np.arange(size).reshape(-1, *[1] * (len(shape) - 1 - axis))
+        results = function(np.broadcast_to(numbers, shape), *bounds)
+        results = results if isinstance(results, tuple) else (results,)
+        found = found or [[] for _ in results]
+        for lines, part in zip(found, results, strict=True):
+            first: tuple[Any, ...] = (*[0] * axis, slice(None), *[0] * (len(shape) - 1 - axis))
+            lines.append(np.asarray(part)[first].tolist() if np.size(part) else [])
+    return found
 
 
 def _reshaped(sizes: list[int], shape: tuple[int, ...]) -> tuple[int, ...] | None:

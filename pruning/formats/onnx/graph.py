@@ -37,6 +37,7 @@ class Constant:
         source: The tensor's name in the file; empty for a result computed from constants.
         route: From the tensor to the value, where there is a source.
         computed: The node that computed a result from tensors of real numbers.
+        made_of: Those tensors' names in the file.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Constant:
         tensor: TensorProto | np.ndarray,
         route: Route | None = None,
         computed: str | None = None,
+        made_of: frozenset[str] = frozenset(),
     ) -> None:
-        self.name, self.source, self.computed = name, source, computed
+        self.name, self.source, self.computed, self.made_of = name, source, computed, made_of
         self.tensor = tensor
         self._route = route
 
@@ -103,7 +105,7 @@ class Constant:
 
     def seen_as(self, name: str, route: Route) -> "Constant":
         """The same tensor under another name, arranged anew."""
-        other = Constant(name, self.source, self.tensor, route, self.computed)
+        other = Constant(name, self.source, self.tensor, route, self.computed, self.made_of)
         if "original" in self.__dict__:
             other.__dict__["original"] = self.original
         return other

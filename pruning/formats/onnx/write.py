@@ -69,9 +69,9 @@ def changed_model(imported: "ImportedModel", module: nn.Module | None = None) ->
     holders = _Holders(proto)
     groups: dict[str, list[list[Binding]]] = {}
     for binding in imported.bindings:
-        # Parameters out of one input of one node are parts of one tensor.
         sharers = groups.setdefault(binding.source, [])
-        same = next((s for s in sharers if s[0].uses == binding.uses), None)
+        keep = binding.source in imported.frozen
+        same = next((s for s in sharers if all(_beside(b, binding, keep) for b in s)), None)
         if same is None:
             sharers.append([binding])
         else:
@@ -91,8 +91,21 @@ def changed_model(imported: "ImportedModel", module: nn.Module | None = None) ->
             holders.replace(source, first)
         for bindings, value in list(zip(sharers, values, strict=True))[0 if keep else 1 :]:
             if not _same(value, None if keep else first):
-                holders.unshare(bindings[0], original if value is None else value)
+                for binding in bindings:
+                    holders.unshare(binding, original if value is None else value)
     return proto
+
+
+def _beside(one: Binding, other: Binding, kept: bool) -> bool:
+    """Whether two parameters are parts of a tensor that can hold the values of both.
+
+    Parameters out of one input of one node are, and parts that the graph cuts it into; where the
+    tensor is `kept` for other readers, each part gets a tensor of its own.
+    """
+    if one.uses == other.uses:
+        return True
+    parts = one.seen.part, other.seen.part
+    return not kept and all(parts) and parts[0] != parts[1]
 
 
 def _same(a: np.ndarray | None, b: np.ndarray | None) -> bool:

@@ -282,3 +282,129 @@ def test_every_weight_may_stand_in_a_constant_node():
     x = np.random.default_rng(0).standard_normal((2, 5)).astype(f32)
     assert difference(model, x) < 1e-6
     assert set(tensors(follows(model, x))) == {"w", "b", "scale", "shape"}
+
+
+def split(net: Net, sizes: list[int], axis: int, names: list[str]) -> None:
+    node = onnx.helper.make_node("Split", ["w", net.const("sizes", ints(*sizes))], names, axis=axis)
+    net.nodes.append(node)
+
+
+def sliced(net: Net, output: str, *bounds: int, axis: int = 0, step: int = 1) -> str:
+    given = [net.const(f"{output}{i}", ints(v)) for i, v in enumerate((*bounds, axis, step))]
+    return net.op("Slice", ["w", *given], output)
+
+
+def rows(net: Net) -> None:
+    net.weight("w", 9, 5)
+    split(net, [4, 5], 0, ["p", "q"])
+
+
+def columns(net: Net) -> None:
+    net.weight("w", 5, 9)
+    split(net, [4, 5], 1, ["pt", "qt"])
+    net.op("Transpose", ["pt"], "p", perm=[1, 0])
+    net.op("Transpose", ["qt"], "q", perm=[1, 0])
+
+
+def strides(net: Net) -> None:
+    net.weight("w", 8, 5)
+    sliced(net, "p", 0, 8, step=2)
+    sliced(net, "q", -1, -100, step=-2)
+
+
+def stack(net: Net) -> None:
+    net.weight("w", 3, 4, 5)
+    net.op("Gather", ["w", net.const("first", np.array(0))], "p", axis=0)
+    net.op("Gather", ["w", net.const("last", np.array(-1))], "q", axis=0)
+
+
+def listed(net: Net) -> None:
+    net.weight("w", 9, 5)
+    net.op("Gather", ["w", net.const("odd", ints(1, 3, 7))], "p", axis=0)
+    net.op("Gather", ["w", net.const("even", ints(0, 2, -1))], "q", axis=0)
+
+
+def from_sizes(net: Net) -> None:
+    """Bounds that are the width of the input."""
+    net.weight("w", 10, 5)
+    net.op("Shape", ["x"], "s")
+    net.op("Gather", ["s", net.const("one", ints(1))], "five", axis=0)
+    for name, value in (("zero", 0), ("many", 99)):
+        net.const(name, ints(value))
+    net.op("Slice", ["w", "zero", "five"], "p")
+    net.op("Slice", ["w", "five", "many"], "q")
+
+
+@pytest.mark.parametrize("cut", [rows, columns, strides, stack, listed, from_sizes])
+def test_parts_of_a_tensor_are_weights_that_are_written_back_into_it(cut):
+    net = Net()
+    cut(net)
+    net.op("Gemm", ["x", "p"], "a", transB=1)
+    net.op("Transpose", ["q"], "turned", perm=[1, 0])
+    net.op("MatMul", ["x", "turned"], "b")
+    net.op("Concat", ["a", "b"], "y", axis=-1)
+    model = net.model({"x": ["n", 5]}, ["y"])
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(f32)
+    assert difference(model, x) < 1e-6
+    imported = read_onnx(model.SerializeToString())
+    first, second = imported.facts.layers
+    whole = tensors(model.SerializeToString())["w"]
+    assert (first.kind, first.weight, second.weight) == ("Linear", "w", "w")
+    assert imported.facts.parameters == first.parameters + second.parameters
+    assert first.is_output
+    assert second.is_output
+    data = follows(model, x)
+    assert set(tensors(data)) == set(tensors(model.SerializeToString()))
+    assert tensors(data)["w"].shape == whole.shape
+    left = np.count_nonzero(tensors(data)["w"] == whole)
+    assert left == whole.size - first.parameters - second.parameters
+
+
+def test_parts_that_share_numbers_are_no_weights_and_are_counted_once():
+    net = Net()
+    net.weight("w", 9, 5)
+    sliced(net, "p", 0, 5)
+    sliced(net, "q", 4, 9)
+    net.op("Gemm", ["x", "p"], "a", transB=1)
+    net.op("Gemm", ["x", "q"], "b", transB=1)
+    net.op("Add", ["a", "b"], "c")
+    net.op("Gemm", ["c", net.weight("f", 3, 5)], "y", transB=1)
+    model = net.model({"x": ["n", 5]}, ["y"])
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(f32)
+    assert difference(model, x) < 1e-6
+    facts = read_onnx(model.SerializeToString()).facts
+    assert [layer.weight for layer in facts.layers] == ["f"]
+    assert [(o.name, o.kind, o.parameters) for o in facts.others] == [("w", "computed", 45)]
+    assert facts.parameters == 45 + 15
+
+
+def test_a_part_beside_a_reader_of_the_whole_is_no_weight_of_its_own():
+    net = Net()
+    net.weight("w", 5, 5)
+    sliced(net, "p", 0, 3)
+    net.op("Gemm", ["x", "w"], "a", transB=1)
+    net.op("Gemm", ["a", "p"], "y", transB=1)
+    model = net.model({"x": ["n", 5]}, ["y"])
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(f32)
+    assert difference(model, x) < 1e-6
+    facts = read_onnx(model.SerializeToString()).facts
+    assert [layer.parameters for layer in facts.layers] == [25]
+    follows(model, x)
+
+
+def test_a_part_that_something_else_reads_gets_a_tensor_of_its_own():
+    net = Net()
+    net.weight("w", 9, 5)
+    split(net, [4, 5], 0, ["p", "q"])
+    net.op("Gemm", ["x", "p"], "a", transB=1)
+    net.op("ReduceSum", ["q", net.const("axes", ints(0))], "s", keepdims=0)
+    net.op("Add", ["x", "s"], "moved")
+    net.op("Gemm", ["moved", net.weight("f", 4, 5)], "b", transB=1)
+    net.op("Add", ["a", "b"], "y")
+    model = net.model({"x": ["n", 5]}, ["y"])
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(f32)
+    assert difference(model, x) < 1e-6
+    imported = read_onnx(model.SerializeToString())
+    assert [layer.parameters for layer in imported.facts.layers] == [20, 20]
+    data = follows(model, x)
+    assert np.array_equal(tensors(data)["w"], tensors(model.SerializeToString())["w"])
