@@ -94,7 +94,7 @@ VECTORS = "vectors"
 
 
 COMPUTED = "computed"
-"""Kind of a matrix that a file computes something from before a product takes the result."""
+"""Kind of a matrix that products take in another form than as it is: a factor computed from it."""
 
 
 class OtherFact(_Facts):

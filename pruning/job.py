@@ -251,11 +251,8 @@ def prepare(
     batch = None if facts is None else facts.batch
     if facts is not None:
         calling = replace(calling, axes=axes_of(facts))
-    found = (
-        facts.layers
-        if facts
-        else layer_facts(module, observed(module, data.calibration, None, calling))
-    )
+    seen = None if facts else observed(module, data.calibration, None, calling)
+    found = facts.layers if facts else layer_facts(module, seen)
     mixing: list[str] = []
     place = adapt(
         module,
@@ -275,7 +272,7 @@ def prepare(
     if isinstance(spec.compensation, Layerwise) or criterion.kind == "layer_obs":
         scope, refused = usable(module, scope, data.calibration, batch or Options.batch)
         left += refused
-    others = facts.others if facts else other_facts(module, found)
+    others = facts.others if facts else other_facts(module, found, seen)
     weights = FlatWeights(scope)
     check_pattern(spec, [(p.layer, tuple(p.weight.shape), p.groups) for p in weights.layers])
     existing = existing_zeros(weights, spec, module.parameters())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from pruning.facts import VECTORS, LayerFact, OtherFact
+from pruning.facts import COMPUTED, VECTORS, LayerFact, OtherFact
 from pruning.scope import choose
 from pruning.spec import Scope
 
@@ -108,12 +108,14 @@ class Seen:
         heads: Those that make an output.
         multiply_adds: A sample, in all; None where sizes are not known.
         activations: Bytes a sample that a layer puts out, by the layer's path.
+        computed: Matrices that a factor of a product is computed from.
     """
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     heads: Collection[str] = ()
     multiply_adds: Mapping[str, int] | None = None
     activations: Mapping[str, int] = field(default_factory=dict)
+    computed: Collection[str] = ()
 
 
 def layer_facts(
@@ -178,15 +180,19 @@ def layer_facts(
     return facts
 
 
-def other_facts(module: nn.Module, layers: Sequence[LayerFact]) -> list[OtherFact]:
+def other_facts(
+    module: nn.Module, layers: Sequence[LayerFact], seen: Seen | None = None
+) -> list[OtherFact]:
     """The parameters that are no weights of `layers`: matrices each, vectors together.
 
     Args:
         module: The network.
         layers: Facts of its weights.
+        seen: What a pass showed.
     """
     known = {id(p.weight) for p in prunables(module, layers)}
     tables = embedded(module)
+    computed = set() if seen is None else set(seen.computed)
     others, vectors = [], 0
     for name, parameter in module.named_parameters():
         if id(parameter) in known:
@@ -195,6 +201,7 @@ def other_facts(module: nn.Module, layers: Sequence[LayerFact]) -> list[OtherFac
             vectors += parameter.numel()
             continue
         kind = nn.Embedding.__name__ if id(parameter) in tables else nn.Parameter.__name__
+        kind = COMPUTED if name in computed else kind
         label = name.removesuffix(".weight")
         others.append(OtherFact(name=label, kind=kind, parameters=parameter.numel()))
     if vectors:

@@ -201,7 +201,7 @@ def section(
 
 
 _KINDS = {
-    COMPUTED: "the file computes something from it before a product takes the result",
+    COMPUTED: "products take it in a form that can't be pruned, such as a factor computed from it",
     "Embedding": "a table of embeddings: looked up, not multiplied by",
     VECTORS: "biases, factors of normalisation and other vectors are not pruned",
 }

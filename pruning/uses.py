@@ -59,11 +59,13 @@ class _Origin:
         moving: Whether it depends on the inputs.
         weights: Where it does, the weights nearest behind it; else the parameters it is a copy of.
         learned: Whether it depends on any parameter.
+        made_of: Where it does not depend on the inputs, the matrices that it is computed from.
     """
 
     moving: bool = False
     weights: frozenset[str] = frozenset()
     learned: bool = False
+    made_of: frozenset[str] = frozenset()
 
 
 _CONSTANT, _INPUT = _Origin(), _Origin(moving=True)
@@ -80,6 +82,7 @@ class Uses(TorchDispatchMode):
             those of each of them under the path there, where the layer is called as one.
         kinds: Of weights, what they are used in: `MatMul`, `Conv2d`, `ConvTranspose2d`, ...
         heads: Paths of the weights that make an output; set once the pass is over.
+        computed: Matrices that a factor of a product is computed from.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -88,6 +91,7 @@ class Uses(TorchDispatchMode):
         self.multiply_adds: dict[str, int] = {}
         self.kinds: dict[str, str] = {}
         self.heads: set[str] = set()
+        self.computed: set[str] = set()
         self._origins: dict[int, _Origin] = {}
         self._parameters: dict[int, list[tuple[int, int, str, bool]]] = {}
         self._paths: dict[str, list[str]] = {}
@@ -133,7 +137,7 @@ class Uses(TorchDispatchMode):
             batch: Samples of the pass.
         """
         macs = {path: round(n / batch) for path, n in self.multiply_adds.items()}
-        return Seen(self.kinds, self.heads, macs)
+        return Seen(self.kinds, self.heads, macs, computed=self.computed - self.kinds.keys())
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
@@ -171,13 +175,17 @@ class Uses(TorchDispatchMode):
         fixed = [(t, o) for t, o in zip(factors, origins, strict=True) if not o.moving]
         if not any(o.learned for _, o in fixed):
             return _joined([*origins, *added])
-        moving = any(o.moving for o in origins)
+        # A product of parameters alone computes another one, as B A of a merged adapter.
+        among_parameters = all(o.learned and not o.moving for o in origins)
         for tensor, origin in fixed:
             self._count(origin.weights, _work(func, name, args, kwargs, result, tensor))
-            # A product of parameters alone computes another parameter, as B A of a merged adapter.
-            for weight in origin.weights if moving else ():
-                self.kinds.setdefault(weight, _kind(name, args, tensor))
-        if not moving:
+            if not among_parameters:
+                self.computed |= origin.made_of
+                for weight in origin.weights:
+                    self.kinds.setdefault(weight, _kind(name, args, tensor))
+        if among_parameters:
+            return _joined([_computed(origins), *added])
+        if not any(o.moving for o in origins):  # the first state of a recurrent layer, times one
             return _joined([_Origin(learned=True), *added])
         behind = frozenset(w for _, o in fixed for w in o.weights)
         return _joined([_Origin(moving=True, weights=behind, learned=True), *added])
@@ -186,11 +194,7 @@ class Uses(TorchDispatchMode):
         origins = [self._origin(t) for t in given]
         if any(o.moving for o in origins):
             return _joined([o for o in origins if o.moving])
-        copied = name in _COPIES
-        return _Origin(
-            weights=frozenset(w for o in origins for w in o.weights) if copied else frozenset(),
-            learned=any(o.learned for o in origins),
-        )
+        return _joined(origins) if name in _COPIES else _computed(origins)
 
     def _count(self, weights: frozenset[str], work: int) -> None:
         total = sum(self._sizes[w] for w in weights)
@@ -292,6 +296,15 @@ def _joined(origins: list[_Origin]) -> _Origin:
         moving,
         frozenset(w for o in origins if o.moving == moving for w in o.weights),
         any(o.learned for o in origins),
+        frozenset() if moving else frozenset(w for o in origins for w in o.made_of),
+    )
+
+
+def _computed(origins: list[_Origin]) -> _Origin:
+    """What is computed from values that do not depend on the inputs, and is no copy of them."""
+    return _Origin(
+        learned=any(o.learned for o in origins),
+        made_of=frozenset(w for o in origins for w in o.weights | o.made_of),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -91,7 +92,7 @@ def module_facts(
         inputs=inputs,
         outputs=run.outputs,
         layers=layers,
-        others=other_facts(module, layers),
+        others=other_facts(module, layers, run.seen),
         ties=ties(module),
         dtypes=sorted(set(dtypes.values())),
         parameters=sum(p.numel() for p in module.parameters()),
@@ -365,7 +366,7 @@ def _passed(module: nn.Module, samples: Sequence[Tensor], batch: int, limits: Li
     run.bytes = counted.bytes
     shown = uses.seen(batch)
     put_out = {path: -(-size // batch) for path, size in run.sizes.items()}
-    run.seen = Seen(shown.kinds, shown.heads, shown.multiply_adds, put_out)
+    run.seen = replace(shown, activations=put_out)
     run.results = tuple(tensor for _, tensor in named_tensors(result))
     if not run.results:
         raise SecateurError("model_invalid", "The network puts out no tensor.", where="output")

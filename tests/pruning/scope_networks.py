@@ -47,6 +47,32 @@ class Product(nn.Module):
         return self.c(y.mean(1))
 
 
+class Decoder(nn.Module):
+    """Attention to other tokens, whose keys and values one part of a packed weight makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.d = nn.TransformerDecoderLayer(8, 2, 16, batch_first=True)
+        self.c = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.d(x, x * 2).mean(1))
+
+
+class Experts(nn.Module):
+    """A matrix for each of the five tokens, and one weight that is used in two parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.p = nn.Parameter(torch.randn(5, 8, 6)), nn.Parameter(torch.randn(16, 6))
+        self.c = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.einsum("bti,tio->bto", x, self.w)
+        gate, value = self.p.chunk(2)
+        return self.c((nn.functional.linear(h, gate) * nn.functional.linear(h, value)).mean(1))
+
+
 class Tied(nn.Module):
     """A layer called twice, and another that shares its weight."""
 
@@ -133,6 +159,8 @@ def networks() -> dict[str, nn.Module]:
         "left": Product(4, 5, left=True),
         "right": Product(8, 6, left=False),
         "batched": Product(2, 8, 6, left=False),
+        "decoder": Decoder(),
+        "experts": Experts(),
         "tied": Tied(),
         "grown": Grown(),
         "two": TwoOutputs(),

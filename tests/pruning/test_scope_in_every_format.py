@@ -222,11 +222,11 @@ def test_parameters_multiplied_by_each_other_alone_are_no_weights():
     report = pruning.prune(network, data, {**QUICK, **METHODS["magnitude"]}).report
     assert [layer.name for layer in report.layers if layer.in_scope] == ["0", "2"]
     out = {one.name: (one.kind, one.parameters, one.by) for one in report.scope.left_out}
-    assert out["2.a"] == ("Parameter", 16, "kind")
-    assert out["2.b"] == ("Parameter", 6, "kind")
+    assert out["2.a"] == ("computed", 16, "method")
+    assert out["2.b"] == ("computed", 6, "method")
 
 
-def test_a_weight_that_an_onnx_file_computes_anew_is_said_to_be_left_out(tmp_path):
+def test_what_an_onnx_file_cuts_off_a_weight_is_said_to_be_left_out(tmp_path):
     class Sliced(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -239,11 +239,54 @@ def test_a_weight_that_an_onnx_file_computes_anew_is_said_to_be_left_out(tmp_pat
     model = imported(Sliced().eval(), "onnx", tmp_path)
     assert model.facts.parameters == 96 + 27
     report = pruned(model.module, METHODS["magnitude"], facts=model.facts).report
-    assert report.sparsity.total == 24
+    assert report.sparsity.total == 64 + 24
     assert report.scope.weights == 24 + 96
-    (left,) = [one for one in report.scope.left_out if one.by == "method"]
-    assert (left.name, left.parameters) == ("w", 96)
-    assert [w.code for w in report.warnings if "96 weights" in w.message] == ["layer_left_out"]
+    (left,) = [one for one in report.scope.left_out if one.name == "w"]
+    assert (left.parameters, left.by) == (32, "kind")
+
+
+class Normalised(nn.Module):
+    """A classifier by angles: its weight is used divided by its rows' lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.w = nn.Linear(8, 8), nn.Parameter(torch.randn(3, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x).mean(1) @ nn.functional.normalize(self.w, dim=-1).t()
+
+
+@pytest.mark.parametrize("form", ["library", *FORMATS])
+def test_matrices_that_a_factor_is_computed_from_are_left_out_by_name(form, tmp_path):
+    torch.manual_seed(0)
+    module = Normalised().eval()
+    if form == "library":
+        report = pruned(module, METHODS["magnitude"]).report
+    else:
+        model = imported(module, form, tmp_path)
+        assert not any(f.is_output for f in model.facts.layers)
+        assert model.facts.parameters == 64 + 8 + 24
+        report = pruned(model.module, METHODS["magnitude"], facts=model.facts).report
+    left = {x.name: x.parameters for x in report.scope.left_out if x.by == "method"}
+    assert left == {"w": 24}
+    assert (report.sparsity.total, report.scope.weights) == (64, 64 + 24)
+    (warning,) = [w for w in report.warnings if w.code == "layer_left_out"]
+    assert warning.message.startswith("24 weights of w ")
+
+
+def test_factors_of_a_matrix_that_multiplies_are_no_weights():
+    class LowRank(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Parameter(torch.randn(8, 2)), nn.Parameter(torch.randn(2, 3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ (self.left @ self.right)
+
+    module = LowRank().eval()
+    uses = observed(module, ArrayData({"x": samples(4)}))
+    assert set(uses.computed) == {"left", "right"}
+    assert not uses.kinds
 
 
 def test_a_layer_can_be_excluded_by_its_own_path_or_by_that_of_one_weight():

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from math import prod
 
 from onnx import TensorProto, ValueInfoProto, helper
+from torch import nn
 
 from pruning.axes import Declared
 from pruning.facts import COMPUTED, ModelFacts, OtherFact, TensorFact
@@ -42,7 +43,8 @@ def collect_facts(
     dtypes = {c.source: file_dtype(c) for c in graph.constants.values() if c.source in used}
     seen = _seen(module, sizes, _heads(graph, module))
     layers = layer_facts(module, seen, weight_names, dtypes)
-    others = [*other_facts(module, layers), *_computed(graph, module, weight_names)]
+    unbound = _unbound(graph, module, weight_names)
+    others = [*other_facts(module, layers), *unbound]
     macs = [layer.macs for layer in layers]
     return ModelFacts(
         format="onnx",
@@ -56,8 +58,7 @@ def collect_facts(
         others=others,
         ties=ties(module),
         dtypes=sorted(set(dtypes.values())),
-        parameters=sum(p.numel() for p in module.parameters())
-        + sum(o.parameters for o in others if o.kind == COMPUTED),
+        parameters=sum(p.numel() for p in module.parameters()) + sum(o.parameters for o in unbound),
         prunable_parameters=distinct(layers),
         macs=None if None in macs else sum(m for m in macs if m is not None),
         activation_bytes=sizes.total if sizes else None,
@@ -188,16 +189,29 @@ def _factors(step: Step, made: Mapping[str, frozenset[str]]) -> set[str]:
     return {source for part in given if part for source in part}
 
 
-def _computed(graph: Graph, module: OnnxModule, weight_names: Mapping[str, str]) -> list[OtherFact]:
-    """Matrices of the file that a product's factor is computed from, and that nothing prunes."""
+def _unbound(graph: Graph, module: OnnxModule, weight_names: Mapping[str, str]) -> list[OtherFact]:
+    """Matrices of the file, or the rest of them, that no parameter of the module stands for.
+
+    They are those that a product's factor is computed from, and parts that nothing multiplies by of
+    tensors whose other parts are weights.
+    """
     made = _made_of(graph, module)
-    found = {source for step in module.steps for source in _factors(step, made)}
-    sizes = {c.source: prod(c.route.start) for c in graph.constants.values() if c.source in found}
+    computed = {source for step in module.steps for source in _factors(step, made)}
+    held = dict.fromkeys(computed, 0)
     for path, parameter in module.named_parameters():
-        if weight_names.get(path) in sizes:
-            sizes[weight_names[path]] -= parameter.numel()
+        source = weight_names[path]
+        held[source] = held.get(source, 0) + parameter.numel()
+    sizes = {
+        c.source: prod(c.route.start)
+        for c in graph.constants.values()
+        if c.source in held and len(c.route.start) > 1
+    }
     return [
-        OtherFact(name=shown(name), kind=COMPUTED, parameters=size)
+        OtherFact(
+            name=shown(name),
+            kind=COMPUTED if name in computed else nn.Parameter.__name__,
+            parameters=size - held[name],
+        )
         for name, size in sorted(sizes.items())
-        if size
+        if size > held[name]
     ]

@@ -1,4 +1,7 @@
-"""Einsum: with a constant matrix it becomes nn.Linear, else a plain sum of products."""
+"""Einsum: with a constant matrix it becomes nn.Linear, with one for each of a batch MatMul.
+
+All others are plain sums of products.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +16,7 @@ from pruning.formats.onnx.graph import Constant
 from pruning.formats.onnx.ops.dispatch import compute, priced
 from pruning.formats.onnx.ops.layers import plain
 from pruning.formats.onnx.values import Value, affordable, is_host, tensors
+from pruning.layers import MatMul
 
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _MOST = 1 << 26
@@ -67,8 +71,9 @@ def _check_products(equation: str, values: tuple[Value, ...]) -> None:
 class _Product:
     """An equation that sums the axes `summed` of a value and a weight, and nothing else.
 
-    `given`, `weight` and `result` are the letters of the axes; `kept` are those of the value that
-    stay, `new` those of the weight that take the place of the summed ones.
+    `given`, `weight` and `result` are the letters of the axes; `shared` are those of all three,
+    `kept` those of the value that stay, `new` those of the weight that take the place of the summed
+    ones.
     """
 
     given: str
@@ -78,7 +83,12 @@ class _Product:
     @property
     def summed(self) -> str:
         """In the weight's order."""
-        return "".join(c for c in self.weight if c in self.given)
+        return "".join(c for c in self.weight if c in self.given and c not in self.result)
+
+    @property
+    def shared(self) -> str:
+        """In the weight's order."""
+        return "".join(c for c in self.weight if c in self.given and c in self.result)
 
     @property
     def new(self) -> str:
@@ -92,13 +102,13 @@ class _Product:
 
     @property
     def is_linear(self) -> bool:
-        """Whether this is a matrix product, however its axes are named and ordered."""
+        """Whether this is a product with a matrix, or with one for each of a batch."""
         once = all(len(set(s)) == len(s) for s in (self.given, self.weight, self.result))
         return (
             once
             and bool(self.summed and self.new)
             and _REST not in self.weight
-            and set(self.result) == set(self.kept + self.new)
+            and set(self.result) == set(self.shared + self.kept + self.new)
         )
 
 
@@ -113,7 +123,7 @@ def _product(equation: str, place: int) -> _Product | None:
 
 
 def _linear(node: Node, builder: Builder, product: _Product, place: int) -> bool:
-    """Reads the node as a Linear layer if the operand at that place is a tensor of the file."""
+    """Reads the node as a layer if the operand at that place is a tensor of the file."""
     source, name = node.input(1 - place), node.input(place)
     if source is None or builder.constant(source) or source in builder.graph.derived:
         return False
@@ -123,6 +133,8 @@ def _linear(node: Node, builder: Builder, product: _Product, place: int) -> bool
         return False
     if len(weight.shape) != len(product.weight):
         raise node.invalid(f"a weight with {len(weight.shape)} axes for its equation")
+    if product.shared:
+        return _batched(node, builder, product, (source, weight))
     order = tuple(product.weight.index(c) for c in product.new + product.summed)
     new, summed = (_sizes(weight, product.weight, part) for part in (product.new, product.summed))
     layout = Layout(order, (prod(new), prod(summed)))
@@ -145,6 +157,30 @@ def _linear(node: Node, builder: Builder, product: _Product, place: int) -> bool
     return True
 
 
+def _batched(
+    node: Node, builder: Builder, product: _Product, operands: tuple[str, Constant]
+) -> bool:
+    """Reads the node as a MatMul layer, whose matrices lie along the shared axes."""
+    source, weight = operands
+    letters = (product.shared, product.summed, product.new)
+    shared, summed, new = (_sizes(weight, product.weight, part) for part in letters)
+    layout = Layout(
+        tuple(product.weight.index(c) for c in "".join(letters)),
+        (prod(shared), prod(summed), prod(new)),
+    )
+    if min(weight.shape) < 1 or builder.tied_otherwise(weight, layout):
+        return False
+    layer = plain(MatMul, layout.shape, False)
+    path = builder.place(layer, (weight.source, None, node), "einsum")
+    builder.bind(node, f"{path}.weight", weight, layout, prunable=True)
+    output = node.one_output()
+    columns, raw = f"{output}/columns", f"{output}/product"
+    builder.call(node, partial(rows, product, layout.shape), [source], [columns])
+    builder.layer(node, path, columns, raw)
+    builder.call(node, partial(unrolled, product, (shared, new)), [raw, source], [output])
+    return True
+
+
 def _sizes(weight: Constant, letters: str, part: str) -> tuple[int, ...]:
     return tuple(weight.shape[letters.index(c)] for c in part)
 
@@ -159,6 +195,31 @@ def spread(product: _Product, sizes: tuple[int, ...], x: Value) -> Tensor:
     """X with its last axis split into the new ones, in the order of the result."""
     split = tensors(x)[0].unflatten(-1, sizes)
     return _turned(split, product.kept + product.new, product.result)
+
+
+def rows(product: _Product, sizes: tuple[int, ...], x: Value) -> Tensor:
+    """X as one matrix for each of the shared entries, [shared, kept, summed], each in one piece."""
+    (x,) = tensors(x)
+    turned = _turned(x, product.given, product.shared + product.kept + product.summed)
+    return turned.reshape(sizes[0], -1, sizes[1])
+
+
+def unrolled(
+    product: _Product, sizes: tuple[tuple[int, ...], tuple[int, ...]], y: Value, x: Value
+) -> Tensor:
+    """Y, [shared, kept, new] each in one piece, with the axes of the result.
+
+    Args:
+        product: Names the axes.
+        sizes: Of the shared axes and of the new ones.
+        y: What the matrices made of the rows.
+        x: What the rows were taken from, for the sizes that are kept.
+    """
+    y, x = tensors(y, x)
+    turned = _turned(x, product.given, product.shared + product.kept + product.summed)
+    kept = turned.shape[len(sizes[0]) : turned.dim() - len(product.summed)]
+    whole = y.reshape(*sizes[0], *kept, *sizes[1])
+    return _turned(whole, product.shared + product.kept + product.new, product.result)
 
 
 def _turned(x: Tensor, before: str, after: str) -> Tensor:
