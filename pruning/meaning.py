@@ -5,13 +5,13 @@ reported, warns. Shapes are known from a model's facts before anything runs, and
 themselves once it runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, ModelFacts
 from pruning.report.schema import ReportWarning
 from pruning.spec import Spec
-from pruning.spec.agreement import held_metrics
+from pruning.spec.agreement import Held, held_metrics
 
 DOUBTFUL = "metric_doubtful"
 """Code of the warning for a metric or distance that tells little."""
@@ -83,7 +83,7 @@ def check_outputs(spec: Spec, shape: Shape) -> list[ReportWarning]:
                 "agreement compares which of several outputs is the largest, and the model puts "
                 f"out one number where it would look: shape {_shown(shape)}. Any network would "
                 "agree with it.",
-                held.get("agreement"),
+                _place(held, "agreement"),
                 "Leave agreement out; without labels cosine is measured for outputs of several "
                 "numbers, and the distance of match_dense for any.",
             )
@@ -100,7 +100,7 @@ def check_outputs(spec: Spec, shape: Shape) -> list[ReportWarning]:
             raise _meaningless(
                 f"The model puts out one number a sample, shape {_shown(shape)}. The cosine of "
                 "one number is its sign, so it can't hold a result to a drop.",
-                held["cosine"],
+                _place(held, "cosine"),
                 "Leave this limit out and set the sparsity; or give labels and hold accuracy.",
             )
         message = (
@@ -113,7 +113,7 @@ def check_outputs(spec: Spec, shape: Shape) -> list[ReportWarning]:
 
 
 def check_classes(spec: Spec, classes: int | None, where: str) -> list[ReportWarning]:
-    """Holds accuracy to the labels it is measured on.
+    """Holds loss and accuracy to the labels they are measured on.
 
     Args:
         spec: What is asked for.
@@ -124,15 +124,23 @@ def check_classes(spec: Spec, classes: int | None, where: str) -> list[ReportWar
         SecateurError: `metric_meaningless` where accuracy decides something and all labels are the
             same.
     """
-    if "accuracy" not in spec.objective.measured or classes != 1:
+    if classes != 1:
         return []
+    if "accuracy" not in spec.objective.measured:
+        message = (
+            "All targets are the same: a network that always puts this out, whatever it sees, has "
+            f"the least {spec.objective.loss}."
+        )
+        return [_doubt(message, where)]
     message = (
         "All labels that accuracy is measured on are the same: a network that always gives this "
         "answer, whatever it sees, is perfect."
     )
     held = held_metrics(spec).get("accuracy")
     if held is not None:
-        raise _meaningless(message, held, f"Give evaluation data with several labels ({where}).")
+        raise _meaningless(
+            message, held.place, f"Give evaluation data with several labels ({where})."
+        )
     return [_doubt(message, where)]
 
 
@@ -172,6 +180,10 @@ def too_few_scores(shape: Shape) -> SecateurError:
         where="spec.objective.distance",
         hint="Use objective {loss: match_dense, distance: squared}.",
     )
+
+
+def _place(held: Mapping[str, Held], metric: str) -> str | None:
+    return held[metric].place if metric in held else None
 
 
 def _meaningless(message: str, place: str | None, hint: str) -> SecateurError:

@@ -97,5 +97,32 @@ def _directions(outputs: Tensor) -> Tensor:
     return flat / torch.linalg.vector_norm(flat, dim=1, keepdim=True).clamp(min=0.5)
 
 
+def fixed_agreement(dense: Tensor) -> float:
+    """The best agreement of an answer that is the same for all samples.
+
+    Args:
+        dense: Outputs of the dense network, samples first, with two axes or more.
+    """
+    largest = rows(dense.argmax(class_axis(dense.ndim)))
+    return float((largest == largest.mode(0).values).double().mean())
+
+
+def fixed_cosine(dense: Tensor) -> float:
+    """The best mean cosine of an output that is the same for all samples.
+
+    The mean of the cosines with a direction d is d times the mean of the outputs' own directions,
+    and so at most the length of that mean.
+
+    Args:
+        dense: Outputs of the dense network, samples first.
+    """
+    total = sum(_directions(part).sum(0) for part in dense.split(BATCH))
+    assert isinstance(total, Tensor)
+    return float(torch.linalg.vector_norm(total)) / len(dense)
+
+
+FIXED = {"agreement": fixed_agreement, "cosine": fixed_cosine}
+"""What a network that sees nothing of its inputs can reach, of the metrics without labels."""
+
 METRICS = {"accuracy": accuracy, "agreement": agreement, "cosine": cosine}
 """Values of the samples of a batch, by name; the metric is their mean."""

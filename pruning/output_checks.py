@@ -5,12 +5,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pruning.allowed import allows
 from pruning.curvature.network import first_output
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.intervals import of_mean
-from pruning.meaning import check_classes, check_model, class_axis
+from pruning.meaning import check_classes, check_model
 from pruning.meaning import check_outputs as check_shape
+from pruning.metrics import FIXED
+from pruning.report.numbers import limit as told
+from pruning.report.numbers import metric as shown
 from pruning.report.numbers import share
 from pruning.report.schema import ReportWarning
 from pruning.spec.agreement import held_metrics
@@ -24,6 +28,9 @@ SAMPLES = 64
 ENOUGH = 50
 """Evaluation samples from which on an accuracy has to be above chance at the lower end of its
 interval; of fewer the interval is too wide to ask for that, and only an accuracy of 0 is told."""
+
+ALIKE = 0.99
+"""Agreement or cosine of one answer for all samples from which on a metric is doubtful."""
 
 SUM = 1e-4
 """How far probabilities may be from adding up to one."""
@@ -58,11 +65,11 @@ def check_outputs(job: "Job") -> None:
         return
     if spec.objective.needs_labels:
         counted = aims[aims != -100] if spec.objective.loss == "causal_lm" else aims
-        classes = 1 if bool((counted == counted.flatten()[:1]).all()) else None
+        classes = 1 if bool((counted == counted[:1]).all()) else None
         for warning in check_classes(spec, classes, "data.evaluation.target"):
             _warn(job, warning)
-    elif "agreement" in spec.objective.measured:
-        _check_largest(job, aims)
+    else:
+        _check_fixed(job, aims)
 
 
 def at_chance(job: "Job", state: "State") -> list[ReportWarning]:
@@ -80,8 +87,18 @@ def at_chance(job: "Job", state: "State") -> list[ReportWarning]:
     if len(dense) < ENOUGH and found > 0:
         return []
     # Labels that are all the same have a warning of their own.
-    if of_mean(dense)[0] > guess or guess == 1.0:
+    if guess == 1.0:
         return []
+    held = held_metrics(job.spec).get("accuracy")
+    if of_mean(dense)[0] > guess:
+        if held is None or not allows(held.drop, found - guess):
+            return []
+        message = (
+            f"Always giving the most frequent answer has an accuracy of {share(guess)} on the "
+            f"{len(dense):,} evaluation samples. The dense network has {share(found)}, and a drop "
+            f"of {told('accuracy', held.drop)} is allowed: a network that sees nothing passes."
+        )
+        return [ReportWarning(code="metric_doubtful", message=message, where=f"spec.{held.place}")]
     message = (
         f"The dense network's accuracy is {share(found)} on {len(dense):,} evaluation samples, no "
         f"better than always giving the most frequent answer ({share(guess)}), as far as so many "
@@ -101,13 +118,13 @@ def check_accuracy(job: "Job", accuracy: float) -> None:
     Raises:
         SecateurError: `metric_meaningless`.
     """
-    place = held_metrics(job.spec).get("accuracy")
-    if place is None or accuracy > 0:
+    held = held_metrics(job.spec).get("accuracy")
+    if held is None or accuracy > 0:
         return
     raise SecateurError(
         "metric_meaningless",
         "The dense network's accuracy on the evaluation data is 0, so that no result can be worse.",
-        where=f"spec.{place}",
+        where=f"spec.{held.place}",
         hint="Look whether the labels are in the order of the model's outputs, and the inputs "
         "scaled as in its training.",
     )
@@ -175,21 +192,40 @@ def _check_constant(job: "Job", outputs: Tensor) -> None:
     job.warn("outputs_constant", message, "data.calibration")
 
 
-def _check_largest(job: "Job", dense: Tensor) -> None:
-    """Where the same output is always the largest, a network that is dead may agree with it."""
-    if dense.ndim < 2 or len(dense) < 2:
+def _check_fixed(job: "Job", dense: Tensor) -> None:
+    """Holds a metric to what a network reaches that gives the same answer whatever it sees.
+
+    A search that such a network passes, with next to nothing between it and the dense one, would
+    deliver it.
+    """
+    if len(dense) < 2:
         return
-    largest = dense.argmax(class_axis(dense.ndim))
-    if not bool((largest == largest.flatten()[0]).all()):
-        return
-    message = (
-        f"Output {int(largest.flatten()[0])} of the dense network is the largest for all "
-        f"{len(dense):,} evaluation samples: a network that always gives this answer, whatever it "
-        "sees, agrees with it."
-    )
-    hint = "Give evaluation data with several answers, or hold cosine."
-    _refuse_held(job, "agreement", message, hint)
-    _warn(job, ReportWarning(code="metric_doubtful", message=message, where="data.evaluation"))
+    held = held_metrics(job.spec)
+    for name in job.metrics:
+        if name not in FIXED or (name == "agreement" and dense.ndim < 2):
+            continue
+        found = FIXED[name](dense)
+        limit = held.get(name)
+        passes = limit is not None and allows(limit.drop, 1.0 - found)
+        if found < ALIKE and not passes:
+            continue
+        message = (
+            "A network that always gives the same answer, whatever it sees, can have "
+            f"{'an' if name == 'agreement' else 'a'} {name} of {shown(name, found)} with the dense "
+            f"one on the {len(dense):,} evaluation samples."
+        )
+        if limit is not None and passes:
+            message += f" A drop of {told(name, limit.drop)} is allowed, so that it passes."
+        decides = passes and limit is not None and limit.place != "gates.max_drop"
+        if limit is not None and found >= ALIKE and (decides or allows(0.0, 1.0 - found)):
+            raise SecateurError(
+                "metric_meaningless",
+                message,
+                where=f"spec.{limit.place}",
+                hint="Give evaluation data on which the outputs differ more, allow less, or hold "
+                "another metric.",
+            )
+        _warn(job, ReportWarning(code="metric_doubtful", message=message, where="data.evaluation"))
 
 
 def _warn(job: "Job", warning: ReportWarning) -> None:
@@ -198,6 +234,6 @@ def _warn(job: "Job", warning: ReportWarning) -> None:
 
 def _refuse_held(job: "Job", metric: str, message: str, hint: str) -> None:
     """Refuses to let a metric decide that can't tell anything."""
-    place = held_metrics(job.spec).get(metric)
-    if place is not None:
-        raise SecateurError("metric_meaningless", message, where=f"spec.{place}", hint=hint)
+    held = held_metrics(job.spec).get(metric)
+    if held is not None:
+        raise SecateurError("metric_meaningless", message, where=f"spec.{held.place}", hint=hint)

@@ -1,6 +1,6 @@
 """Which parts of a spec exclude each other; each refusal says what to change."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.catalogue.compensation.none import NoCompensation
@@ -41,20 +41,29 @@ def check_agreement(spec: "Spec") -> None:
         raise ValueError("outputs must hold native, the pruned model itself")
 
 
-def held_metrics(spec: "Spec") -> dict[str, str]:
+class Held(NamedTuple):
+    """A metric that decides something: the field that holds the result to it, and the drop."""
+
+    place: str
+    drop: float
+
+
+def held_metrics(spec: "Spec") -> dict[str, Held]:
     """The metrics that decide something, each with the first field that holds the result to it."""
-    held: list[tuple[str, str]] = []
+    held: list[tuple[str, Held]] = []
     if spec.target.max_drop is not None:
-        held.append((spec.target.max_drop.metric, "target.max_drop"))
-    held += [(metric, "gates.max_drop") for metric in spec.gates.max_drop]
+        asked = spec.target.max_drop
+        held.append((asked.metric, Held("target.max_drop", asked.drop)))
+    held += [(name, Held("gates.max_drop", drop)) for name, drop in spec.gates.max_drop.items()]
     if isinstance(spec.schedule, Rounds) and spec.schedule.stop is not None:
-        held.append((spec.schedule.stop.metric, "schedule.stop"))
+        stop = spec.schedule.stop
+        held.append((stop.metric, Held("schedule.stop", stop.drop)))
     return dict(reversed(held))
 
 
 def _check_metrics(spec: "Spec") -> None:
     """Whatever is held to a metric needs the metric to be measured."""
-    for metric, place in held_metrics(spec).items():
+    for metric, (place, _) in held_metrics(spec).items():
         if metric not in spec.objective.metrics:
             raise ValueError(f"{place} names a metric that objective.metrics does not list")
 

@@ -12,7 +12,7 @@ from pruning.data.batches import ArrayData, Data
 from pruning.errors import SecateurError
 from pruning.facts import TargetFact, TensorFact
 from pruning.loop import prune
-from pruning.metrics import agreement, cosine
+from pruning.metrics import agreement, cosine, fixed_agreement, fixed_cosine
 from pruning.plan import plan
 from pruning.spec import parse_spec
 from tests.pruning.test_plan import dataset, model
@@ -202,6 +202,91 @@ def test_agreement_with_one_answer_for_all_can_hold_nothing():
     assert refusal(prune, module, inputs(), unlabelled(["agreement"], **DROP)).code == (
         "metric_meaningless"
     )
+
+
+class Offset(nn.Module):
+    """Outputs that differ little beside what they have in common."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.inner, self.size = made(3), size
+
+    def forward(self, x):
+        return 1.0 + self.size * self.inner(x)
+
+
+def test_what_one_answer_for_all_samples_can_reach():
+    dense = torch.randn(300, 4, generator=torch.Generator().manual_seed(0)) + torch.arange(4.0)
+    angles = nn.functional.normalize(dense.double(), dim=1)
+    # The best direction is found by climbing, the most frequent place by trying all four.
+    best = torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for _ in range(200):
+        best = nn.functional.normalize(best, dim=0)
+        best = best + 0.1 * angles.mean(0)
+    best = nn.functional.normalize(best, dim=0)
+    assert fixed_cosine(dense) == pytest.approx(float((angles @ best).mean()), abs=1e-6)
+    counts = [float((dense.argmax(1) == c).double().mean()) for c in range(4)]
+    assert fixed_agreement(dense) == max(counts)
+    each = torch.stack([dense, -dense], 2).transpose(1, 2)  # scores of two positions
+    other = max(float((dense.argmin(1) == c).double().mean()) for c in range(4))
+    assert fixed_agreement(each) == pytest.approx((max(counts) + other) / 2)
+
+
+def crowded(answers: int, of: int) -> nn.Module:
+    """A network that gives the same answer for all of so many samples but a few."""
+    module = made(3)
+    with torch.no_grad():
+        scores = module(inputs(of))
+        module.last.bias.data[0] += (
+            (scores[:, 1] - scores[:, 0]).sort().values[-answers - 1 :][:2].mean()
+        )
+        module.last.bias.data[2] -= 100.0
+        assert int((module(inputs(of)).argmax(1) == 1).sum()) == answers
+    return module
+
+
+ALIKE = {"cosine": Offset(0.01).eval(), "agreement": crowded(1, of=200)}
+NEARLY = {"cosine": Offset(1.5).eval(), "agreement": crowded(6, of=200)}
+APART = {"cosine": Offset(100.0).eval(), "agreement": crowded(60, of=200)}
+
+
+@pytest.mark.parametrize("metric", ["cosine", "agreement"])
+def test_a_metric_that_a_dead_network_nearly_keeps_holds_no_search(metric):
+    part = ArrayData({"x": inputs(200)})
+    data = Data(part, part, part)
+    search = unlabelled([metric], target={"max_drop": {"metric": metric, "drop": 0.05}})
+    failure = refusal(prune, ALIKE[metric], data, search)
+    assert (failure.code, failure.where) == ("metric_meaningless", "spec.target.max_drop")
+    assert "200 evaluation samples" in failure.message
+    gate = unlabelled([metric], gates={"max_drop": {metric: 0.05}})
+    assert "metric_doubtful" in codes(ALIKE[metric], data, gate)
+    assert "metric_doubtful" in codes(ALIKE[metric], data, unlabelled([metric]))
+    # Within what is allowed, and yet something to tell by.
+    assert "metric_doubtful" in codes(NEARLY[metric], data, gate)
+    assert "metric_doubtful" not in codes(NEARLY[metric], data, unlabelled([metric]))
+    assert "metric_doubtful" not in codes(APART[metric], data, gate)
+
+
+def test_targets_that_are_all_the_same_are_doubtful_for_any_loss():
+    mse = {**OFF, "objective": {"loss": "mse"}}
+    assert "metric_doubtful" in codes(made(2), (inputs(), torch.ones(40, 2)), mse)
+    rows = torch.tensor([0.0, 1.0]).expand(40, 2)
+    assert "metric_doubtful" in codes(made(2), (inputs(), rows), mse)
+    assert "metric_doubtful" not in codes(made(2), (inputs(), torch.randn(40, 2)), mse)
+    bce = {**OFF, "objective": {"loss": "bce"}}
+    assert "metric_doubtful" in codes(made(2), (inputs(), rows), bce)
+
+
+def test_an_allowed_drop_down_to_the_most_frequent_label_is_doubtful():
+    module, x = made(3), inputs(300)
+    right = module(x).argmax(1)
+    wrong = torch.arange(300) % 10 == 0
+    labels = torch.where(wrong, (right + 1) % 3, right)
+    part = ArrayData({"x": x}, labels)
+    data = Data(part, part, part)
+    for drop, warned in ((0.01, False), (0.9, True)):
+        spec = {**OFF, "gates": {"max_drop": {"accuracy": drop}}}
+        assert ("metric_doubtful" in codes(module, data, spec)) == warned
 
 
 def test_accuracy_on_one_label_can_hold_nothing():
