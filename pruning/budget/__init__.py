@@ -135,11 +135,18 @@ def too_little(kind: str, limit: float, least: float, bound: str = "") -> Secate
         "bytes": f"the sparse file takes {amount} without any of the weights in scope",
         "flops": f"the layers take {amount} without any of their weights",
     }[kind]
+    hint = "Ask for more, or take more layers into the scope."
+    if bound == "up to":
+        hint = (
+            "A model of this size is not packed beforehand, and a limit below this bound is not "
+            "tried: prune to a sparsity first, whose sparse file tells what the rest takes, or ask "
+            "for more."
+        )
     return SecateurError(
         "spec_conflict",
         f"At most {limit:,.0f} {kind} shall remain, and {what}.",
         where=f"spec.target.{kind}",
-        hint="Ask for more, or take more layers into the scope.",
+        hint=hint,
         limit=float(limit),
         least=float(least),
     )

@@ -2,7 +2,7 @@
 
 from pruning.budget import Budget, Part
 from pruning.budget.flops import cost as multiply_adds
-from pruning.facts import LayerFact, ModelFacts
+from pruning.facts import VECTORS, LayerFact, ModelFacts
 from pruning.spec import Spec
 from pruning.spec.amount import limit_of
 
@@ -32,11 +32,8 @@ def planned_budget(
     uses = [_uses(layer, model) for layer in layers]
     if kind == "flops" and None in uses:
         return None
-    parts = [
-        Part(layer.weight, tuple(layer.shape), ITEMSIZES.get(layer.dtype, 4), used or 0.0)
-        for layer, used in zip(layers, uses, strict=True)
-    ]
-    rest = _beside(parts, model) if kind == "bytes" else 0
+    parts = [_part(layer, used or 0.0) for layer, used in zip(layers, uses, strict=True)]
+    rest = _beside(layers, parts, model) if kind == "bytes" else 0
     cost = multiply_adds if kind == "flops" else _stored
     found = Budget(kind, float("inf"), rest, parts, cost)
     asked = getattr(spec.target, kind)
@@ -47,6 +44,10 @@ def planned_budget(
     found = Budget(kind, limit, rest, parts, cost, start if keep_zeros else None, bound)
     found.check()
     return found
+
+
+def _part(layer: LayerFact, uses: float = 0.0) -> Part:
+    return Part(layer.weight, tuple(layer.shape), ITEMSIZES.get(layer.dtype, 4), uses)
 
 
 def _uses(layer: LayerFact, model: ModelFacts) -> float | None:
@@ -66,18 +67,29 @@ def _stored(part: Part, kept: int) -> float:
     return min(part.size * part.itemsize, marked, listed)
 
 
-def _beside(parts: list[Part], model: ModelFacts) -> int:
-    """Bytes of the sparse file beside the weights in scope, never more than there are."""
-    held = sum(p.size * p.itemsize for p in parts)
-    if model.sparse_bytes is None:
-        return _others(parts, model)
-    return max(_others(parts, model), model.sparse_bytes - held)
+def _beside(layers: list[LayerFact], parts: list[Part], model: ModelFacts) -> int:
+    """Bytes of the sparse file beside the weights in scope, never more than there are.
+
+    Zeros take next to nothing wherever they are: of matrices out of scope their non-zero entries
+    are counted, and of tables, whose zeros nobody counted, nothing.
+    """
+    if model.sparse_bytes is not None:
+        return max(0, model.sparse_bytes - sum(p.size * p.itemsize for p in parts))
+    inside = {layer.name for layer in layers}
+    left = [x for x in model.layers if x.tied_to is None and x.name not in inside]
+    tables = sum(x.parameters for x in model.others if x.kind != VECTORS)
+    hidden = tables + sum(x.parameters for x in left if x.zeros is not None)
+    stored = sum(_stored(_part(x), x.parameters - x.zeros) for x in left if x.zeros is not None)
+    return max(0, _others(parts, model) - _smallest(model) * hidden) + int(stored)
 
 
 def _others(parts: list[Part], model: ModelFacts) -> int:
     """Bytes of the parameters that are not in scope, in the smallest type there is."""
-    smallest = min((ITEMSIZES.get(t, 1) for t in model.dtypes), default=1)
-    return smallest * max(0, model.parameters - sum(p.size for p in parts))
+    return _smallest(model) * max(0, model.parameters - sum(p.size for p in parts))
+
+
+def _smallest(model: ModelFacts) -> int:
+    return min((ITEMSIZES.get(t, 1) for t in model.dtypes), default=1)
 
 
 def _all(parts: list[Part], model: ModelFacts) -> int:

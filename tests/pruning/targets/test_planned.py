@@ -3,7 +3,14 @@
 import pytest
 
 from pruning.errors import SecateurError
-from pruning.facts import DatasetFacts, LayerFact, ModelFacts, TargetFact, TensorFact
+from pruning.facts import (
+    DatasetFacts,
+    LayerFact,
+    ModelFacts,
+    OtherFact,
+    TargetFact,
+    TensorFact,
+)
 from pruning.plan import plan
 from pruning.spec import Spec
 
@@ -64,6 +71,22 @@ def test_bytes_below_what_is_not_in_scope_are_refused_with_the_numbers():
     assert caught.value.where == "spec.target.bytes"
     assert 0 < planned(target={"bytes": 6_000}).remove < 1512
     assert planned(target={"bytes": 20_000}).remove == 0
+
+
+def test_zeros_out_of_scope_are_no_bytes_that_can_not_be_saved():
+    """A limit that the upload's own sparse file keeps already is never refused."""
+    conv, head = MODEL.layers
+    empty = head.model_copy(update={"zeros": 1440})
+    spec = {"target": {"bytes": 3_000}, "scope": {"exclude": ["head"]}}
+    with pytest.raises(SecateurError, match="9,760 without any"):
+        planned(model=MODEL, **spec)
+    table = OtherFact(name="embed", kind="Embedding", parameters=1_000)
+    large = MODEL.model_copy(update={"layers": [conv, empty], "others": [table]})
+    assert planned(model=large, **spec).remove == 0
+    measured = large.model_copy(update={"sparse_bytes": 2_500})
+    assert planned(model=measured, **spec).remove == 0
+    with pytest.raises(SecateurError, match="at least 3,712 without any"):
+        planned(model=large.model_copy(update={"sparse_bytes": 4_000}), **spec)
 
 
 def test_probes_and_points_are_priced():
