@@ -71,7 +71,7 @@ class Visit:
 
     def __init__(self, kind: str, price: Price, now: float) -> None:
         self.kind, self.price = kind, price
-        self._began, self._since, self._spent = now, now, 0.0
+        self._since, self._spent = now, 0.0
         self._running = True
         self._whole: Loop | None = None
         self._inner: Loop | None = None
@@ -92,20 +92,24 @@ class Visit:
         """How far a loop in it is; `whole`: the visit ends with it."""
         loop = self._whole if whole else self._inner
         if loop is None or total != loop.total or done < loop.done:
-            # A loop over all of the visit that is told of after its first unit began with it.
-            early = whole and loop is None and done <= 1.0
-            loop = Loop(self._began, 0.0, total) if early else Loop(now, done, total)
+            # Not from the visit's beginning: the first unit also loads what the others need.
+            loop = Loop(now, done, total)
             if whole:
                 self._whole = loop
             else:
                 self._inner = loop
         loop.done = done
 
+    def projected(self, now: float) -> float | None:
+        """Seconds of all of it, by the loop that it ends with; None where there is none."""
+        left = None if self._whole is None else self._whole.left(now)
+        return None if left is None else self.seconds(now) + left
+
     def rest(self, expected: float, now: float) -> float:
         """Seconds that are left, where a visit takes `expected`."""
-        spent = self.seconds(now)
-        if self._whole is not None and (left := self._whole.left(now)) is not None:
-            return left
+        spent, projected = self.seconds(now), self.projected(now)
+        if projected is not None:
+            return projected - spent
         inner = self._inner.left(now) if self._inner is not None else None
         return max(expected - spent, inner or 0.0, OVERDUE * spent)
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
+from types import MappingProxyType
 
 from pruning.visits import OVERDUE, Kind, Price, Visit
 
@@ -180,7 +181,7 @@ class Workload:
         measured = self._pace()
         pace = GUESSED_PACE if measured is None else measured
         ahead = list(self._to_come())
-        left = self._expected(ahead, pace)
+        left = self._expected(ahead, pace, self._projected(now))
         left += sum(v.rest(self._kind(v.kind).expected(v.price, pace), now) for v in self._stack)
         gone = elapsed + self._expected(self._before, pace)
         fraction = min(gone / (gone + left) if left > 0 else UNFINISHED, UNFINISHED)
@@ -192,9 +193,26 @@ class Workload:
     def _kind(self, name: str) -> Kind:
         return self._kinds.setdefault(name, Kind())
 
-    def _expected(self, visits: Iterable[tuple[str, Price]], pace: float) -> float:
-        """Seconds of visits, by what others took."""
-        return sum(self._kind(kind).expected(price, pace) for kind, price in visits)
+    def _expected(
+        self,
+        visits: Iterable[tuple[str, Price]],
+        pace: float,
+        projected: Mapping[tuple[str, Price], float] = MappingProxyType({}),
+    ) -> float:
+        """Seconds of visits, by what others took or are about to take."""
+        return sum(
+            projected.get((kind, price)) or self._kind(kind).expected(price, pace)
+            for kind, price in visits
+        )
+
+    def _projected(self, now: float) -> dict[tuple[str, Price], float]:
+        """What the first visits of their kinds, which still run, will take."""
+        running = {(v.kind, v.price): v.projected(now) for v in self._stack}
+        return {
+            (kind, price): seconds
+            for (kind, price), seconds in running.items()
+            if seconds is not None and not self._kind(kind).over
+        }
 
     def _smoothed(self, left: float, now: float) -> float:
         """Seconds that are left, without jumps."""

@@ -6,6 +6,7 @@ A stage is a step of a run. Its name is that of the run's checkpoints, with the 
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 from pruning.catalogue.about import Size
@@ -34,6 +35,9 @@ MOST_REDRAWN = 2.0
 
 FLOPS = 3e10
 """Floating-point operations of dense algebra a second."""
+
+TRAINED, UPDATED = 1.0, 1e-3
+"""Seconds that a training takes whatever the network is, and each of its updates."""
 
 CALLED = 0.1
 """Seconds that second derivatives take whatever the network is."""
@@ -77,7 +81,7 @@ def _run(job: Job, label: str, trust: Visits | None = None) -> Iterator[Stage]:
     """A run of the schedule, with what its first step finds out beside it."""
     spec = job.spec
     recovers = spec.recovery.kind != "none"
-    softened = times(int(isinstance(spec.schedule, Proximal)), _recovered(job))
+    softened = [_recovered(job)] * isinstance(spec.schedule, Proximal)
     yield Stage(stage(label, 0), {"evaluating": [_measured(job)], "recovering": softened})
     steps = zip(job.steps, _scored(job), strict=True)
     for number, (step, scored) in enumerate(steps, 1):
@@ -85,7 +89,7 @@ def _run(job: Job, label: str, trust: Visits | None = None) -> Iterator[Stage]:
         visits = {
             "scoring": [scored],
             "pruning": [_predicted(job)],
-            "recovering": times(int(trains), _recovered(job)),
+            "recovering": [_recovered(job)] * trains,
             "evaluating": [_measured(job)] * (2 if trains else 1),
         }
         yield Stage(stage(label, number), visits | ((trust or {}) if number == 1 else {}))
@@ -185,9 +189,11 @@ def _measured(job: Job) -> Price:
     return Price(job.data.calibration.samples + evaluation)
 
 
-def _recovered(job: Job) -> float:
-    """Passes of one recovery."""
+def _recovered(job: Job) -> Price:
+    """One recovery."""
     options, samples = job.spec.recovery, job.data.training.samples
     if isinstance(options, FineTune):
-        return options.epochs * samples * (GRADIENT + (1.0 if options.distill else 0.0))
-    return float(samples) if isinstance(options, BatchNorm) else 0.0
+        passes = options.epochs * samples * (GRADIENT + (1.0 if options.distill else 0.0))
+        updates = options.epochs * ceil(samples / options.batch_size)
+        return Price(passes, TRAINED + UPDATED * updates)
+    return Price(samples if isinstance(options, BatchNorm) else 0.0)

@@ -108,6 +108,19 @@ def test_a_loop_over_a_whole_visit_tells_when_it_ends_and_loops_inside_it_do_not
     assert estimate(work).fraction == pytest.approx(0.25)
 
 
+def test_the_first_visit_of_a_kind_tells_of_the_others_while_it_runs():
+    """Its first unit loads things, and says nothing of those that follow."""
+    clock = Clock()
+    work = planned(clock, recovering=times(3, seconds=1.0))
+    work.begin("recovering")
+    clock.now += 5.0
+    work.loop(1, 101, whole=True)
+    for done in range(2, 52):
+        clock.now += 0.1
+        work.loop(done, 101, whole=True)
+    assert eta(work) == pytest.approx(5.0 + 2 * 15.0, rel=0.01)
+
+
 def test_a_part_counts_by_itself_and_not_in_its_phase():
     clock = Clock()
     work = planned(clock, scoring=times(3, seconds=1), scoring_ladder=times(1, seconds=1))
