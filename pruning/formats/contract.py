@@ -68,6 +68,11 @@ class Imported(ABC):
     tokenizer: Tokenizer | None = field(default=None, kw_only=True)
     preprocessing: Preprocessing | None = field(default=None, kw_only=True)
 
+    @property
+    def file_batch(self) -> int | None:
+        """The only number of samples that the file takes, whatever the module does."""
+        return self.facts.batch
+
     @abstractmethod
     def write(self, folder: Path, stem: str) -> list[Path]:
         """Writes the upload with the module's current parameters and statistics, in its own form.

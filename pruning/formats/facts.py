@@ -45,6 +45,10 @@ MOST_CALLS = 150_000
 
 Samples = Callable[[int], tuple[Tensor, ...]]
 
+Batched = Callable[[Sequence[TensorFact], int, Sequence[Tensor]], Callable[[], None] | None]
+"""Lets a module of a fixed number of samples run any, told its inputs, that number and twice as
+many samples; gives what takes it back, or None where nothing was done."""
+
 
 def module_facts(
     module: nn.Module,
@@ -59,6 +63,7 @@ def module_facts(
     size: Size | None = None,
     producer: str = "",
     declared: Declared | None = None,
+    batched: Batched | None = None,
 ) -> ModelFacts:
     """Facts of an imported module, found by running it on a few samples.
 
@@ -74,13 +79,14 @@ def module_facts(
         size: What a size is that is only a name; `SYMBOLIC_SIZE` where left out.
         producer: Who wrote the file.
         declared: The axis of the samples by input, where the user says.
+        batched: Tried where the module runs at one number of samples alone.
 
     Raises:
         SecateurError: `model_too_large` for a pass over the limit, `model_invalid` where the
             module can't run on inputs of its own shapes.
     """
     size = size or (lambda name: SYMBOLIC_SIZE)
-    run = _settled(module, inputs, declared, limits, samples, size)
+    run = _settled(module, inputs, declared, limits, samples, size, batched)
     inputs = run.inputs
     _find_open_sizes(run, module, inputs, _makers(inputs, samples, size)[-1], limits)
     layers = layer_facts(module, run.seen, weight_names, dtypes)
@@ -127,10 +133,11 @@ def _settled(
     limits: Limits,
     samples: Samples | None,
     size: Size,
+    batched: Batched | None = None,
 ) -> "_Run":
     def attempt(read: list[TensorFact]) -> _Run:
         _price_inputs(read, limits)
-        return _measured(module, read, _makers(read, samples, size), limits)
+        return _measured(module, read, _makers(read, samples, size), limits, batched)
 
     return settled(inputs, declared, attempt)
 
@@ -210,6 +217,7 @@ def _measured(
     inputs: list[TensorFact],
     makers: list[Callable[[int], list[Tensor]]],
     limits: Limits,
+    batched: Batched | None,
 ) -> _Run:
     first = _count(inputs) or 2
     _price(module, makers[-1], first, limits)
@@ -226,10 +234,43 @@ def _measured(
         if compared.verdict == "apart":
             return _told(runs[0][0], compared, inputs)
         break
+    count = _count(inputs)
+    if batched is not None and count is not None and compared.verdict == "fixed":
+        # The first maker draws samples that differ, also where they are whole numbers.
+        run = _batched(module, inputs, makers[0], count, limits, batched)
+        if run is not None:
+            return run
     for make in makers[:-1]:
         with suppress(SecateurError):
             return _at_size(module, inputs, make, compared, limits)
     return _at_size(module, inputs, makers[-1], compared, limits)
+
+
+def _batched(
+    module: nn.Module,
+    inputs: list[TensorFact],
+    make: Callable[[int], list[Tensor]],
+    count: int,
+    limits: Limits,
+    batched: Batched,
+) -> _Run | None:
+    """The same module at any number of samples, where that gives what the file's own gives."""
+    both, undo = [*range(2 * count)], None
+    with suppress(SecateurError):
+        samples = make(len(both))
+        with Counted(limits, len(both), MOST_CALLS):
+            undo = batched(inputs, count, samples)
+        if undo is None:
+            return None
+        runs = _tried(module, inputs, make(DIFFERENT), orders(DIFFERENT), limits)
+        compared = _compared(runs)
+        own = [both[:count], both[count:], both]
+        same = _compared(_tried(module, inputs, samples, own, limits))
+        if compared.verdict == same.verdict == "apart" and compared.axes == same.axes:
+            return _told(runs[0][0], compared, inputs)
+    if undo is not None:
+        undo()
+    return None
 
 
 def _tried(

@@ -130,7 +130,9 @@ def _met(tries: Sequence[tuple[Tensor, Order]]) -> bool:
     """Whether an output has nothing for each sample, or something for each pair of them."""
     counts = [len(order) for _, order in tries]
     shapes = [result.shape for result, _ in tries]
-    if len(set(counts)) == 1 or len({len(shape) for shape in shapes}) > 1:
+    if len(set(counts)) == 1:
+        return counts[0] > 1
+    if len({len(shape) for shape in shapes}) > 1:
         return False
     changed = [list(size) for size in zip(*shapes, strict=True) if len(set(size)) > 1]
     return not changed or (len(changed) > 1 and all(size == counts for size in changed))

@@ -52,15 +52,6 @@ class Engine:
         """What runs it."""
         return "onnxruntime" if isinstance(self.model, ImportedModel) else "torch"
 
-    @property
-    def batch(self) -> int | None:
-        """The only batch size that it runs at; None for any."""
-        model = self.model
-        if not isinstance(model, ImportedModel):
-            return model.facts.batch
-        scaling = model.module.scaling
-        return scaling.batch if scaling else _declared_batch(model) or model.facts.batch
-
     def with_exact_sigmoids(self) -> "Engine | None":
         """The same model with sigmoids of seven digits; None where that changes nothing."""
         if not isinstance(self.model, ImportedModel) or not has_sigmoids(self.model.proto):
@@ -89,7 +80,7 @@ class Engine:
         Raises:
             Exception: Whatever onnxruntime raises for a model that it can't load.
         """
-        size = self.batch or 1
+        size = self.model.file_batch or 1
         some = data.select(slice(0, size))
         parts = tuple(filled(part, size) for part in some.inputs.values())
         if isinstance(self.model, ImportedModel):
@@ -142,7 +133,7 @@ class Engine:
     def _in_onnxruntime(self, data: ArrayData, place: Place) -> Iterator[np.ndarray]:
         assert isinstance(self.model, ImportedModel)
         output = self.model.module.output_names[place.output]
-        fixed = self.batch
+        fixed = self.model.file_batch
         for batch, _ in data.batches(fixed or BATCH):
             count = len(batch[0])
             parts = tuple(filled(part, fixed or count) for part in batch)
@@ -154,13 +145,3 @@ def _in_training_mode(node: NodeProto) -> bool:
     if node.op_type == "Dropout":
         return len(node.input) > 2
     return any(a.name == "training_mode" and a.i for a in node.attribute)
-
-
-def _declared_batch(model: Imported) -> int | None:
-    """The batch size that the file declares, to which onnxruntime keeps; None where it is free.
-
-    torch runs such a graph at any size where nothing in it depends on the declared one, or where
-    what does is scaled.
-    """
-    sizes = [fact.count for fact in model.facts.inputs]
-    return next((size for size in sizes if isinstance(size, int) and size > 0), None)

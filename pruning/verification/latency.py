@@ -66,7 +66,7 @@ def measure(
     latency = Latency(
         engine=pruned.name,
         threads=pruned.threads,
-        batch=pruned.batch or 1,
+        batch=pruned.model.file_batch or 1,
         runs=2 * len(found) * repeats,
         dense=_times(taken[:, [0, 3]].ravel()),
         pruned=_times(taken[:, [1, 2]].ravel()),

@@ -19,10 +19,10 @@ from pruning.facts import TensorFact
 from pruning.formats.failures import FAILURES
 from pruning.formats.onnx.module import OnnxModule, Scaling, Step
 from pruning.formats.onnx.values import Value, tensors
+from pruning.formats.side_by_side import TOGETHER, doubt, even
 
 _SIZED = ("Reshape", "Expand")
 _RECURRENT = ("LSTM", "GRU", "RNN")
-_TOGETHER = 2
 _TRIED = "//tried"
 
 
@@ -78,7 +78,7 @@ class _Run:
     ) -> None:
         self.module, self.batch, self.found = module, batch, Scaled()
         constants = module.constants()
-        self.apart: list[dict[str, Value]] = [dict(constants) for _ in range(_TOGETHER)]
+        self.apart: list[dict[str, Value]] = [dict(constants) for _ in range(TOGETHER)]
         self.together: dict[str, Value] = dict(constants)
         self.given = set(module.input_names)
         for name, fact, x in zip(module.input_names, inputs, samples, strict=True):
@@ -134,9 +134,9 @@ class _Run:
                 whole = self.module.step(taken, tried)
             except SecateurError:
                 continue
-            doubt = _doubt(whole[0], apart, self.batch)
-            if doubt is not None and (best is None or doubt < best[0]):
-                best = (doubt, taken, whole, place)
+            doubtful = doubt(whole[0], apart, self.batch)
+            if doubtful is not None and (best is None or doubtful < best[0]):
+                best = (doubtful, taken, whole, place)
         if best is None:
             raise ValueError("no size holds the samples")
         _, taken, whole, place = best
@@ -183,7 +183,11 @@ class _Run:
             if index < first or name is None or name in self.given:
                 continue
             value = self.together[name]
-            if len(value.shape) > axis and value.shape[axis] == self.batch and _even(value, axis):
+            if (
+                len(value.shape) > axis
+                and value.shape[axis] == self.batch
+                and even(tensors(value)[0], axis)
+            ):
                 yield index, axis
 
 
@@ -201,40 +205,8 @@ def _resized(step: Step, name: str) -> Step:
 
 def _grown(sizes: np.ndarray, place: int) -> np.ndarray:
     wide = sizes.copy()
-    wide[place] *= _TOGETHER
+    wide[place] *= TOGETHER
     return wide
-
-
-def _doubt(whole: Any, apart: Sequence[Any], batch: int) -> int | None:
-    """How doubtful it is that a value holds those of the batches; None where it does not.
-
-    Least where the samples have an axis of their own; then side by side along an axis, as heads of
-    attention are; then interleaved, as steps are; most along the last axis, which holds features.
-    """
-    one = apart[0]
-    if not isinstance(whole, Tensor) or whole.dim() != one.dim():
-        return None
-    axes = [i for i, (m, n) in enumerate(zip(whole.shape, one.shape, strict=True)) if m != n]
-    if len(axes) != 1 or whole.shape[axes[0]] != _TOGETHER * one.shape[axes[0]]:
-        return None
-    axis, size = axes[0], one.shape[axes[0]]
-    for outer in (n for n in range(1, size // batch + 1) if size % (n * batch) == 0):
-        shape = (*one.shape[:axis], outer, _TOGETHER, size // outer, *one.shape[axis + 1 :])
-        parts = whole.reshape(shape).unbind(axis + 1)
-        if all(
-            torch.allclose(part.reshape(one.shape).double(), wanted.double(), 1e-4, 1e-5, True)
-            for part, wanted in zip(parts, apart, strict=True)
-        ):
-            if size == batch:
-                return 0
-            return 3 if axis == one.dim() - 1 else 1 if outer == 1 else 2
-    return None
-
-
-def _even(value: Value, axis: int) -> bool:
-    """Whether a constant is the same for every sample."""
-    (full,) = tensors(value)
-    return bool((full == full.narrow(axis, 0, 1)).all())
 
 
 @dataclass(frozen=True)

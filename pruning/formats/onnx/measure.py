@@ -211,7 +211,7 @@ def _batched(
         if not is_cheap(graph, module, inputs, fixed, limits, times=_PAYS):
             return None
         with trial():
-            found = scaled(module, inputs, fixed, drawn(inputs, 2 * fixed))
+            found = scaled(module, inputs, fixed, drawn(inputs, 2 * fixed, top=2))
         if found is None:
             return None
         module.host_constants |= found.sizes

@@ -47,6 +47,15 @@ class ImportedModel(Imported):
     frozen: frozenset[str] = field(kw_only=True, default=frozenset())
     files: ModelFiles | None = field(kw_only=True, default=None)
 
+    @property
+    def file_batch(self) -> int | None:
+        """What is written into the graph, or declared, to which onnxruntime keeps; None for any."""
+        if self.module.scaling is not None:
+            return self.module.scaling.batch
+        sizes = [fact.count for fact in self.facts.inputs]
+        declared = next((size for size in sizes if isinstance(size, int) and size > 0), None)
+        return declared or self.facts.batch
+
     def write(self, folder: Path, stem: str) -> list[Path]:
         """Writes the uploaded model with the module's current parameters and statistics."""
         if self.files is not None:

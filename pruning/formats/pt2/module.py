@@ -34,6 +34,36 @@ class State:
 
 
 @dataclass(frozen=True)
+class Size:
+    """A size that was written down for the file's number of samples, and follows those given."""
+
+    size: int
+
+
+@dataclass(frozen=True)
+class Widened:
+    """A value that is the same for all samples of the file, for as many as are given."""
+
+    value: Ref | State
+    axis: int
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What `Size` and `Widened` follow.
+
+    Args:
+        origin: The input whose samples count.
+        axis: Where it holds them.
+        batch: Their number in the file.
+    """
+
+    origin: int
+    axis: int
+    batch: int
+
+
+@dataclass(frozen=True)
 class Here:
     """The device that the inputs lie on."""
 
@@ -72,6 +102,7 @@ class Pt2Module(nn.Module):
         self.outputs: tuple[Any, ...] = ()
         self.steps: tuple[Step, ...] = ()
         self.copied: frozenset[str] = frozenset()
+        self.scaling: Scaling | None = None
         self.accepted: Accepted | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -91,18 +122,29 @@ class Pt2Module(nn.Module):
             full = value.float() if value.dtype in HALVES else value
             values[name] = full.clone() if name in self.copied else full
         for step in self.steps:
-            values[step.output] = self._run(step, values, inputs)
+            values[step.output] = self.run(step, values, inputs)
             for name in step.last:
                 del values[name]
-        outputs = tuple(self._filled(output, values, device) for output in self.outputs)
+        count = self.count(inputs)
+        outputs = tuple(self._filled(o, values, device, count) for o in self.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _run(self, step: Step, values: dict[str, Any], inputs: Sequence[Tensor]) -> Any:
-        device = inputs[0].device
+    def count(self, inputs: Sequence[Tensor]) -> int:
+        """How many samples are given, where sizes follow them; else 0."""
+        at = self.scaling
+        return 0 if at is None else inputs[at.origin].shape[at.axis]
+
+    def run(self, step: Step, values: dict[str, Any], inputs: Sequence[Tensor]) -> Any:
+        """The result of one step.
+
+        Raises:
+            SecateurError: What `step_failed` makes of one that can't be computed.
+        """
+        device, count = inputs[0].device, self.count(inputs)
         call: Any = self.get_submodule(step.layer) if step.layer is not None else step.function
         try:
-            args = self._filled(step.args, values, device)
-            kwargs = self._filled(step.kwargs, values, device)
+            args = self._filled(step.args, values, device, count)
+            kwargs = self._filled(step.kwargs, values, device, count)
             result = call(*args, **kwargs)
             if isinstance(result, int) and abs(result) > LARGEST:
                 raise OverflowError("a size is over 64 bits")
@@ -112,17 +154,23 @@ class Pt2Module(nn.Module):
             raise step_failed(error, step.operator, step.output, inputs, self.accepted) from error
         return result
 
-    def _filled(self, part: Any, values: dict[str, Any], device: torch.device) -> Any:
+    def _filled(self, part: Any, values: dict[str, Any], device: torch.device, count: int) -> Any:
         if isinstance(part, Ref):
             return values[part.name]
         if isinstance(part, State):
             return reduce(getattr, part.path.split("."), self)
         if isinstance(part, Here):
             return device
+        if isinstance(part, Size):
+            assert self.scaling is not None
+            return part.size * count // self.scaling.batch
+        if isinstance(part, Widened):
+            first = self._filled(part.value, values, device, count).narrow(part.axis, 0, 1)
+            return first.expand(*first.shape[: part.axis], count, *first.shape[part.axis + 1 :])
         if isinstance(part, list | tuple):
-            return type(part)(self._filled(inner, values, device) for inner in part)
+            return type(part)(self._filled(inner, values, device, count) for inner in part)
         if isinstance(part, dict):
-            return {key: self._filled(inner, values, device) for key, inner in part.items()}
+            return {key: self._filled(inner, values, device, count) for key, inner in part.items()}
         return part
 
     def finish(self, steps: Sequence[Step], outputs: Sequence[Any]) -> None:
@@ -169,6 +217,8 @@ class Attention(nn.Module):
 def _refs(part: Any) -> Iterator[str]:
     if isinstance(part, Ref):
         yield part.name
+    elif isinstance(part, Widened):
+        yield from _refs(part.value)
     elif isinstance(part, list | tuple):
         for inner in part:
             yield from _refs(inner)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pruning.formats.facts import SYMBOLIC_SIZE, module_facts
 from pruning.formats.failures import Accepted
 from pruning.formats.limits import Limits
 from pruning.formats.pt2 import expressions
+from pruning.formats.pt2.batched import batched
 from pruning.formats.pt2.load import load
 from pruning.formats.pt2.lower import Lowered, lowered
 from pruning.formats.pt2.package import Package
@@ -38,6 +40,12 @@ class Pt2Model(Imported):
 
     package: Package = field(kw_only=True)
     lowered: Lowered = field(kw_only=True)
+
+    @property
+    def file_batch(self) -> int | None:
+        """The number of samples that is written into the graph; None for any."""
+        scaling = self.lowered.module.scaling
+        return self.facts.batch if scaling is None else scaling.batch
 
     def write(self, folder: Path, stem: str) -> list[Path]:
         """Writes the checked archive with the module's numbers.
@@ -119,6 +127,7 @@ def read(source: Path, limits: Limits, declared: Declared | None = None) -> Pt2M
         limits=limits,
         size=lambda name: hints.get(name, SYMBOLIC_SIZE),
         declared=declared,
+        batched=partial(batched, found.module),
         producer=f"torch {package.program.document['torch_version']}".strip(),
     )
     found.module.accepted = Accepted.of(inputs)

@@ -49,7 +49,19 @@ class Steps(nn.Module):
         return self.fc(self.rnn(x)[0])
 
 
+class Last(nn.Module):
+    """Runs at its own number of steps as well, whatever that holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.fc = nn.GRU(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.rnn(x)[0][-1])
+
+
 CASES = {
+    "last": (Last, (5, 6), 1),
     "attention": (Patches, (3, 8, 8), 0),
     "reshapes": (Shuffled, (3, 8, 8), 0),
     "steps": (Steps, (5, 6), 1),

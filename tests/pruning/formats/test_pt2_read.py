@@ -158,8 +158,7 @@ def test_the_batch_is_free_where_the_export_left_it_free(tmp_path: Path) -> None
     assert isinstance(free.facts.inputs[0].shape[0], str)
     assert free.module(torch.zeros(5, 6, dtype=torch.int64)).shape == (5, 6, 20)
     fixed = imported(tmp_path, module.eval(), inputs, free=False)
-    assert fixed.facts.batch == 3
-    assert fixed.facts.inputs[0].shape == [3, 6]
+    assert (fixed.file_batch, fixed.facts.inputs[0].shape) == (3, [3, 6])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
