@@ -1,7 +1,7 @@
 """`secateur report`: what two jobs' reports say of each other."""
 
 import json as json_
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pruning.report.diff import LARGEST, diff
-from pruning.report.numbers import SHARES, asked, number, share
+from pruning.report.numbers import SHARES, asked, number, points, ratio, share
 from secateur.cli.lazy import Group
 from secateur.cli.output import client, print_json, size, stdout
 
@@ -151,6 +151,7 @@ def _results(found: dict[str, Any]) -> list[list[str]]:
         drops = {"a": item["drop_a"], "b": item["drop_b"]}
         if None not in drops.values():
             gap = drops["b"] - drops["a"]
+            unit = "points" if unit == "share" else unit
             rows.append(["  drop from dense", *_three(drops | {"difference": gap}, unit), ""])
     rows += [
         [_LOSSES[item["name"]], *_three(item, "number"), ""]
@@ -164,7 +165,8 @@ def _results(found: dict[str, Any]) -> list[list[str]]:
     ]
     latency = found["latency"]
     if latency:
-        rows.append(["time by dense", *_three(latency, "number"), _noise(latency["exceeds_noise"])])
+        noise = _noise(latency["exceeds_noise"])
+        rows.append(["time, ratio to dense", *_three(latency, "ratio"), noise])
     return rows
 
 
@@ -180,16 +182,23 @@ def _three(item: dict[str, Any], unit: str) -> list[str]:
     if gap == 0:
         return [*shown, "="]
     sign = "+" if gap > 0 else "-"
-    text = f"{100 * abs(gap):.2f} points" if unit == "share" else _in_unit(abs(gap), unit)
-    return [*shown, f"{sign}{text}"]
+    return [*shown, f"{sign}{_in_unit(abs(gap), 'points' if unit == 'share' else unit)}"]
 
 
 def _in_unit(value: float | None, unit: str) -> str:
     if value is None:
         return "-"
-    if unit == "bytes":
-        return size(int(value))
-    return share(value) if unit == "share" else number(value)
+    return _WRITTEN[unit](value)
+
+
+_WRITTEN: dict[str, Callable[[float], str]] = {
+    "share": share,
+    "points": lambda value: points(SHARES[0], value),
+    "ratio": ratio,
+    "bytes": lambda value: size(int(value)),
+    "number": number,
+}
+"""How a value is written, by its unit."""
 
 
 def _layers(found: dict[str, Any]) -> list[list[str]]:

@@ -42,6 +42,8 @@ def test_a_folder_and_a_file_are_compared(files):
     lines = [line.split() for line in done.stdout.splitlines()]
     assert ["seed", "7", "9"] in lines
     assert ["accuracy", "93.6", "%", "90.0", "%", "-3.60", "points", "beyond", "noise"] in lines
+    (drops,) = [line for line in lines if line[:3] == ["drop", "from", "dense"]]
+    assert drops.count("points") == 3
     assert ["max_drop.accuracy", "pass", "fail"] in lines
     assert ["torch", "2.13.0", "2.99.0"] in lines
     assert any(line[:2] == ["sparse", "file"] and line[-2:] == ["+19.5", "KiB"] for line in lines)
