@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -97,12 +98,16 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-_NARROWED = {"name": 8, "created": 7}
-"""Columns that may be folded, and the least width of each."""
+_LEAST_NAME = 7
+"""Columns that a name keeps where the terminal is narrow."""
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
-    """A list of resources; ids are never cut, and tabs separate the columns outside a terminal."""
+    """A list of resources, in which nothing is cut.
+
+    Outside a terminal tabs separate the columns; one that is too narrow for them gets two lines for
+    each resource.
+    """
     console = stdout()
     cells = [[_cell(value) for value in row] for row in rows]
     if not console.is_terminal:
@@ -123,19 +128,30 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
         for row in cells:
             row[index] = row[index][5:]
         widest[index] = max(len("created"), *(row[index].cell_len for row in cells))
+    least = [
+        min(w, _LEAST_NAME) if name == "name" else w
+        for name, w in zip(columns, widest, strict=True)
+    ]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for index, name in enumerate(columns):
         table.add_column(
             name,
             justify="right" if name == "size" else "left",
-            # Names give way where the terminal is narrow, then times; nothing is cut.
-            no_wrap=name not in _NARROWED,
+            # Only names give way where the terminal is narrow, and none is cut.
+            no_wrap=name != "name",
             overflow="fold",
-            min_width=min(widest[index], _NARROWED.get(name, widest[index])),
+            min_width=least[index],
         )
     for row in cells:
         table.add_row(*row)
-    console.print(table)
+    # Between two columns lie two spaces, and one at the left.
+    if sum(least) + 2 * (len(least) - 1) + 1 <= console.width:
+        console.print(table)
+        return
+    for row in cells:
+        console.print(Text("  ").join(row[:2]))
+        more = Text("  ").join(cell for cell in row[2:] if cell.plain)
+        console.print(Padding(more, (0, 0, 0, 2)))
 
 
 def _cell(value: Any) -> Text:

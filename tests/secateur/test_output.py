@@ -224,3 +224,21 @@ def test_a_loss_that_was_not_predicted_is_said_to_be_so(
 ) -> None:
     print_result(REPORT | {"rounds": rounds}, [], gates=True)
     assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_no_list_is_cut_whatever_the_terminal_s_width(
+    width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = io.StringIO()
+    shown = Console(file=text, width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(output, "stdout", lambda: shown)
+    columns = ["id", "state", "criterion", "created", "name"]
+    at = datetime(2026, 12, 1, 6, 22).astimezone()
+    row = ["job_01m8r4951nhms11y300gdar458", "succeeded", "layer_obs 0.75", at, "my first job"]
+    output.print_table(columns, [row], "none")
+    lines = text.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    words = " ".join(lines).split()
+    for part in (row[0], "succeeded", "layer_obs", "0.75", "06:22", "my", "first", "job"):
+        assert part in words, (part, lines)
