@@ -27,8 +27,12 @@ DECLARE = (
 )
 
 
+OF_ONE = -1
+"""In place of an axis: the network takes one sample, and its result has no axis for it."""
+
+
 class Place(NamedTuple):
-    """Which output is taken, and the axis of it along which the samples lie.
+    """Which output is taken, and the axis of it along which the samples lie, or `OF_ONE`.
 
     `name` is the output's, and `others` those of further tensors, as `named_tensors` has them.
     """
@@ -81,10 +85,12 @@ def adapt(
     results = [_tried(module, data, order, calling) for order in few]
     found = [named_tensors(result) for result in results]
     index, places = _placed(found, tuple(map(len, few)))
+    if index is None and batch == 1:
+        index, places = _of_one(found[0])
     if index is None:
         raise _without_samples(results[0], len(few[0]), data)
     tries = [(outputs[index][1], order) for outputs, order in zip(found, few, strict=True)]
-    axis = next((a for a in places if apart(tries, a)), None)
+    axis = next((a for a in places if a == OF_ONE or apart(tries, a)), None)
     if axis is None:
         axis = places[0]
         again = named_tensors(_tried(module, data, few[-1], calling))[index][1]
@@ -134,6 +140,13 @@ def _placed(
     return None, []
 
 
+def _of_one(found: list[tuple[str, Tensor]]) -> tuple[int | None, list[int]]:
+    """The first real-valued output of a network that takes one sample at a time."""
+    real = (n for n, (_, output) in enumerate(found) if output.is_floating_point())
+    index = next(real, None)
+    return index, [] if index is None else [OF_ONE]
+
+
 def _mixed(data: ArrayData, axes: Axes) -> SecateurError:
     name = next(iter(data.inputs))
     read = ", ".join(
@@ -181,6 +194,8 @@ class _Call:
 
     def _chosen(self, call: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Tensor:
         output = named_tensors(self.calling.of(call, inputs))[self.place.output][1]
+        if self.place.axis == OF_ONE:
+            return output.unsqueeze(0)
         return output if self.place.axis == 0 else output.movedim(self.place.axis, 0)
 
 

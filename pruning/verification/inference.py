@@ -137,7 +137,11 @@ class Engine:
         for batch, _ in data.batches(fixed or BATCH):
             count = len(batch[0])
             parts = tuple(filled(part, fixed or count) for part in batch)
-            found = np.moveaxis(self._session.run([output], self._feed(parts))[0], place.axis, 0)
+            found = self._session.run([output], self._feed(parts))[0]
+            if fixed == 1 and found.shape[place.axis : place.axis + 1] != (1,):
+                found = found[None]  # a file of one sample may leave its axis out
+            else:
+                found = np.moveaxis(found, place.axis, 0)
             yield found[:count] if fixed else found
 
 

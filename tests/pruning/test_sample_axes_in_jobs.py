@@ -165,6 +165,27 @@ def test_a_network_that_compares_samples_is_refused_or_warned_of(tmp_path):
     assert "samples_mixed" in [warning["code"] for warning in report["warnings"]]
 
 
+@pytest.mark.parametrize("loudest", [False, True])
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_file_of_one_sample_may_leave_its_axis_out_of_the_result(outputs, loudest, tmp_path):
+    net, name = Net(), "x"
+    if loudest:  # so that it can't run batched in memory
+        net.op("ReduceMax", ["x"], "most", keepdims=0)
+        name = net.op("Sub", ["x", "most"], "d")
+    net.op("MatMul", [name, net.weight("w", 6, outputs)], "m")
+    net.op("Squeeze", ["m"], "y")
+    model, x = net.model({"x": [1, 6]}, ["y"]), real(40, 6)
+    session = ort.InferenceSession(model.SerializeToString())
+    some = calibration()
+    got = np.stack([session.run(None, {"x": x[n : n + 1]})[0] for n in some])
+    wanted = real(40, *got.shape[1:])
+    spec = {"objective": {"loss": "mse"}}
+    report = job(tmp_path, model, {"x": x, "target": wanted}, spec)
+    error = ((got - wanted[some]) ** 2).reshape(len(some), -1).mean(1).mean()
+    assert report["loss"]["dense"] == pytest.approx(error, rel=1e-4)
+    assert {c["name"]: c["status"] for c in report["checks"]}["onnxruntime_outputs"] == "pass"
+
+
 class Last(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -122,6 +122,11 @@ def _output_fact(fact: TensorFact, measured: Measured) -> TensorFact:
     if axis is None:  # of a fixed number of samples, the first axis that has it
         counts = {f.count for f in measured.inputs if f.axis is not None}
         axis = next((a for a, size in enumerate(fact.shape) if size in counts), 0)
+    own = {f.count for f in measured.inputs if f.axis is not None}
+    size = fact.shape[axis] if axis < len(fact.shape) else None
+    if 1 in own and size != 1 and not isinstance(size, str):
+        # The file takes one sample, and leaves its axis out of the result.
+        return fact.model_copy(update={"shape": [1, *fact.shape], "samples": 0})
     return fact.model_copy(update={"samples": axis})
 
 
