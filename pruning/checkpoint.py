@@ -27,6 +27,7 @@ from pruning.metrics import Evaluation
 from pruning.report.schema import DampingTrial, LayerOutput, Round
 from pruning.report.study import Stopped
 from pruning.report.trust import Check, Trust
+from pruning.state import load_state, state_of
 
 KEY = "secateur"
 
@@ -82,7 +83,7 @@ class Checkpoints:
         return tensors, deepcopy(_state_values(state))
 
     def _tensors(self, state: State) -> dict[str, Tensor]:
-        tensors = {f"module.{k}": v for k, v in self.job.module.state_dict().items()}
+        tensors = {f"module.{k}": v for k, v in state_of(self.job.module).items()}
         tensors |= {"kept": state.kept, "saliency": state.saliency}
         return tensors | {f"each.{k}": v for k, v in state.each.items()}
 
@@ -150,7 +151,7 @@ class Checkpoints:
         tensors, values = snapshot
         kept, saliency = (tensors[k].to(self.job.device).clone() for k in ("kept", "saliency"))
         module = {k: v for k, v in tensors.items() if k.startswith("module.")}
-        self.job.module.load_state_dict({k.removeprefix("module."): v for k, v in module.items()})
+        load_state(self.job.module, {k.removeprefix("module."): v for k, v in module.items()})
         each = {k.removeprefix("each."): v for k, v in tensors.items() if k.startswith("each.")}
         return _state(deepcopy(values), kept, saliency, each)
 
@@ -294,7 +295,7 @@ def _recorded_threads(folder: Path | None) -> int | None:
 
 def digest_of(job: Job) -> str:
     """Of what every run of a job starts from: dense network, earlier checkpoint, data."""
-    tensors = dict(job.module.state_dict())
+    tensors = state_of(job.module)
     earlier = job.dense.rewind_to or {}
     tensors |= {f"rewind_to/{name}": tensor for name, tensor in earlier.items()}
     for role in ("calibration", "training", "evaluation"):

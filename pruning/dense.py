@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pruning.formats.streamed import write_tensors
 from pruning.metrics import Evaluation
+from pruning.state import state_of
 
 NAME = "dense.safetensors"
 """Its file in the folder of checkpoints; none of these itself: every attempt has the upload."""
@@ -51,7 +52,7 @@ class Dense:
         """Remember a module's present weights as the dense ones, if that was not done before."""
         if self.kept:
             return
-        state = module.state_dict()
+        state = state_of(module)
         if folder is None:
             self.tensors = {k: v.detach().cpu().clone() for k, v in state.items()}
             return

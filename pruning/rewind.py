@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pruning.errors import SecateurError
 from pruning.schedule.earlier import WHERE, goes_back
+from pruning.state import load_state, state_of
 
 if TYPE_CHECKING:
     from pruning.job import Job, State
@@ -22,7 +23,7 @@ def check_tensors(module: nn.Module, earlier: dict[str, Tensor]) -> None:
     Raises:
         SecateurError: `rewind_invalid` or `weights_non_finite`, naming the tensor.
     """
-    for name, tensor in module.state_dict().items():
+    for name, tensor in state_of(module).items():
         found = earlier.get(name)
         if found is None or found.shape != tensor.shape:
             has = "no such tensor" if found is None else f"the shape {list(found.shape)}"
@@ -45,7 +46,7 @@ def check_tensors(module: nn.Module, earlier: dict[str, Tensor]) -> None:
 def to_earlier(job: "Job") -> None:
     """The whole network at the earlier checkpoint."""
     earlier: dict[str, Tensor] = job.dense.rewind_to or {}
-    job.module.load_state_dict({name: earlier[name] for name in job.module.state_dict()})
+    load_state(job.module, earlier)
 
 
 def rewind(job: "Job", state: "State") -> None:

@@ -33,6 +33,7 @@ from pruning.schedule.earlier import start_epoch
 from pruning.schedule.step import Step
 from pruning.solvers.null_space import free
 from pruning.spec import AtInitialisation, Proximal
+from pruning.state import load_state, state_of
 from pruning.trust.assess import assess
 
 PREDICTED_MACS = 20_000_000_000
@@ -84,11 +85,11 @@ def _soften(job: Job, state: State, schedule: Proximal, store: Checkpoints) -> N
 
     def softened() -> dict[str, Tensor]:
         method("recovery", schedule.kind).soften(job, state, schedule, store.training(0))
-        return {k: v.detach().clone() for k, v in job.module.state_dict().items()}
+        return {k: v.detach().clone() for k, v in state_of(job.module).items()}
 
     parts = (schedule, job.spec.recovery, job.spec.scope)
     key = (*(part.model_dump_json() for part in parts), job.spec.seed)
-    job.module.load_state_dict(job.shared("softened", key, softened))
+    load_state(job.module, job.shared("softened", key, softened))
 
 
 def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:

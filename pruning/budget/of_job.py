@@ -14,6 +14,7 @@ from pruning.formats.sparse.choice import FILE_BYTES
 from pruning.layers import Prunable, layer_facts
 from pruning.registry import method
 from pruning.spec.amount import limit_of
+from pruning.state import state_of
 from pruning.uses import observed
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _others(job: "Job") -> dict[str, Tensor]:
     """Tensors of the network that are not in scope, shared ones once."""
     known = {p.weight.data_ptr() for p in job.weights.layers}
     found: dict[str, Tensor] = {}
-    for name, tensor in job.module.state_dict().items():
+    for name, tensor in state_of(job.module).items():
         if tensor.data_ptr() not in known or not tensor.numel():
             known.add(tensor.data_ptr())
             found[name] = tensor
@@ -125,7 +126,7 @@ def measure(job: "Job") -> None:
     Args:
         job: At the dense weights.
     """
-    state = job.module.state_dict()
+    state = state_of(job.module)
     size = sum(t.numel() * t.element_size() for t in state.values())
     known = all(t.dtype in NUMPY for t in state.values()) and not job.own_types
     if job.facts is None and known and size <= MEASURED:

@@ -120,7 +120,7 @@ class Network:
             CODE,
             f"Derivatives sample by sample can't be taken through {words}: {reason(error)}",
             where=place or None,
-            hint=WITHOUT,
+            hint=WITHOUT + _of_hooks(self.module),
         )
 
     def saved_bytes(self, inputs: tuple[Tensor, ...]) -> int:
@@ -148,6 +148,14 @@ class Network:
     def output(self, parameters: Parameters, inputs: tuple[Tensor, ...]) -> Tensor:
         """f(x; w) for one sample without batch dimension."""
         return self.outputs(parameters, tuple(x[None] for x in inputs))[0]
+
+
+def _of_hooks(module: nn.Module) -> str:
+    """What helps where hooks on gradients are in the way."""
+    for path, part in module.named_modules():
+        if part._backward_hooks or part._backward_pre_hooks:
+            return f" Or remove the backward hooks, such as that of {path or 'the module'}."
+    return ""
 
 
 @contextmanager

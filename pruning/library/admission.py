@@ -10,12 +10,18 @@ from torch import Tensor, nn
 
 from pruning.calling import Calling
 from pruning.data.batches import ArrayData, Data
+from pruning.errors import SecateurError
 from pruning.library.arrays import Fitted, has_names, in_roles
 from pruning.library.computed import check_computed
 from pruning.library.half import HALF, InFloat32, in_float32
 from pruning.library.kinds import check_in_place
 from pruning.library.plain import check_copies, check_copy, plain
-from pruning.library.restored import whole_or_not_at_all, without_gradients
+from pruning.library.restored import (
+    Buffers,
+    whole_or_not_at_all,
+    without_gradients,
+    without_traces,
+)
 from pruning.library.ties import merged
 from pruning.library.trial import check_call, keywords
 from pruning.report.schema import ReportWarning
@@ -81,10 +87,13 @@ def admitted(
         if not copy:
             check_in_place(module)
             stack.enter_context(whole_or_not_at_all(module))
+        stack.enter_context(without_traces(module))
         stack.enter_context(without_gradients(module))
         stack.enter_context(merged(module, found.ties))
         half = stack.enter_context(in_float32(module))
-        module.eval()
+        _evaluate(module)
+        buffers = Buffers(module)
+        stack.callback(buffers.put_back)
         notes += _computed(half)
         fitted = Fitted(_types(module))
         # Samples of a half type are computed in float32 as the weights are, and so no news.
@@ -94,6 +103,8 @@ def admitted(
         few = samples.calibration if isinstance(samples, Data) else samples
         by_name = keywords(module, list(few.inputs)) if has_names(data) else ()
         calling = check_call(module, few, batch, Calling(by_name, axes=axes(few.inputs)))
+        buffers.look()
+        notes += _changing(buffers.changed)
         if by_name:
             notes.append(_by_name(by_name))
         inputs = first_samples(module, few, batch or min(2, few.samples))
@@ -143,6 +154,33 @@ def _computed(half: InFloat32) -> list[ReportWarning]:
         "the weights to their own type at the end."
     )
     return [ReportWarning(code="computed_in_float32", message=message, where="module")]
+
+
+def _evaluate(module: nn.Module) -> None:
+    """Evaluation mode.
+
+    Raises:
+        SecateurError: `module_unsupported` where a module's own `train` does not follow.
+    """
+    module.eval()
+    for path, part in module.named_modules():
+        if part.training:
+            raise SecateurError(
+                "module_unsupported",
+                f"{path or 'The module'} stays in training mode when module.eval() is called.",
+                where=path or "module",
+                hint="Let its train(mode) set self.training = mode.",
+            )
+
+
+def _changing(names: list[str]) -> list[ReportWarning]:
+    if not names:
+        return []
+    message = (
+        f"Calls in evaluation mode change buffers of the module: {', '.join(names)}. They are "
+        "given back as they came."
+    )
+    return [ReportWarning(code="buffers_put_back", message=message, where=names[0])]
 
 
 def _by_name(names: tuple[str, ...]) -> ReportWarning:

@@ -16,6 +16,12 @@ from pruning.report.schema import ReportWarning
 _ROLES = ("calibration", "training", "evaluation")
 _PAIR = "Pass (inputs, labels); for several inputs ({name: tensor, ...}, labels)."
 
+_JOIN = (
+    "Join its batches: inputs, labels = map(torch.cat, zip(*data)); of batches that are "
+    "dictionaries: batches = list(data); joined = {k: torch.cat([b[k] for b in batches]) for k in "
+    'batches[0]}; labels = joined.pop("labels"). Then pass (inputs, labels), or (joined, labels).'
+)
+
 
 def as_arrays(data: Any, *, labelled: bool = True) -> ArrayData:
     """Samples as a caller of `pruning.prune` gives them.
@@ -222,7 +228,7 @@ def _no_pair(data: Any) -> SecateurError:
     elif isinstance(data, str) or hasattr(data, "__fspath__"):
         hint = "Files are pruned with `secateur prune MODEL --data DATA --local`."
     elif hasattr(data, "__iter__") or hasattr(data, "__getitem__"):
-        hint = "Join its batches first, for example with torch.cat. " + _PAIR
+        hint = _JOIN
     elif hasattr(data, "to_numpy"):
         hint = "Pass the numbers of inputs and labels, as value.to_numpy(). " + _PAIR
     return SecateurError(

@@ -69,11 +69,11 @@ def _computed(path: str, layer: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _matrices(layer: nn.Module) -> list[str]:
-    """The parametrized tensors that could be pruned."""
-    own = isinstance(layer, nn.RNNBase | nn.RNNCellBase | nn.MultiheadAttention)
-    wanted = set(weight_names(layer))
+    """The parametrized tensors that could be pruned; a table of embeddings could not."""
+    if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+        return []
     return [
         name
         for name in layer.parametrizations  # type: ignore[union-attr]
-        if name in wanted or (own and getattr(layer, name).ndim > 1)
+        if getattr(layer, name).ndim > 1
     ]

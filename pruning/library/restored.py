@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
 @contextmanager
@@ -50,17 +51,80 @@ def without_gradients(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def without_traces(module: nn.Module) -> Iterator[None]:
+    """What the module's own calls keep in its attributes is taken out of it at the end.
+
+    A cache of activations would hold memory, and could be of a graph that is gone.
+    """
+    before = [(part, dict(vars(part))) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, own in before:
+            for name, value in list(vars(part).items()):
+                if value is own.get(name) or not _of_a_call(name, value):
+                    continue
+                if name in own:
+                    part.__dict__[name] = own[name]
+                else:
+                    del part.__dict__[name]
+
+
+class Buffers:
+    """Those buffers that calls in evaluation mode change, such as counters.
+
+    Args:
+        module: As it came.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._before = {name: (buffer, buffer.clone()) for name, buffer in module.named_buffers()}
+        self.changed: list[str] = []
+
+    def look(self) -> None:
+        """After some calls: which buffers have changed, the values of the others are forgotten."""
+        now = dict(self._module.named_buffers())
+        self.changed = [
+            name
+            for name, (buffer, value) in self._before.items()
+            if now.get(name) is not buffer or not same(buffer, value)
+        ]
+        self._before = {name: self._before[name] for name in self.changed}
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Give the changed ones the values that they came with."""
+        for name, (buffer, value) in self._before.items():
+            path, _, own = name.rpartition(".")
+            self._module.get_submodule(path)._buffers[own] = buffer
+            buffer.copy_(value)
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, NaN being one."""
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())
+
+
+def _of_a_call(name: str, value: Any) -> bool:
+    # Recurrent layers keep a list of their own parameters.
+    return name != "_flat_weights" and any(isinstance(x, Tensor) for x in tree_leaves(value))
+
+
+@contextmanager
 def plain_torch(module: nn.Module) -> Iterator[None]:
     """Torch as a job needs it, whatever the caller has switched on; all of it is switched back.
 
-    Gradients are taken, automatic mixed precision and inference mode are off, compiled parts run
-    uncompiled, and torch's random state is the caller's own afterwards.
+    Gradients are taken, automatic mixed precision and inference mode are off, new tensors lie on
+    the CPU, compiled parts run uncompiled, and torch's random state is the caller's own afterwards.
     """
     devices = {p.device for p in module.parameters() if p.device.type == "cuda"}
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=sorted(devices, key=str)))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
         for kind in {"cpu", *(d.type for d in devices)}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         if "torch._dynamo" in sys.modules:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from pruning.errors import SecateurError
 
@@ -158,8 +159,7 @@ def _tensors(module: nn.Module) -> Iterator[_Held]:
         yield _Held(path, "buffer", buffer.detach())
     for path, part in module.named_modules():
         for name, value in vars(part).items():
-            values = value if isinstance(value, list | tuple) else [value]
-            for tensor in values:
+            for tensor in tree_leaves(value):
                 if not isinstance(tensor, Tensor) or id(tensor) in seen:
                     continue
                 # Not of the kinds that `kinds` has looked at.

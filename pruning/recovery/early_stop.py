@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pruning.data.batches import ArrayData
 from pruning.errors import SecateurError
 from pruning.spec import EarlyStop
+from pruning.state import load_state, state_of
 
 
 def split(data: ArrayData, share: float, seed: int) -> tuple[Tensor, ArrayData]:
@@ -65,14 +66,14 @@ class Best:
             return
         self.loss, self.epoch, self.waited = loss, epoch, 0
         if not self.tensors:
-            self.tensors = {k: v.detach().cpu().clone() for k, v in module.state_dict().items()}
+            self.tensors = {k: v.detach().cpu().clone() for k, v in state_of(module).items()}
             return
-        for name, tensor in module.state_dict().items():
+        for name, tensor in state_of(module).items():
             self.tensors[name].copy_(tensor)
 
     def restore(self, module: nn.Module) -> None:
         """Put the best epoch's weights and buffers into the module."""
-        module.load_state_dict(self.tensors)
+        load_state(module, self.tensors)
 
     def values(self) -> dict[str, Any]:
         """What is no tensor, for a checkpoint."""

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from pruning.recovery.early_stop import Best
 from pruning.recovery.precision import Precision
+from pruning.state import load_state, state_of
 
 Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
 
@@ -21,7 +22,7 @@ def take(
     best: Best | None,
 ) -> Snapshot:
     """All that the epochs after `epoch` depend on; tensors are not copied."""
-    tensors = {f"module.{k}": v for k, v in module.state_dict().items()}
+    tensors = {f"module.{k}": v for k, v in state_of(module).items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items() if v is not None}
     tensors |= {"random": torch.get_rng_state(), "order": order.get_state()}
@@ -45,7 +46,7 @@ def put_back(
 ) -> int:
     """Set everything to what it was; the number of epochs that are done."""
     tensors, values = snapshot
-    module.load_state_dict(_named(tensors, "module."))
+    load_state(module, _named(tensors, "module."))
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _named(tensors, "optimizer.").items():
         index, key = name.split(".", 1)

@@ -14,6 +14,7 @@ from pruning.recovery.precision import resolve
 from pruning.recovery.trainer import least_part
 from pruning.scope import DESCRIBED, check_patterns
 from pruning.spec import BatchNorm, FineTune
+from pruning.state import load_state
 
 if TYPE_CHECKING:
     from pruning.job import Job
@@ -37,7 +38,7 @@ def teacher_of(job: "Job") -> nn.Module | None:
     if not taught(job):
         return None
     teacher = deepcopy(job.module)
-    teacher.load_state_dict(job.dense.load())
+    load_state(teacher, job.dense.load())
     return teacher.requires_grad_(False).eval()
 
 

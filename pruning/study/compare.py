@@ -29,6 +29,7 @@ from pruning.spec import (
     Target,
 )
 from pruning.spec.agreement import check_agreement
+from pruning.state import load_state
 from pruning.study.advantage import Finding, differences
 from pruning.study.labels import compared
 from pruning.study.rivals import modes, names, plain, rivals, trained
@@ -168,7 +169,7 @@ class _Comparing:
         """Looks at the weights and at the data cost less than files to remember the run by."""
 
         def state() -> State:
-            job.module.load_state_dict(job.dense.load())
+            load_state(job.module, job.dense.load())
             return follow(job, Checkpoints(None, job, label))
 
         return _attempt(state, recovered=False)

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pruning.state import state_of
+
 T = TypeVar("T")
 
 
@@ -40,7 +42,7 @@ def known(
 def digest(module: nn.Module) -> str:
     """Of everything in a network's state."""
     found = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
+    for name, tensor in state_of(module).items():
         plain = tensor.detach().cpu().contiguous()
         found.update(f"{name} {plain.dtype} {list(plain.shape)};".encode())
         if plain.numel():

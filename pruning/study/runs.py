@@ -17,6 +17,7 @@ from pruning.job import Job, State
 from pruning.recovery.teacher import taught
 from pruning.rewind import rewind
 from pruning.spec import Comparison, Curve, Spec, Target, Trust
+from pruning.state import load_state
 from pruning.step import assessed, recover, remove
 from pruning.stopping import Stopping
 from pruning.study.labels import stage
@@ -133,7 +134,7 @@ class Runs:
         return Run(label, job, follow(job, store))
 
     def _to_dense(self) -> None:
-        self.job.module.load_state_dict(self.job.dense.load())
+        load_state(self.job.module, self.job.dense.load())
 
 
 def _by_layers(spec: Spec) -> bool:

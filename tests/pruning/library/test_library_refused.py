@@ -246,3 +246,42 @@ def test_an_earlier_checkpoint_of_a_wrapped_module_has_the_names_of_the_module_i
     expected = prune(nine(), pair(), REWOUND, rewind_to=earlier.state_dict())
     outcome = prune(nine(), pair(), REWOUND, rewind_to=wrapped)
     assert outcome.report.loss == expected.report.loss
+
+
+def test_a_module_that_stays_in_training_mode_is_refused_by_name():
+    class Stubborn(nn.Linear):
+        def train(self, mode=True):
+            return super().train(True)
+
+    error = refused(nn.Sequential(nn.Linear(6, 8), Stubborn(8, 3)))
+    assert (error.code, error.where) == ("module_unsupported", "1")
+
+
+def test_a_computed_weight_outside_of_a_layer_is_refused():
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w, self.f = nn.Parameter(torch.randn(6, 8)), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.f(x @ self.w)
+
+    net = Product()
+    nn.utils.parametrize.register_parametrization(net, "w", nn.Tanh())
+    error = refused(net)
+    assert (error.code, error.where) == ("weights_computed", "module")
+    nn.utils.parametrize.remove_parametrizations(net, "w")
+    assert zeros(prune(net, pair(), MAGNITUDE)) == 36
+
+
+def test_batch_statistics_in_evaluation_mode_mix_the_samples():
+    net = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, track_running_stats=False))
+    assert refused(nn.Sequential(net, nn.Linear(8, 3))).code == "samples_mixed"
+
+
+def test_backward_hooks_in_the_way_of_derivatives_are_named():
+    net = nine()
+    net[1].register_full_backward_hook(lambda module, taken, given: None)
+    with pytest.raises(SecateurError, match="backward hooks, such as that of 1") as caught:
+        prune(net, pair(), {**MAGNITUDE, "criterion": {"kind": "obs", "damping": 0.1}})
+    assert caught.value.code == "operator_unsupported"

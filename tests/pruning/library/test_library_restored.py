@@ -1,6 +1,7 @@
 """What was the caller's is the caller's again: the module after a failure, torch after any call."""
 
 import random
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -158,3 +159,92 @@ def test_what_the_caller_has_switched_on_changes_nothing(around, criterion):
     assert all(torch.equal(v, outcome.module.state_dict()[k])
                for k, v in expected.module.state_dict().items())  # fmt: skip
     assert not outcome.module.m[0].weight.is_inference()
+
+
+class Counting(Net):
+    """Keeps a count of its calls, an average and its last activations."""
+
+    last = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("average", torch.zeros(8, dtype=torch.bfloat16))
+        self.seen = [torch.zeros(2)]
+
+    def forward(self, x):
+        self.calls += 1
+        h = self.m[0](x)
+        self.average = 0.9 * self.average + 0.1 * h.detach().mean(0).to(self.average.dtype)
+        self.last, self.seen = h, [h]
+        return self.m[2](self.m[1](h))
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_what_calls_leave_in_a_module_is_not_in_the_result(copy):
+    net = Counting()
+    net.calls += 7
+    seen = net.seen
+    outcome = prune(net, pair(), {**MAGNITUDE, "criterion": {"kind": "obd"}}, copy=copy)
+    found = outcome.module
+    assert (int(found.calls), int(net.calls)) == (7, 7)
+    assert not found.average.any()
+    assert found.average.dtype == torch.bfloat16
+    assert found.last is None
+    assert (found.seen is seen) is not copy
+    assert torch.equal(found.seen[0], torch.zeros(2))
+    deepcopy(found)
+    (warning,) = [w for w in outcome.report.warnings if w.code == "buffers_put_back"]
+    assert "calls, average" in warning.message
+    assert outcome.report.loss == prune(Net(), pair(), {
+        **MAGNITUDE, "criterion": {"kind": "obd"}}).report.loss  # fmt: skip
+
+
+class WithMore(Net):
+    """Adds an object to its state_dict, and a hook that drops what it does not save."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._register_state_dict_hook(
+            lambda module, state, prefix, local: state.pop(f"{prefix}m.0.bias", None) and None
+        )
+
+    def get_extra_state(self):
+        return {"version": 3}
+
+    def set_extra_state(self, state):
+        raise AssertionError("a job puts tensors back and nothing else")
+
+
+STUDY = {
+    **MAGNITUDE,
+    "schedule": {"kind": "rounds", "rounds": 2, "rewind": {"kind": "weights"}},
+    "recovery": {"kind": "fine_tune", "epochs": 2, "early_stop": {"patience": 1}},
+    "comparison": {"criteria": [{"kind": "random"}]},
+}
+
+
+def test_what_a_module_makes_of_its_state_dict_does_not_matter(tmp_path):
+    outcomes = [
+        prune(net, pair(), STUDY, rewind_to=earlier, checkpoints=tmp_path / str(number))
+        for number, (net, earlier) in enumerate(
+            [
+                (Net(), Net().state_dict()),
+                (WithMore(), Net().state_dict() | {"_extra_state": {"version": 2}}),
+            ]
+        )
+    ]
+    plain, more = (outcome.report for outcome in outcomes)
+    assert more.loss == plain.loss
+    assert [w.code for w in more.warnings] == [w.code for w in plain.warnings]
+
+
+def test_a_default_device_of_the_caller_s_does_not_reach_the_job():
+    net, data = Net(), pair()
+    expected = prune(net, data, MAGNITUDE).report.loss
+    torch.set_default_device("meta")
+    try:
+        assert prune(net, data, MAGNITUDE).report.loss == expected
+        assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_device(None)

@@ -140,13 +140,18 @@ def attribute(net):
     net.views = [net.m.weight.data]
 
 
+def inside_a_mapping(net):
+    net.cache = {"views": [(net.m.weight.data, None)]}
+
+
 def expanded(net):
     net.m.weight.data = torch.randn(8, 1).expand(8, 8)
 
 
 @pytest.mark.parametrize("copy", [True, False])
 @pytest.mark.parametrize(
-    "change", [transposed, shifted, rows, other_shape, buffer, attribute, expanded]
+    "change",
+    [transposed, shifted, rows, other_shape, buffer, attribute, inside_a_mapping, expanded],
 )
 def test_memory_shared_in_another_way_is_refused_by_name(change, copy):
     net = Twice()
