@@ -115,6 +115,12 @@ FOLDED = frozenset(
 )
 """Operators that are worked out at import: those whose cost is that of their result."""
 
+_PLACES = 1 << 22
+"""Places along axes that parts of weights come to, written out one by one."""
+
+_COMPARED = 1 << 30
+"""Numbers that are looked at to see whether parts of one tensor share any."""
+
 _MOST = 3 << 24
 """Bytes of all results worked out at import together."""
 
@@ -180,7 +186,7 @@ class _Folding:
             constants=constants,
         )
         self._operators, self._limits = operators, limits
-        self._bytes = self._unrolled = 0
+        self._bytes = self._unrolled = self._places = 0
         self._left = limits.nodes
         self._pending = deque(kept)
         self._uses: dict[str, int] = {}
@@ -254,13 +260,7 @@ class _Folding:
         for source, each in parts.items():
             if all(constant.route.whole for constant in each.values()):
                 continue
-            taken = np.zeros(next(iter(each.values())).route.start, dtype=bool)
-            apart = True
-            for constant in each.values():
-                picked = constant.route.picked()
-                apart = apart and not (taken & picked).any()
-                taken |= picked
-            if apart:
+            if _apart([constant.route for constant in each.values()]):
                 continue
             self.graph.frozen.add(source)
             for name, constant in constants.items():
@@ -446,13 +446,18 @@ class _Folding:
         """Follows a weight into its parts, which stay weights of the file.
 
         Returns:
-            False where a slice is taken twice or none, or indices have several axes.
+            False where a slice is taken twice or none, indices have several axes, or the parts of
+            the graph come to more places than are written out.
         """
         constants = self.graph.constants
         whole, *rest = [constants[name] if name else None for name in inputs]
         assert whole is not None
-        bounds = [None if c is None else c.host() for c in rest]
+        names = outputs if outputs is not None else [node.one_output()]
         shape, gone = whole.shape, None
+        self._places += len(names) * sum(shape)
+        if self._places > _PLACES:
+            return False
+        bounds = [None if c is None else c.host() for c in rest]
         if node.operator == "Gather":
             assert bounds[0] is not None
             axis = axis_of(node.attributes.int("axis", 0), len(shape), node.label)
@@ -465,7 +470,6 @@ class _Folding:
             lines = _lines(function, shape, bounds)
         if any(len(set(line)) < len(line) or not line for part in lines for line in part):
             return False
-        names = outputs if outputs is not None else [node.one_output()]
         for name, part in zip(names, lines, strict=True):
             route = whole.route
             for axis, line in enumerate(part):
@@ -492,6 +496,22 @@ def _weight(constant: Constant | None) -> bool:
         and len(constant.shape) > 0
         and prod(constant.shape) > 1
     )
+
+
+def _apart(routes: list[Route]) -> bool:
+    """Whether no two parts of one tensor hold the same number."""
+    start = routes[0].start
+    if sum(prod(route.shapes[-1]) for route in routes) > prod(start):
+        return False
+    if len(routes) * prod(start) > _COMPARED:
+        return False
+    taken = np.zeros(start, dtype=bool)
+    for route in routes:
+        picked = route.picked()
+        if (taken & picked).any():
+            return False
+        taken |= picked
+    return True
 
 
 def _lines(

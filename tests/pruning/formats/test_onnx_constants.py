@@ -1,5 +1,7 @@
 """Where weights come from: Constant nodes, chains of nodes, shared and tied tensors."""
 
+import time
+
 import numpy as np
 import onnx
 import pytest
@@ -408,3 +410,22 @@ def test_a_part_that_something_else_reads_gets_a_tensor_of_its_own():
     assert [layer.parameters for layer in imported.facts.layers] == [20, 20]
     data = follows(model, x)
     assert np.array_equal(tensors(data)["w"], tensors(model.SerializeToString())["w"])
+
+
+def test_many_parts_of_a_long_tensor_are_read_without_writing_all_places_out():
+    net = Net()
+    net.weight("w", 100_000, 5)
+    net.const("axis", ints(0))
+    parts = []
+    for n in range(300):
+        net.const(f"a{n}", ints(n))
+        net.const(f"b{n}", ints(n + 1))
+        parts.append(net.op("Slice", ["w", f"a{n}", f"b{n}", "axis"], f"p{n}"))
+    net.op("Concat", parts, "whole", axis=0)
+    net.op("Transpose", ["whole"], "turned", perm=[1, 0])
+    net.op("MatMul", ["x", "turned"], "y")
+    model = net.model({"x": ["n", 5]}, ["y"])
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(f32)
+    start = time.perf_counter()
+    assert difference(model, x) < 1e-5
+    assert time.perf_counter() - start < 60
