@@ -1,9 +1,9 @@
 """What the command line makes its user wait for before it does anything.
 
 Whole processes of the installed interpreter, the empty program subtracted nowhere; the first round
-warms the files' caches and is not counted. The figures, medians on a quiet machine: `--help` under
-300 ms, `import secateur` under 150 ms, and a command against a service that is not there, or that
-takes no connection, under 1 s.
+warms the files' caches and is not counted. The figures, medians on a quiet machine: `--help`, also
+of a command, under 300 ms, `import secateur` under 150 ms, and a command against a service that is
+not there, or that takes no connection, under 1 s.
 """
 
 import os
@@ -20,8 +20,11 @@ from benchmarks.common import save, table
 ROUNDS = 7
 LIMITS = {
     "secateur --help": 0.3,
+    "prune --help": 0.3,
+    "jobs list --help": 0.3,
     "import secateur": 0.15,
     "jobs list, nothing listens": 1.0,
+    "jobs events, nothing listens": 1.0,
     "jobs list, no connection": 1.0,
 }
 
@@ -59,8 +62,13 @@ def run() -> bool:
             "import secateur": (["-c", "import secateur"], nobody),
             "jobs list, nothing listens": (["-m", "secateur", "jobs", "list"], nobody),
             "jobs list, no connection": (["-m", "secateur", "jobs", "list"], silent),
+            "jobs events, nothing listens": (
+                ["-m", "secateur", "jobs", "events", "job", "--json"],
+                nobody,
+            ),
             "secateur --version": (["-m", "secateur", "--version"], nobody),
             "prune --help": (["-m", "secateur", "prune", "--help"], nobody),
+            "jobs list --help": (["-m", "secateur", "jobs", "list", "--help"], nobody),
         }
         rounds = [{name: _seconds(*way) for name, way in ways.items()} for _ in range(ROUNDS + 1)][
             1:
