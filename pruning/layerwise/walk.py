@@ -120,7 +120,8 @@ def walk(
     needs, the solving aside; twice that for each weight that is used more than once.
 
     Args:
-        module: In evaluation mode. Its weights may lie on another device than that of `options`,
+        module: In evaluation mode, and of a kind that `pruning.prune` takes: it is not checked
+            here, nor are the data. Its weights may lie on another device than that of `options`,
             or in memory-mapped files.
         weights: In scope.
         data: Calibration data; labels are not needed.

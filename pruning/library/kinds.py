@@ -28,7 +28,8 @@ def check_kinds(module: Any) -> None:
             f"What was given as the module is of type {type(module).__name__}, not a "
             "torch.nn.Module.",
             "module",
-            "Pass the nn.Module itself; files are pruned with `secateur prune`.",
+            "Pass the nn.Module itself. Files, such as those of torch.export.save, are pruned with "
+            "`secateur prune`.",
         )
     for path, part in module.named_modules():
         _check_module(path, part)

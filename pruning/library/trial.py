@@ -167,8 +167,9 @@ def _failure(
         f"Called with {shapes}{given} in evaluation mode, {words} raised "
         f"{type(error).__name__}: {reason(error)}",
         where=place or "module",
-        hint="The module is called as module(*inputs) on batches of any size. Give inputs of the "
-        "shapes and types that it takes (pixels and counts as floats, scaled as in training). "
+        hint="The module is called as module(*inputs) on batches of any size, or by name with a "
+        "mapping of inputs by parameters of forward. Give inputs of the shapes and types that it "
+        "takes (pixels and counts as floats, scaled as in training). "
         "Half types are computed in float32, so forward must not cast to them.",
     )
 

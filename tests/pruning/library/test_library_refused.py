@@ -176,6 +176,10 @@ KINDS = {
     "empty": (lambda: nn.ReLU(), "no_prunable_layers", "trained network"),
     "no layers": (lambda: nn.BatchNorm1d(6), "no_prunable_layers", "layers"),
     "a dict": (lambda: nine().state_dict(), "module_unsupported", "nn.Module"),
+    "an exported program": (
+        lambda: torch.export.export(nine(), (pair()[0],)), "module_unsupported",
+        "torch.export.save",
+    ),
     "a function": (lambda: torch.relu, "module_unsupported", "nn.Module"),
     "a class": (lambda: Net, "module_unsupported", "nn.Module"),
 }  # fmt: skip
