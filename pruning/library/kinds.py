@@ -135,6 +135,12 @@ def _check_weight(path: str, weight: Tensor | None) -> None:
             path,
             "Give the module with real floating-point weights.",
         )
+    if weight is not None and not weight.numel():
+        raise _refusal(
+            f"The weight of layer {path} has no entries: its shape is {list(weight.shape)}.",
+            path,
+            "Remove the layer, or give it a size.",
+        )
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

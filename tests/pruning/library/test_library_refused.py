@@ -176,6 +176,9 @@ KINDS = {
     "empty": (lambda: nn.ReLU(), "no_prunable_layers", "trained network"),
     "no layers": (lambda: nn.BatchNorm1d(6), "no_prunable_layers", "layers"),
     "a dict": (lambda: nine().state_dict(), "module_unsupported", "nn.Module"),
+    "no entries": (
+        lambda: nn.Sequential(nn.Linear(6, 0), nn.Linear(0, 3)), "module_unsupported", "a size",
+    ),
     "an exported program": (
         lambda: torch.export.export(nine(), (pair()[0],)), "module_unsupported",
         "torch.export.save",
