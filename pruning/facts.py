@@ -97,8 +97,12 @@ COMPUTED = "computed"
 """Kind of a matrix that products take in another form than as it is: a factor computed from it."""
 
 
+UNUSED = "unused"
+"""Kind of a layer's matrix that no product of a pass took, such as that of a head for training."""
+
+
 class OtherFact(_Facts):
-    """Parameters that can't be pruned: a table of embeddings, a `COMPUTED` one, all `VECTORS`."""
+    """Parameters that can't be pruned: an embedding, a `COMPUTED` or `UNUSED` one, all `VECTORS`."""
 
     name: str
     kind: str

@@ -1,6 +1,6 @@
 """The weights that can be pruned: which there are, and all of them as one flat vector."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from pruning.facts import COMPUTED, VECTORS, LayerFact, OtherFact
+from pruning.facts import COMPUTED, UNUSED, VECTORS, LayerFact, OtherFact
 from pruning.scope import choose
 from pruning.spec import Scope
 
@@ -128,15 +128,17 @@ def layer_facts(
 
     Args:
         module: The network.
-        seen: What a pass showed; nothing of sizes, heads and weights without a layer without it.
+        seen: What a pass showed: weights that no product of it took are left out. Nothing of sizes,
+            heads, use and weights without a layer is known without it.
         sources: Parameter path to tensor name, shared parameters under each path. Weights without
             one are left out; without it every weight has its path.
         dtypes: Tensor name to the name of its type in the file; the parameter's own without it.
     """
     seen = seen or Seen()
     tables = embedded(module)
-    heads = {id(module.get_parameter(path)) for path in seen.heads}
-    held = {id(getattr(layer, name)) for layer in module.modules() for name in weight_names(layer)}
+    heads = _ids(module, seen.heads)
+    held = _held(module)
+    used = None if seen.multiply_adds is None else _ids(module, seen.multiply_adds)
     first: dict[int, str] = {}
     facts = []
     for path, layer in module.named_modules(remove_duplicate=False):
@@ -151,7 +153,7 @@ def layer_facts(
             source = full if sources is None else sources.get(full)
             if source is None or not isinstance(weight, nn.Parameter):
                 continue
-            if not weight.is_floating_point():
+            if not weight.is_floating_point() or (used is not None and id(weight) not in used):
                 continue
             name = path if path and param == "weight" else full
             size = weight.numel()
@@ -193,6 +195,7 @@ def other_facts(
     known = {id(p.weight) for p in prunables(module, layers)}
     tables = embedded(module)
     computed = set() if seen is None else set(seen.computed)
+    held = _held(module)
     others, vectors = [], 0
     for name, parameter in module.named_parameters():
         if id(parameter) in known:
@@ -200,7 +203,8 @@ def other_facts(
         if parameter.ndim < 2 or not parameter.is_floating_point():
             vectors += parameter.numel()
             continue
-        kind = nn.Embedding.__name__ if id(parameter) in tables else nn.Parameter.__name__
+        kind = UNUSED if id(parameter) in held else nn.Parameter.__name__
+        kind = nn.Embedding.__name__ if id(parameter) in tables else kind
         kind = COMPUTED if name in computed else kind
         label = name.removesuffix(".weight")
         others.append(OtherFact(name=label, kind=kind, parameters=parameter.numel()))
@@ -255,6 +259,15 @@ def find_prunable(module: nn.Module, scope: Scope, heads: Collection[str] = ()) 
     layers = layer_facts(module, Seen(heads=heads))
     kept = {fact.name for fact in choose(layers, scope).kept}
     return [p for p in prunables(module, layers) if p.label in kept]
+
+
+def _held(module: nn.Module) -> set[int]:
+    """Ids of the weights of layers."""
+    return {id(getattr(layer, name)) for layer in module.modules() for name in weight_names(layer)}
+
+
+def _ids(module: nn.Module, paths: Iterable[str]) -> set[int]:
+    return {id(module.get_parameter(path)) for path in paths}
 
 
 def _joined(path: str, leaf: str) -> str:

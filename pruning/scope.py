@@ -12,7 +12,7 @@ from typing import Any
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.catalogue.criteria.obs import OBS
 from pruning.errors import SecateurError
-from pruning.facts import COMPUTED, VECTORS, LayerFact, OtherFact
+from pruning.facts import COMPUTED, UNUSED, VECTORS, LayerFact, OtherFact
 from pruning.report.schema import ReportWarning
 from pruning.report.scope import OutOfScope, ScopeSection
 from pruning.spec import OWLAllocation, Scope, Spec, Unstructured
@@ -202,6 +202,7 @@ def section(
 
 _KINDS = {
     COMPUTED: "products take it in a form that can't be pruned, such as a factor computed from it",
+    UNUSED: "not used in a forward pass, so that removing it would change nothing",
     "Embedding": "a table of embeddings: looked up, not multiplied by",
     VECTORS: "biases, factors of normalisation and other vectors are not pruned",
 }
@@ -213,7 +214,7 @@ def _other(other: OtherFact) -> OutOfScope:
         name=other.name,
         kind=other.kind,
         parameters=other.parameters,
-        by="method" if other.kind == COMPUTED else "kind",
+        by="method" if other.kind in (COMPUTED, UNUSED) else "kind",
         reason=reason,
     )
 

@@ -50,6 +50,9 @@ _COPIES = frozenset({"clone", "_to_copy", "cat", "stack", "expand_copy", "t_copy
 SAMPLES = 4
 """Samples that are watched where their number is free."""
 
+MORE = 256
+"""Samples that are watched where a few of them leave a layer unused, as of experts."""
+
 
 @dataclass(frozen=True)
 class _Origin:
@@ -254,7 +257,16 @@ def observed(
         batch: How many, where the network takes no other number.
         calling: How the module takes its inputs.
     """
-    inputs = first_samples(module, data, batch or min(SAMPLES, data.samples))
+    seen = _watched(module, data, batch or min(SAMPLES, data.samples), calling)
+    used = {id(module.get_parameter(path)) for path in seen.multiply_adds or ()}
+    unused = any(id(module.get_parameter(path)) not in used for path in weights_inside(module))
+    if unused and batch is None and data.samples > SAMPLES:
+        seen = _watched(module, data, min(MORE, data.samples), calling)
+    return seen
+
+
+def _watched(module: nn.Module, data: ArrayData, samples: int, calling: Calling) -> Seen:
+    inputs = first_samples(module, data, samples)
     uses = Uses(module)
     uses.run(*inputs, calling=calling)
     return uses.seen(len(inputs[0]))
@@ -340,10 +352,11 @@ def _storage(tensor: Tensor) -> int | None:
 
 @contextmanager
 def _unfused() -> Iterator[None]:
-    """Without torch's fused attention layer, which would hide its products."""
+    """Without fused attention and recurrent layers, which would hide their products."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with torch.backends.cudnn.flags(enabled=False):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
