@@ -98,11 +98,11 @@ COMPUTED = "computed"
 
 
 UNUSED = "unused"
-"""Kind of a layer's matrix that no product of a pass took, such as that of a head for training."""
+"""Kind of a layer's matrix that no operation of a pass took, as that of a head for training."""
 
 
 class OtherFact(_Facts):
-    """Parameters that can't be pruned: an embedding, a `COMPUTED` or `UNUSED` one, all `VECTORS`."""
+    """Parameters that can't be pruned: an embedding, one `COMPUTED` or `UNUSED`, all `VECTORS`."""
 
     name: str
     kind: str

@@ -109,6 +109,7 @@ class Seen:
         multiply_adds: A sample, in all; None where sizes are not known.
         activations: Bytes a sample that a layer puts out, by the layer's path.
         computed: Matrices that a factor of a product is computed from.
+        taken: Parameters that some operation took; None where that is not known.
     """
 
     kinds: Mapping[str, str] = field(default_factory=dict)
@@ -116,6 +117,7 @@ class Seen:
     multiply_adds: Mapping[str, int] | None = None
     activations: Mapping[str, int] = field(default_factory=dict)
     computed: Collection[str] = ()
+    taken: Collection[str] | None = None
 
 
 def layer_facts(
@@ -128,8 +130,8 @@ def layer_facts(
 
     Args:
         module: The network.
-        seen: What a pass showed: weights that no product of it took are left out. Nothing of sizes,
-            heads, use and weights without a layer is known without it.
+        seen: What a pass showed; weights that no operation of it took are left out. Nothing of
+            sizes, heads, use and weights without a layer is known without it.
         sources: Parameter path to tensor name, shared parameters under each path. Weights without
             one are left out; without it every weight has its path.
         dtypes: Tensor name to the name of its type in the file; the parameter's own without it.
@@ -138,7 +140,7 @@ def layer_facts(
     tables = embedded(module)
     heads = _ids(module, seen.heads)
     held = _held(module)
-    used = None if seen.multiply_adds is None else _ids(module, seen.multiply_adds)
+    used = None if seen.taken is None else _ids(module, seen.taken)
     first: dict[int, str] = {}
     facts = []
     for path, layer in module.named_modules(remove_duplicate=False):

@@ -86,6 +86,7 @@ class Uses(TorchDispatchMode):
         kinds: Of weights, what they are used in: `MatMul`, `Conv2d`, `ConvTranspose2d`, ...
         heads: Paths of the weights that make an output; set once the pass is over.
         computed: Matrices that a factor of a product is computed from.
+        taken: Parameters that some operation took; of those that overlap in memory, each.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -95,6 +96,7 @@ class Uses(TorchDispatchMode):
         self.kinds: dict[str, str] = {}
         self.heads: set[str] = set()
         self.computed: set[str] = set()
+        self.taken: set[str] = set()
         self._origins: dict[int, _Origin] = {}
         self._parameters: dict[int, list[tuple[int, int, str, bool]]] = {}
         self._paths: dict[str, list[str]] = {}
@@ -140,7 +142,8 @@ class Uses(TorchDispatchMode):
             batch: Samples of the pass.
         """
         macs = {path: round(n / batch) for path, n in self.multiply_adds.items()}
-        return Seen(self.kinds, self.heads, macs, computed=self.computed - self.kinds.keys())
+        computed = self.computed - self.kinds.keys()
+        return Seen(self.kinds, self.heads, macs, computed=computed, taken=self.taken)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
@@ -153,6 +156,7 @@ class Uses(TorchDispatchMode):
                 return result
         result = func(*args, **kwargs)
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        self.taken.update(name for t in given for name, _ in self._at(t))
         if name in _FACTORS:
             origin = self._product(func, name, args, kwargs, result)
         else:
@@ -211,10 +215,16 @@ class Uses(TorchDispatchMode):
         key = _storage(tensor)
         if key is None:
             return _CONSTANT
-        for start, end, name, whole in self._parameters.get(key, ()):
-            if start <= tensor.storage_offset() < end:
-                return _Origin(weights=frozenset({name} if whole else ()), learned=True)
+        for name, whole in self._at(tensor):
+            return _Origin(weights=frozenset({name} if whole else ()), learned=True)
         return self._origins.get(key, _CONSTANT)
+
+    def _at(self, tensor: Tensor) -> Iterator[tuple[str, bool]]:
+        """Parameters in whose memory a tensor begins, and whether each is a matrix."""
+        key = _storage(tensor)
+        for start, end, name, whole in () if key is None else self._parameters.get(key, ()):
+            if start <= tensor.storage_offset() < end:
+                yield name, whole
 
     def _note(self, tensor: Tensor, origin: _Origin) -> None:
         key = _storage(tensor)
@@ -258,7 +268,7 @@ def observed(
         calling: How the module takes its inputs.
     """
     seen = _watched(module, data, batch or min(SAMPLES, data.samples), calling)
-    used = {id(module.get_parameter(path)) for path in seen.multiply_adds or ()}
+    used = {id(module.get_parameter(path)) for path in seen.taken or ()}
     unused = any(id(module.get_parameter(path)) not in used for path in weights_inside(module))
     if unused and batch is None and data.samples > SAMPLES:
         seen = _watched(module, data, min(MORE, data.samples), calling)

@@ -126,8 +126,26 @@ def plain_torch(module: nn.Module) -> Iterator[None]:
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         for kind in {"cpu", *(d.type for d in devices)}:
-            stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(_full_precision(kind))
         if "torch._dynamo" in sys.modules:
             stance: Any = torch.compiler.set_stance("force_eager")
             stack.enter_context(stance)
         yield
+
+
+@contextmanager
+def _full_precision(kind: str) -> Iterator[None]:
+    """Without the caller's autocast on a kind of device, and without copies of weights in its cache.
+
+    Copies in half precision are kept until the outermost context ends, the caller's or one of ours:
+    a forward with a context of its own would compute with the weights of before.
+    """
+    before, cached = torch.is_autocast_enabled(kind), torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_enabled(kind, False)
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled(kind, before)
+        torch.set_autocast_cache_enabled(cached)

@@ -293,3 +293,31 @@ def test_a_layer_can_be_excluded_by_its_own_path_or_by_that_of_one_weight():
     for pattern, total in (("r", 12), ("r.weight_ih*", 12 + 64), ("f", 192)):
         spec = {**METHODS["magnitude"], "scope": {"exclude": [pattern]}}
         assert pruned(networks()["lstm"], spec).report.sparsity.total == total
+
+
+class Experts(torch.nn.Module):
+    """A head that only training uses, and an expert that few samples reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)
+        self.rare, self.auxiliary = torch.nn.Linear(8, 8), torch.nn.Linear(8, 20)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.body(x)
+        far = x[:, :1] > 3.0
+        if far.any():
+            h = torch.where(far, self.rare(h), h)
+        return self.head(h)
+
+
+def test_a_layer_that_no_forward_pass_uses_is_out_of_scope_and_one_that_few_samples_reach_is_in():
+    torch.manual_seed(0)
+    x = torch.randn(60, 8).clamp(-2.0, 2.0)
+    x[50, 0] = 4.0
+    done = pruning.prune(Experts().eval(), (x, torch.arange(60) % 3), QUICK | METHODS["magnitude"])
+    assert set(done.masks) == {"body.weight", "rare.weight", "head.weight"}
+    left = {one.name: one for one in done.report.scope.left_out}
+    assert left["auxiliary"].kind == "unused"
+    assert done.report.scope.weights == 8 * 8 + 8 * 8 + 8 * 3 + 8 * 20
+    assert ["layer_left_out"] == [w.code for w in done.report.warnings if "auxiliary" in w.message]

@@ -280,6 +280,20 @@ class Mixed(Net):
             return self.m(x).float()
 
 
+@pytest.mark.parametrize("around", [False, True])
+def test_a_forward_with_autocast_of_its_own_is_measured_with_the_pruned_weights(around):
+    data = pair()
+    with torch.autocast("cpu", torch.bfloat16, enabled=around):
+        outcome = prune(Mixed(), Data(data, data, data), MAGNITUDE)
+    for module, told in (
+        (Mixed(), outcome.report.loss.dense),
+        (outcome.module, outcome.report.loss.pruned),
+    ):
+        with torch.no_grad():
+            expected = torch.nn.functional.cross_entropy(module(data[0]), data[1]).item()
+        assert told == pytest.approx(expected, rel=1e-5)
+
+
 class Picky(Net):
     def forward(self, x):
         if len(x) not in (2, 3):
