@@ -135,7 +135,7 @@ def plain_torch(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _full_precision(kind: str) -> Iterator[None]:
-    """Without the caller's autocast on a kind of device, and without copies of weights in its cache.
+    """Without the caller's autocast on a kind of device, and without weights in its cache.
 
     Copies in half precision are kept until the outermost context ends, the caller's or one of ours:
     a forward with a context of its own would compute with the weights of before.
