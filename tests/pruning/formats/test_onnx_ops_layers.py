@@ -298,11 +298,10 @@ def test_a_product_written_as_einsum_is_a_linear_layer(equation):
     goes_back(model, np.random.default_rng(0).standard_normal(given).astype(np.float32))
 
 
-@pytest.mark.parametrize("equation", ["bij,ij->b", "bij,kj->bk", "bij,bjk->bik", "bii,ij->bj"])
+@pytest.mark.parametrize("equation", ["bij,ij->b", "bij,kj->bk", "bii,ij->bj"])
 def test_other_sums_with_a_constant_are_no_layers(equation):
     net = Net()
-    shape = (2, 3, 3) if equation == "bij,bjk->bik" else (3, 3)
-    net.op("Einsum", ["x", net.weight("w", *shape)], "y", equation=equation)
+    net.op("Einsum", ["x", net.weight("w", 3, 3)], "y", equation=equation)
     model = net.model({"x": [2, 3, 3]}, ["y"])
     assert not list(read_onnx(model.SerializeToString()).module.parameters())
     x = np.random.default_rng(0).standard_normal((2, 3, 3)).astype(np.float32)

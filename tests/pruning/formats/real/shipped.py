@@ -35,7 +35,7 @@ def contents(count: int) -> list[bytes]:
     for number, text in enumerate(texts):
         archive, image = io.BytesIO(), io.BytesIO()
         with zipfile.ZipFile(archive, "w") as members:
-            members.writestr(f"{number}.txt", text)
+            members.writestr(zipfile.ZipInfo(f"{number}.txt"), text)  # without the time of day
         page = np.frombuffer(text[:3072].ljust(3072), np.uint8).reshape(32, 32, 3)
         Image.fromarray(page).save(image, ("PNG", "JPEG", "BMP", "GIF")[number % 4])
         words = text.decode("utf-8", "replace").split()
