@@ -16,8 +16,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 demo: $(VENV)/.demo
 	$(BIN)/python demo/demo.py
 
-# The science on all cores; then what starts services and watches the clock, one after the other.
-ALONE := tests/pruning tests/figures tests/docs
+# What needs no service on all cores; then what starts services and watches the clock, one by one.
+ALONE := tests/pruning tests/figures tests/docs tests/security tests/store tests/oracle
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ALONE)
 	$(BIN)/python -m pytest $(foreach t,$(ALONE),--ignore $(t)) tests

@@ -369,10 +369,10 @@ def test_loops_that_unroll_to_millions_of_nodes_are_refused(
     assert refused("model", written(tmp_path, model))["code"] == "model_too_large"
 
 
-def check_cheap(said: dict[str, Any]) -> None:
+def check_cheap(said: dict[str, Any], grown: int = 64 * MIB) -> None:
     assert said["crash"] is None, said["crash"]
     assert said["seconds"] < 5, said
-    assert said["grown"] < 64 * MIB, said
+    assert said["grown"] < grown, said
 
 
 def meeting(net: Net, value: str) -> None:
@@ -465,4 +465,6 @@ def test_recurrent_layers_of_millions_of_steps_cost_little(
     net.op(kind, ["long", "w", "r"], "states", hidden_size=1)
     net.op("ReduceMean", ["states"], "y", axes=[0, 1], keepdims=0)
     sizes = [samples, 2_000_000, 1] if samples == 1 else [samples, 1, 1]
-    check_cheap(intake("model", written(tmp_path, net.model({"x": sizes}, ["y"]))))
+    # Several samples of 8 MB are drawn before the layer says that it would take too long.
+    said = intake("model", written(tmp_path, net.model({"x": sizes}, ["y"])))
+    check_cheap(said, grown=160 * MIB)

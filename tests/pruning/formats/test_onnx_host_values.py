@@ -141,7 +141,14 @@ def table() -> list[tuple[object, int]]:
     return found
 
 
-@pytest.mark.parametrize("how", ["zeros", "ramp", "spread"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "zeros",
+        pytest.param("ramp", marks=pytest.mark.wide),
+        pytest.param("spread", marks=pytest.mark.wide),
+    ],
+)
 def test_every_operator_takes_values_that_come_from_shapes(how):
     failed, agreed = [], set()
     with warnings.catch_warnings():
