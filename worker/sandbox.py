@@ -138,6 +138,11 @@ def _namespaces(open_to: Reach, slot: Path) -> list[str]:
     return [*options, "--remount-ro", "/dev", "--remount-ro", "/"]
 
 
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": 128 << 20, "MALLOC_TRIM_THRESHOLD_": 256 << 20}
+"""Sizes up to which glibc keeps freed memory. It gives a matrix of 45 MB back at once, and the
+kernel clears every page of the next one: a sixth of the time of OBS on 2,368 weights."""
+
+
 def environment(
     slot: Path, threads: int, outer: Mapping[str, str] | None = None, level: Level = "limits"
 ) -> dict[str, str]:
@@ -158,6 +163,7 @@ def environment(
         "PYTHONFAULTHANDLER": "1",
         "SECATEUR_SANDBOX": level,
     }
+    own |= {name: outer.get(name, str(size)) for name, size in _MALLOC.items()}
     if Path(sysconfig.get_path("purelib")).resolve() != ROOT:
         own["PYTHONPATH"] = str(ROOT)
     for name in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH"):
