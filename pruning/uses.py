@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from pruning.calling import Calling
 from pruning.data.batches import ArrayData
+from pruning.dispatch import Watching
 from pruning.layers import TRANSPOSED, MatMul, Seen, weights_inside
 from pruning.outputs import named_tensors
 from pruning.samples import first_samples
@@ -74,7 +74,7 @@ class _Origin:
 _CONSTANT, _INPUT = _Origin(), _Origin(moving=True)
 
 
-class Uses(TorchDispatchMode):
+class Uses(Watching):
     """Watches a forward pass; results stay the same.
 
     Args:

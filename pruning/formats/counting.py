@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from pruning.dispatch import Watching
 from pruning.errors import SecateurError
 from pruning.formats.limits import Limits
 
@@ -18,7 +18,7 @@ class TooLongError(Exception):
     """A pass on the meta device that takes longer than one with data would."""
 
 
-class Counted(TorchDispatchMode):
+class Counted(Watching):
     """Counts the bytes that operations allocate and their work; ends a pass that takes too much.
 
     Args:

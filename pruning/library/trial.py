@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pruning.curvature.derivatives import reason
 from pruning.curvature.whereabouts import named, watching
 from pruning.data.batches import ArrayData
+from pruning.dispatch import Watching
 from pruning.errors import SecateurError
 from pruning.outputs import named_tensors
 from pruning.samples import Calling, first_samples
@@ -114,7 +114,7 @@ def _watched(names: dict[int, str]) -> Iterator[list[str]]:
     """Notes the tensors of certain storages that operations take."""
     found: list[str] = []
 
-    class Watch(TorchDispatchMode):
+    class Watch(Watching):
         def __torch_dispatch__(
             self, func: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:

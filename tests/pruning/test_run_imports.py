@@ -33,3 +33,17 @@ def test_a_check_imports_what_it_needs_and_no_more(
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert run.stdout.strip() == imported
+
+
+def test_magnitude_does_not_import_the_compiler():
+    code = (
+        "import sys, torch, pruning\n"
+        "x, y = torch.randn(60, 6), torch.arange(60) % 3\n"
+        "net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))\n"
+        "pruning.prune(net, (x, y), {'criterion': {'kind': 'magnitude'}})\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert run.stdout.strip() == "False"
