@@ -59,7 +59,7 @@ def ladder(report: Report) -> Markup | None:
             continue
         last = at
         leaves = rung is left
-        beside = -7 if plot.place_x(x) > 250 else 7
+        beside = -7 if plot.place_x(x) > (205 if leaves else 250) else 7
         plot.text(
             x,
             y,
