@@ -460,7 +460,9 @@ class _Folding:
         bounds = [None if c is None else c.host() for c in rest]
         if node.operator == "Gather":
             assert bounds[0] is not None
-            axis = axis_of(node.attributes.int("axis", 0), len(shape), node.label)
+            # The builder has taken the attribute from `node.attributes`.
+            axis = next((a.i for a in node.proto.attribute if a.name == "axis"), 0)
+            axis = axis_of(axis, len(shape), node.label)
             gone = axis if bounds[0].ndim == 0 else None
             if bounds[0].ndim > 1 or not (abs(bounds[0] + 0.5) < shape[axis]).all():
                 return False

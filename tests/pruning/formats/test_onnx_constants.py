@@ -362,6 +362,37 @@ def test_parts_of_a_tensor_are_weights_that_are_written_back_into_it(cut):
     assert left == whole.size - first.parameters - second.parameters
 
 
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize(
+    ("shape", "places"),
+    [((5, 9), [1, 3, -2]), ((5, 5), [3, 0, 4, 1, 2]), ((5, 3, 2), 1), ((5, 3, 2), -1)],
+    ids=["list", "square", "scalar", "last"],
+)
+def test_columns_that_are_gathered_are_a_weight(shape, places, axis):
+    net = Net()
+    net.weight("w", *shape)
+    net.op("Gather", ["w", net.const("places", np.array(places))], "p", axis=axis)
+    net.op("MatMul", ["x", "p"], "y")
+    model = net.model({"x": ["n", 5]}, ["y"])
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(f32)
+    assert difference(model, x) < 1e-6
+    imported = read_onnx(model.SerializeToString())
+    whole = tensors(model.SerializeToString())["w"]
+    taken = np.take(whole, places, axis)
+    (layer,) = imported.facts.layers
+    assert (layer.weight, layer.parameters) == ("w", taken.size)
+    data = follows(model, x)
+    assert np.count_nonzero(tensors(data)["w"] == whole) == whole.size - taken.size
+
+
+def test_an_axis_that_a_gathered_weight_lacks_is_refused():
+    net = Net()
+    net.weight("w", 5, 9)
+    net.op("Gather", ["w", net.const("places", ints(0, 1))], "p", axis=5)
+    net.op("MatMul", ["x", "p"], "y")
+    refused(net.model({"x": ["n", 5]}, ["y"]), "model_invalid", "axis")
+
+
 def test_parts_that_share_numbers_are_no_weights_and_are_counted_once():
     net = Net()
     net.weight("w", 9, 5)
