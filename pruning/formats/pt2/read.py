@@ -130,7 +130,7 @@ def read(source: Path, limits: Limits, declared: Declared | None = None) -> Pt2M
         batched=partial(batched, found.module),
         producer=f"torch {package.program.document['torch_version']}".strip(),
     )
-    found.module.accepted = Accepted.of(inputs)
+    found.module.accepted = Accepted.of(facts.inputs)
     facts.operators = dict(sorted(package.program.operators.items()))
     return Pt2Model(found.module, facts, weights, source, package=package, lowered=found)
 

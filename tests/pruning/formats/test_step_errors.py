@@ -26,6 +26,10 @@ def broken(*_: object, **__: object) -> None:
     raise AttributeError("'numpy.ndarray' object has no attribute 'transpose_'")
 
 
+def unexpected(*_: object, **__: object) -> None:
+    raise RuntimeError("no such kernel")
+
+
 def image_net(opset: int = 17) -> onnx.ModelProto:
     """Takes images of any size by its file, and of 6 x 6 by its last layer."""
     net = Net()
@@ -96,6 +100,31 @@ def test_a_fault_inside_an_operator_is_ours_and_says_which(format, tmp_path):
     assert error.details["operator"] in error.message
     assert "AttributeError: 'numpy.ndarray' object has no attribute" in error.message
     assert "neither the model nor the data" in error.hint
+
+
+class Sequences(nn.Module):
+    """Takes steps first, samples second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 3), nn.Linear(15, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x)).transpose(0, 1).flatten(1))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fault_is_ours_also_where_samples_are_not_on_the_first_axis(tmp_path):
+    batch = torch.export.Dim("batch")
+    made = torch.export.export(
+        Sequences().eval(), (torch.randn(5, 2, 4),), dynamic_shapes=({1: batch},)
+    )
+    torch.export.save(made, tmp_path / "net.pt2")
+    module = read_model(tmp_path / "net.pt2", Limits()).module
+    assert module(torch.randn(5, 3, 4)).shape == (3, 2)
+    spoil(module, unexpected)
+    assert failure(module, torch.randn(5, 3, 4)).code == "internal_error"
+    assert failure(module, torch.randn(6, 3, 4)).code == "data_shape"
 
 
 FILES = {"pt2": "net.pt2", "architecture": "net", "huggingface": "bert"}
