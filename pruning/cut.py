@@ -31,8 +31,9 @@ T = TypeVar("T")
 class Cut:
     """Which active weights go, with their scores [A], and how all of them change [A].
 
-    `problem` is what the criterion knew; None where no weights were left, and layer-wise. `macs`
-    are the multiply-adds of the layers in scope over the calibration data, known layer-wise.
+    `problem` is what the criterion knew; None where no weights were left, and layer-wise.
+    `problem_scores` are its scores, [A]; None where a path of single removals has none. `macs` are
+    the multiply-adds of the layers in scope over the calibration data, known layer-wise.
     """
 
     scores: Tensor
@@ -40,6 +41,7 @@ class Cut:
     change: Tensor
     damping: float | None = None
     problem: Problem | None = None
+    problem_scores: Tensor | None = None
     macs: int | None = None
 
 
@@ -194,4 +196,5 @@ def _solve(job: Job, problem: Problem, active: Tensor, count: int, target: int) 
     if job.budget is not None:
         count, target = settled(job, selection, target)
     removed = selection.removed(count, target)
-    return Cut(scores, removed, compensate(job, problem, removed, active), problem=problem)
+    change = compensate(job, problem, removed, active)
+    return Cut(scores, removed, change, problem=problem, problem_scores=scores)

@@ -50,9 +50,9 @@ def existing_zeros(
     """The zeros of the dense weights, as `scope.existing_zeros` has them.
 
     Args:
-        weights: At the dense weights.
-        spec: Its scope and its pattern, which divides the layers in scope.
-        parameters: Of the whole network.
+        weights: Weights in scope, at their dense values.
+        spec: Spec of the job: its scope, and its pattern, which divides the layers in scope.
+        parameters: All parameters of the network.
     """
     zero = torch.cat([(p.weight.detach() == 0).flatten() for p in weights.layers])
     found = [int(part.sum()) for part in weights.split(zero)]

@@ -68,8 +68,9 @@ class LayerFact(_Facts):
     convolution, steps of a recurrent layer. `macs` and `activation_bytes` are per sample. They are
     None where the sizes are not fixed. `weight` is the tensor's name in the uploaded file.
     `is_output` marks a layer whose result reaches a graph output without another weight in
-    between. `embedding`: the weight is a table of embeddings too. `zeros` counts entries of the
-    weight that are zero; None where an earlier version did not count them.
+    between. `embedding`: the weight is a table of embeddings too. `beside`: a product outside the
+    layer's calls uses the weight, as `x @ layer.weight`. `zeros` counts entries of the weight that
+    are zero; None where an earlier version did not count them.
     """
 
     name: str
@@ -87,6 +88,7 @@ class LayerFact(_Facts):
     zeros: int | None = None
     layer: str | None = None
     embedding: bool = False
+    beside: bool = False
 
 
 VECTORS = "vectors"

@@ -241,7 +241,7 @@ def prepare(
     The module is given in the form of `samples.adapt`, which whoever calls this takes back.
 
     Raises:
-        SecateurError: What `find_prunable` and `Data` raise, or `weights_non_finite`,
+        SecateurError: What `choose` and `Data` raise, or `weights_non_finite`,
             `labels_missing`, `target_invalid`.
     """
     check_use(spec, rewind_to is not None)
@@ -282,8 +282,8 @@ def prepare(
     job.own_types = own_types or {}
     if facts is None:
         _tell_output(job, place)
-        inputs = first_samples(module, data.calibration, min(2, data.calibration.samples))
-        job.cut_off = cut_off(job.network(), inputs)
+    inputs = first_samples(module, data.calibration, min(2, data.calibration.samples))
+    job.cut_off = cut_off(job.network(), inputs)
     for message in mixing:
         job.warn("samples_mixed", message, "spec.inputs")
     for warning in warnings(job.scope):

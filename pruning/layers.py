@@ -110,6 +110,7 @@ class Seen:
         activations: Bytes a sample that a layer puts out, by the layer's path.
         computed: Matrices that a factor of a product is computed from.
         taken: Parameters that some operation took; None where that is not known.
+        beside: Weights that a product outside the calls of their layers uses.
     """
 
     kinds: Mapping[str, str] = field(default_factory=dict)
@@ -118,6 +119,7 @@ class Seen:
     activations: Mapping[str, int] = field(default_factory=dict)
     computed: Collection[str] = ()
     taken: Collection[str] | None = None
+    beside: Collection[str] = ()
 
 
 def layer_facts(
@@ -140,6 +142,7 @@ def layer_facts(
     tables = embedded(module)
     heads = _ids(module, seen.heads)
     held = _held(module)
+    beside = _ids(module, seen.beside)
     used = None if seen.taken is None else _ids(module, seen.taken)
     first: dict[int, str] = {}
     facts = []
@@ -177,6 +180,7 @@ def layer_facts(
                     is_output=id(weight) in heads,
                     tied_to=first.get(id(weight)),
                     embedding=id(weight) in tables,
+                    beside=id(weight) in beside,
                     zeros=None if weight.is_meta else size - int(torch.count_nonzero(weight)),
                 )
             )
@@ -231,17 +235,16 @@ def prunables(module: nn.Module, layers: Sequence[LayerFact]) -> list[Prunable]:
     return list(found.values())
 
 
-def prunable_layers(module: nn.Module, seen: Seen | None = None) -> list[Prunable]:
+def prunable_layers(module: nn.Module) -> list[Prunable]:
     """All prunable weights in module order, each tied parameter once, whatever the scope.
 
     Args:
         module: The network.
-        seen: What a pass showed.
 
     Raises:
         SecateurError: `no_prunable_layers` if there is none.
     """
-    layers = layer_facts(module, seen)
+    layers = layer_facts(module)
     if not layers:
         choose(layers, Scope())
     return prunables(module, layers)

@@ -63,8 +63,8 @@ class Plan(BaseModel):
 
     `scope` says what is left out and why. `inverse` is the inverse that criterion obs will use,
     None for the other criteria. `layers` are the names in scope; `remove` of their
-    `weights_in_scope` weights will be zero, at most so many where the target is a drop, about so
-    many where it is bytes or flops. `zeros` of them are zero in the model and stay so, None where
+    `weights_in_scope` weights will be zero: an upper bound where the target is a drop, an estimate
+    where it is bytes or flops. `zeros` of them are zero in the model and stay so, None where
     that is not known. `runs` of the schedule from the dense network are made at most: probes of a
     search, points of a curve.
     """
@@ -330,12 +330,13 @@ def _annotate(planned: Plan, spec: Spec) -> None:
             f"The target rounds to none of the {planned.weights_in_scope:,} weights in scope.",
             f"spec.target.{spec.target.kind}",
         )
-    classes = bool(spec.objective.measured)
-    if classes and planned.evaluation == "held_out" and planned.evaluation_samples < 100:
+    measured = spec.objective.measured
+    if measured and planned.evaluation == "held_out" and planned.evaluation_samples < 100:
         warn(
             "few_evaluation_samples",
-            f"Accuracy is measured on {planned.evaluation_samples} samples split off the "
-            f"calibration data: one of them is {share(1 / planned.evaluation_samples)} of all.",
+            f"{' and '.join(measured).capitalize()} will be measured on "
+            f"{planned.evaluation_samples} samples split off the calibration data: one of them is "
+            f"{share(1 / planned.evaluation_samples)} of all.",
             "data.evaluation",
         )
     criterion: Any = spec.criterion
@@ -348,7 +349,7 @@ def _annotate(planned: Plan, spec: Spec) -> None:
                 reason=f"{planned.weights_in_scope:,} weights in scope",
             )
         )
-    if not classes:
+    if spec.objective.metrics and not measured:
         planned.substitutions.append(
             Substitution(
                 where="spec.objective.metrics",

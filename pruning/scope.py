@@ -7,10 +7,11 @@ defined for its kind of layer), or because it is no factor of a product: embeddi
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any
 
 from pruning.catalogue.compensation.layerwise import Layerwise
+from pruning.catalogue.criteria.layer_obs import LayerOBS
 from pruning.catalogue.criteria.obs import OBS
+from pruning.catalogue.criteria.wanda import Wanda
 from pruning.errors import SecateurError
 from pruning.facts import COMPUTED, UNUSED, VECTORS, LayerFact, OtherFact
 from pruning.report.schema import ReportWarning
@@ -46,7 +47,8 @@ def lack_of(spec: Spec) -> Lack:
     Args:
         spec: Names criterion, pattern and allocation.
     """
-    criterion: Any = spec.criterion
+    criterion = spec.criterion
+    heard: list[str] = []
     rules: list[tuple[str, Callable[[LayerFact], bool]]] = []
     if isinstance(criterion, OBS) and criterion.inverse in ("kfac", "ekfac"):
         rules.append((f"inverse {criterion.inverse}", _described))
@@ -56,15 +58,21 @@ def lack_of(spec: Spec) -> Lack:
         rules.append((f"pattern {spec.pattern.kind}", lambda layer: layer.kind in GROUPED))
     if isinstance(spec.compensation, Layerwise):
         rules.append(("compensation layerwise", _one_matrix))
-    if criterion.kind == "layer_obs":
+    if isinstance(criterion, LayerOBS):
         rules.append(("criterion layer_obs", _one_matrix))
-    if criterion.kind == "wanda":
-        rules.append(("criterion wanda", _held))
+    if isinstance(criterion, Wanda):
+        heard.append("criterion wanda")
     if isinstance(spec.allocation, OWLAllocation):
-        rules.append(("allocation owl", _held))
+        heard.append("allocation owl")
+    rules += [(what, _held) for what in heard]
 
     def lack(layer: LayerFact) -> str | None:
-        return next((f"{what} is not defined for" for what, can in rules if not can(layer)), None)
+        for what, can in rules:
+            if not can(layer):
+                return f"{what} is not defined for weights of the kind {layer.kind}"
+        if heard and layer.beside and _described(layer):
+            return f"{heard[0]} does not see the products outside the layer that use its weight too"
+        return None
 
     return lack
 
@@ -83,9 +91,9 @@ def _held(layer: LayerFact) -> bool:
     return layer.kind not in ("Bilinear", "MatMul")
 
 
-def names_of(layer: LayerFact) -> tuple[str, ...]:
-    """What a pattern of names may match: the layer's path, and that of one of its weights."""
-    return tuple(dict.fromkeys((layer.name, layer.layer or layer.name)))
+def names_of(name: str, layer: str | None) -> tuple[str, ...]:
+    """What a pattern of names may match: the path of one of a layer's weights, and the layer's."""
+    return tuple(dict.fromkeys((name, layer or name)))
 
 
 def check_patterns(
@@ -101,7 +109,7 @@ def check_patterns(
     Raises:
         SecateurError: `spec_invalid`.
     """
-    names = [name for layer in layers for name in names_of(layer)]
+    names = [name for x in layers for name in names_of(x.name, x.layer)]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
@@ -153,14 +161,15 @@ def choose(layers: Sequence[LayerFact], scope: Scope, lack: Lack | None = None) 
 
 
 def _reason(layer: LayerFact, scope: Scope, lack: Lack | None) -> tuple[str, str] | None:
-    if any(fnmatchcase(name, p) for name in names_of(layer) for p in scope.exclude):
+    names = names_of(layer.name, layer.layer)
+    if any(fnmatchcase(name, p) for name in names for p in scope.exclude):
         return "spec", "excluded by scope.exclude"
     if layer.is_output and not scope.output_head:
         return "spec", "of the output head, which scope.output_head: false excludes"
     if layer.embedding:
         return "kind", "also the table of embeddings, which is not pruned"
     reason = None if lack is None else lack(layer)
-    return None if reason is None else ("method", f"{reason} weights of the kind {layer.kind}")
+    return None if reason is None else ("method", reason)
 
 
 def _empty(left: Sequence[OutOfScope], layers: int) -> SecateurError:

@@ -111,7 +111,7 @@ def remove(job: Job, state: State, step: Step, store: Checkpoints) -> None:
         made = cut_by_way(job, state, old, active, step)
     state.general = sorted({*state.general, *job.general})
     if number == 1 and made.problem is not None:
-        state.trust, state.trust_checks = assess(job, made.problem)
+        state.trust, state.trust_checks = assess(job, made.problem, made.problem_scores)
 
     job.narrator.phase("pruning")
     change = apply(job, old, active, made)
@@ -159,8 +159,8 @@ def assessed(job: Job, store: Checkpoints) -> tuple[Trust | None, list[Check]]:
     state = start(job, store)
     old, active = job.weights.read(), state.kept.nonzero()[:, 0]
     job.narrator.phase("scoring")
-    problem = cut_by_way(job, state, old, active, job.steps[0]).problem
-    return (None, []) if problem is None else assess(job, problem)
+    made = cut_by_way(job, state, old, active, job.steps[0])
+    return (None, []) if made.problem is None else assess(job, made.problem, made.problem_scores)
 
 
 def recover(job: Job, state: State, store: Checkpoints | None = None) -> None:

@@ -1,7 +1,7 @@
 """How a network uses its parameters, seen in one pass: the one place that tells three things.
 
-A weight is a parameter by which a product multiplies values that depend on the inputs: as it is, as
-a view of it, or copied into another layout or type. Its multiply-adds are those of the products,
+A weight is a parameter by which a product multiplies values that are no parameters: as it is, as a
+view of it, or copied into another layout or type. Its multiply-adds are those of the products,
 each entry one multiply-add at every place where it is used, as torch's FlopCounterMode counts them:
 a transposed convolution uses an entry once an input position, a recurrent layer once a step. A
 weight makes an output (it is of the output head) where what it is multiplied into reaches an output
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
@@ -87,6 +88,7 @@ class Uses(Watching):
         heads: Paths of the weights that make an output; set once the pass is over.
         computed: Matrices that a factor of a product is computed from.
         taken: Parameters that some operation took; of those that overlap in memory, each.
+        beside: Weights that a product outside the calls of their layers uses.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -97,7 +99,10 @@ class Uses(Watching):
         self.heads: set[str] = set()
         self.computed: set[str] = set()
         self.taken: set[str] = set()
+        self.beside: set[str] = set()
         self._origins: dict[int, _Origin] = {}
+        # Held so that no other storage comes to lie at the address of one that is gone.
+        self._storages: dict[int, StorageWeakRef] = {}
         self._parameters: dict[int, list[tuple[int, int, str, bool]]] = {}
         self._paths: dict[str, list[str]] = {}
         self._inside: list[str] = []
@@ -143,7 +148,9 @@ class Uses(Watching):
         """
         macs = {path: round(n / batch) for path, n in self.multiply_adds.items()}
         computed = self.computed - self.kinds.keys()
-        return Seen(self.kinds, self.heads, macs, computed=computed, taken=self.taken)
+        return Seen(
+            self.kinds, self.heads, macs, computed=computed, taken=self.taken, beside=self.beside
+        )
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         kwargs = kwargs or {}
@@ -207,7 +214,10 @@ class Uses(Watching):
         total = sum(self._sizes[w] for w in weights)
         for weight in weights:
             paths = self._paths[weight]
-            inside = next((p for p in paths if p.rpartition(".")[0] in self._inside), paths[0])
+            inside = next((p for p in paths if p.rpartition(".")[0] in self._inside), None)
+            if inside is None:
+                self.beside.add(weight)
+                inside = paths[0]
             share = work if len(weights) == 1 else work * self._sizes[weight] // total
             self.multiply_adds[inside] = self.multiply_adds.get(inside, 0) + share
 
@@ -230,16 +240,15 @@ class Uses(Watching):
         key = _storage(tensor)
         if key is not None:
             self._origins[key] = origin
+            self._storages.setdefault(key, StorageWeakRef(tensor.untyped_storage()))
 
     @contextmanager
     def _called(self) -> Iterator[None]:
-        """Keeps track of which layers run, of those whose weights are others' too."""
-        shared = {p.rpartition(".")[0] for paths in self._paths.values() for p in paths[1:]} | {
-            paths[0].rpartition(".")[0] for paths in self._paths.values() if len(paths) > 1
-        }
+        """Keeps track of which layers run."""
+        holding = {path.rpartition(".")[0] for paths in self._paths.values() for path in paths}
         hooks = []
         for path, part in self.module.named_modules():
-            if path not in shared:
+            if path not in holding:
                 continue
 
             def enter(part: nn.Module, inputs: Any, path: str = path) -> None:
@@ -337,9 +346,7 @@ def _work(
     known = flop_registry.get(func.overloadpacket)
     if known is not None:
         return int(known(*args, **kwargs, out_val=result)) // 2
-    if name == "mkldnn_rnn_layer":
-        return args[0].numel() // args[0].shape[-1] * factor.numel()
-    if name == "_trilinear":
+    if name in ("mkldnn_rnn_layer", "_trilinear"):
         return args[0].numel() // args[0].shape[-1] * factor.numel()
     one, two = (args[i] for i in _FACTORS[name][:2])
     return max(int(one.numel()), int(two.numel()))

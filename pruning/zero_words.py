@@ -26,9 +26,9 @@ def of_zeros(spec: Spec, layers: Sequence[Zeros], asked: int) -> list[ReportWarn
     """The warnings on them.
 
     Args:
-        spec: Whether they stay.
-        layers: In scope.
-        asked: Weights that the target removes in all; 0 where it is none of a number.
+        spec: Spec of the job, whose scope says whether zeros stay.
+        layers: Weights in scope.
+        asked: Number of weights that the target removes in all; 0 where the target is a drop.
     """
     found, total = sum(x.found for x in layers), sum(x.weights for x in layers)
     if not found:

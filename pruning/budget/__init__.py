@@ -41,9 +41,9 @@ class Budget:
     Args:
         kind: `bytes` or `flops`.
         limit: The most that may remain.
-        rest: What remains whatever goes.
+        rest: Bytes or multiply-adds that remain when all weights in scope are gone.
         parts: The weights in scope.
-        cost: Of a part with so many non-zero entries.
+        cost: Function of a part and its number of non-zero entries, in bytes or multiply-adds.
         start: Entries of each weight that are left before anything goes; all without it.
         bound: How what remains was found: `about` by measuring, `at least` or `up to` as a bound;
             empty where it is exact.

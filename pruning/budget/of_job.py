@@ -1,5 +1,6 @@
 """The budget of a job, from its network and what intake learned of it."""
 
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from pruning.budget import bytes as bytes_of_file
 from pruning.facts import LayerFact
 from pruning.formats.sparse import packed_bytes, stored_bytes
 from pruning.formats.sparse.choice import FILE_BYTES
-from pruning.layers import Prunable, layer_facts
+from pruning.layers import Prunable
 from pruning.registry import method
 from pruning.spec.amount import limit_of
 from pruning.state import state_of
@@ -75,9 +76,11 @@ def _uses(job: "Job") -> list[float]:
     found = _uses_in_facts(job, job.layer_facts) or job.dense.known.get("uses")
     if found is None:
         batch = None if job.facts is None else job.facts.batch
+        made: dict[int, int] = defaultdict(int)
         seen = observed(job.module, job.data.calibration, batch)
-        found = _uses_in_facts(job, layer_facts(job.module, seen))
-        assert found is not None
+        for path, count in (seen.multiply_adds or {}).items():
+            made[id(job.module.get_parameter(path))] += count
+        found = [made[id(p.weight)] / p.weight.numel() for p in job.weights.layers]
         job.dense.known["uses"] = found
     uses: list[float] = found
     return uses

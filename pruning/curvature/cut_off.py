@@ -5,12 +5,10 @@ A network that runs layers under `torch.no_grad`, detaches what they put out or 
 made of derivatives would remove them first, at no predicted cost.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from pruning.curvature.derivatives import lacks_derivative
+from pruning.curvature.derivatives import graph, lacks_derivative
 from pruning.curvature.network import Network
 from pruning.errors import SecateurError
 
@@ -25,10 +23,10 @@ def cut_off(network: Network, inputs: tuple[Tensor, ...]) -> list[str]:
         inputs: A batch.
 
     Returns:
-        Their names; none where torch can't differentiate the network anyway.
+        Names in the order of the scope; none where torch can't differentiate the network anyway.
     """
     weights = network.parameters()
-    tracked = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
+    tracked = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
     try:
         with torch.enable_grad():
             output = network.outputs(tracked, inputs, once=True)
@@ -36,35 +34,25 @@ def cut_off(network: Network, inputs: tuple[Tensor, ...]) -> list[str]:
         if not lacks_derivative(failure):
             raise
         return []
-    reached = _leaves(output)
-    return [
-        name
-        for name, weight in tracked.items()
-        if id(weight) not in reached and _counts(network, weights, name, inputs)
-    ]
-
-
-def _leaves(output: Tensor) -> set[int]:
-    """Identities of the tensors at the ends of a result's graph."""
-    found: set[int] = set()
-    seen: set[Any] = set()
-    waiting: list[Any] = [output.grad_fn]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.add(id(node.variable))
-        waiting += [following for following, _ in node.next_functions]
-    return found
+    reached = {id(node.variable) for node in graph(output) if hasattr(node, "variable")}
+    lost = [name for name, weight in tracked.items() if id(weight) not in reached]
+    return [name for name in lost if _counts(network, weights, name, inputs, output.detach())]
 
 
 @torch.no_grad()
 def _counts(
-    network: Network, weights: dict[str, Tensor], name: str, inputs: tuple[Tensor, ...]
+    network: Network,
+    weights: dict[str, Tensor],
+    name: str,
+    inputs: tuple[Tensor, ...],
+    before: Tensor,
 ) -> bool:
-    """Whether another value of one weight gives other outputs."""
-    moved = {**weights, name: weights[name] + 1}
-    before, after = (network.outputs(w, inputs, once=True) for w in (weights, moved))
-    return not torch.equal(before, after)
+    """Whether other values of one weight give other outputs.
+
+    Each entry gets its own factor: what compares results, such as argmax or softmax, does not see
+    a shift that they have in common.
+    """
+    weight = weights[name]
+    factors = torch.linspace(-1.0, 2.0, weight.numel(), dtype=weight.dtype, device=weight.device)
+    moved = {**weights, name: weight * factors.view_as(weight) + 1.0}
+    return not torch.equal(before, network.outputs(moved, inputs, once=True))

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import Node
 
 from pruning.errors import SecateurError
 
@@ -51,6 +53,19 @@ def differentiating() -> Iterator[None]:
             where=getattr(failure, "where", None),
             hint=WITHOUT,
         ) from failure
+
+
+def graph(tensor: Tensor) -> Iterator[Node]:
+    """Every node of the graph that a tensor was computed by, once."""
+    seen: set[Node] = set()
+    waiting = [tensor.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        waiting += [following for following, _ in node.next_functions]
 
 
 def reason(failure: Exception) -> str:

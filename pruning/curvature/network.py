@@ -93,11 +93,12 @@ class Network:
             raise SecateurError(
                 CODE,
                 f"No gradient reaches {lost[0]}{more}, though the outputs depend on it: forward "
-                "runs layers under torch.no_grad(), detaches what they put out, or takes .data.",
+                "runs layers under torch.no_grad(), detaches what they put out, takes .data, or "
+                "goes on with the place of the largest (argmax).",
                 where=lost[0],
                 hint="Let gradients through in evaluation mode, exclude these layers from the "
-                "scope, or prune a file made by `secateur export`, which keeps no such borders; "
-                "magnitude, wanda and layer-wise pruning need no gradients.",
+                "scope, or use magnitude, wanda or layer-wise pruning, which need no gradients. A "
+                "file made by `secateur export` has no borders of no_grad, detach and .data.",
             )
 
     def _called(self, parameters: Parameters, inputs: tuple[Tensor, ...], once: bool) -> Tensor:

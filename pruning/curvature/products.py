@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+from pruning.curvature.derivatives import graph
 from pruning.curvature.losses import Loss, required
 from pruning.curvature.network import Network, Parameters
 from pruning.curvature.per_sample import ACTIVATION_BYTES
@@ -118,17 +119,11 @@ def _check_differentiable(loss: Tensor) -> None:
     It may have been computed out of autograd's sight, and then its own derivative would be zero
     without a word, even where the function is marked as differentiable once.
     """
-    left, seen = [loss.grad_fn], set()
-    while left:
-        node = left.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in graph(loss):
         if isinstance(node, BackwardCFunction):
             raise NotImplementedError(
                 f"{node.name()} is a derivative written by hand, which may have none itself"
             )
-        left += [following for following, _ in node.next_functions]
 
 
 def _batches(network: Network, data: ArrayData, loss: Loss, copies: int) -> Iterator[_Batch]:

@@ -37,7 +37,7 @@ def compute(view: View) -> Tensor:
 
     others = [p for p in weights.layers if p.kind not in DESCRIBED]
     walked = _walked(view, others) if others else {}
-    layers = [(n, x) for n, x in layers_of(module, weights) if weights.layers[n] not in others]
+    layers = [(n, x) for n, x in layers_of(module, weights) if weights.layers[n].kind in DESCRIBED]
     seen = listen(module, layers, view.data, view.loss, hear, weights.device)
     for number, layer in layers:
         if layer not in seen:

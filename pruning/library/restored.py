@@ -3,11 +3,15 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
+
+_TORCHS = frozenset((*vars(nn.Module()), "_flat_weights", "_flat_weight_refs"))
+"""Attributes that torch's own modules keep, of recurrent layers a list of their parameters."""
 
 
 @contextmanager
@@ -56,11 +60,11 @@ def without_traces(module: nn.Module) -> Iterator[None]:
 
     A cache of activations would hold memory, and could be of a graph that is gone.
     """
-    before = [(part, dict(vars(part))) for part in module.modules()]
+    before = [(part, dict(vars(part)), _contents(part)) for part in module.modules()]
     try:
         yield
     finally:
-        for part, own in before:
+        for part, own, contents in before:
             for name, value in list(vars(part).items()):
                 if value is own.get(name) or not _of_a_call(name, value):
                     continue
@@ -68,6 +72,29 @@ def without_traces(module: nn.Module) -> Iterator[None]:
                     part.__dict__[name] = own[name]
                 else:
                     del part.__dict__[name]
+            for container, content in contents:
+                _put_back(container, content)
+
+
+def _contents(part: nn.Module) -> list[tuple[dict[Any, Any] | list[Any], Any]]:
+    """Dicts and lists of one module, each with a copy of what it holds now."""
+    return [
+        (value, copy(value))
+        for name, value in vars(part).items()
+        if isinstance(value, dict | list) and name not in _TORCHS
+    ]
+
+
+def _put_back(container: dict[Any, Any] | list[Any], content: Any) -> None:
+    """Gives a container what it held, where calls have put tensors into it."""
+    held = {id(x) for x in tree_leaves(content)}
+    if all(id(x) in held for x in tree_leaves(container) if isinstance(x, Tensor)):
+        return
+    container.clear()
+    if isinstance(container, dict):
+        container.update(content)
+    else:
+        container.extend(content)
 
 
 class Buffers:
@@ -107,8 +134,7 @@ def same(a: Tensor, b: Tensor) -> bool:
 
 
 def _of_a_call(name: str, value: Any) -> bool:
-    # Recurrent layers keep a list of their own parameters.
-    return name != "_flat_weights" and any(isinstance(x, Tensor) for x in tree_leaves(value))
+    return name not in _TORCHS and any(isinstance(x, Tensor) for x in tree_leaves(value))
 
 
 @contextmanager

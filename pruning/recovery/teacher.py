@@ -4,7 +4,8 @@ from copy import deepcopy
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from pruning.errors import SecateurError
 from pruning.facts import LayerFact
@@ -37,7 +38,10 @@ def teacher_of(job: "Job") -> nn.Module | None:
     """
     if not taught(job):
         return None
-    teacher = deepcopy(job.module)
+    # What calls left in attributes is of their graphs, and such tensors can't be copied.
+    leaves = [x for part in job.module.modules() for x in tree_leaves(vars(part))]
+    kept = {id(x): x.detach() for x in leaves if isinstance(x, Tensor) and not x.is_leaf}
+    teacher = deepcopy(job.module, kept)
     load_state(teacher, job.dense.load())
     return teacher.requires_grad_(False).eval()
 

@@ -38,12 +38,13 @@ class _Samples:
     spectrum: ArrayData
 
 
-def assess(job: Job, problem: Problem) -> tuple[Trust, list[Check]]:
+def assess(job: Job, problem: Problem, scores: Tensor | None = None) -> tuple[Trust, list[Check]]:
     """What `spec.trust` asks for. The module is at the dense weights before and after.
 
     Args:
         job: Nothing of it has been pruned yet.
         problem: All weights that may go, with the criterion's curvature and the damping it takes.
+        scores: Scores of the problem, shape [A]; computed where left out.
 
     Returns:
         The report's section, and the checks before pruning.
@@ -56,7 +57,7 @@ def assess(job: Job, problem: Problem) -> tuple[Trust, list[Check]]:
     parts = _chosen(job, problem, data, trust)
     found: list[Check] = []
     criterion: Any = job.spec.criterion
-    scores = score(job, problem)
+    scores = score(job, problem) if scores is None else scores
     model, removal = Directions(job, data.ladder), _removal(job, scores)
     if options.checks:
         model.announce(removal)

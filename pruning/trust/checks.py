@@ -127,7 +127,11 @@ def dead_inputs(job: Job, data: ArrayData) -> tuple[Check, list[DeadInputs]]:
         alive = alive.reshape(-1, alive.shape[-1]).any(0)
         seen[number] = seen[number] | alive if number in seen else alive
 
-    layers = layers_of(job.module, weights)
+    # An input that is dead in the layer's calls may live in a product beside them.
+    beside = {fact.name for fact in job.layer_facts if fact.beside}
+    layers = [
+        (n, x) for n, x in layers_of(job.module, weights) if weights.layers[n].label not in beside
+    ]
     listen(job.module, layers, data, job.loss, hear, job.device)
     found = []
     for place, layer in enumerate(weights.layers):

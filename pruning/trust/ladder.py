@@ -196,7 +196,6 @@ def climb(
     known = job.dense.measured if data is job.data.calibration else None
     loss = evaluate(job.module, data, job.loss).loss if known is None else known.loss.loss
     ground = _Ground(job, data, model or Directions(job, data), old, loss)
-    own_factor = OWN_FACTOR
     epsilon = max(torch.finfo(p.weight.dtype).eps for p in weights.layers)
     layers_left_out = layers_left_out or too_many_layers(job)
     rungs: list[Rung] = []
@@ -235,13 +234,13 @@ def climb(
     return Ladder(
         samples=data.samples,
         factor=options.factor,
-        own_factor=own_factor,
+        own_factor=OWN_FACTOR,
         resolution=resolution,
         not_predicted=ground.not_predicted,
         rungs=rungs,
         holds_up_to=holds_up_to(rungs, "predicted", options.factor, resolution),
         own_holds_up_to=(
-            holds_up_to(rungs, "own", own_factor, resolution) if in_loss_units else None
+            holds_up_to(rungs, "own", OWN_FACTOR, resolution) if in_loss_units else None
         ),
         layers=[
             LayerLadder(
@@ -249,7 +248,7 @@ def climb(
                 rungs=found,
                 holds_up_to=holds_up_to(found, "predicted", options.factor, resolution),
                 own_holds_up_to=(
-                    holds_up_to(found, "own", own_factor, resolution) if in_loss_units else None
+                    holds_up_to(found, "own", OWN_FACTOR, resolution) if in_loss_units else None
                 ),
             )
             for layer, found in zip(weights.layers, layers, strict=True)

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from pruning.catalogue.about import Size
 from pruning.criteria import Problem
+from pruning.curvature.derivatives import lacks_derivative
 from pruning.curvature.matrix import Blocks, Dense, LowRank, Matrix
 from pruning.curvature.network import first_output
 from pruning.curvature.products import KEPT, pass_size
 from pruning.data.batches import ArrayData
+from pruning.errors import SecateurError
 from pruning.job import Job
 from pruning.report.trust import Part
 from pruning.schedule.step import scorings
@@ -147,8 +149,7 @@ def prices(work: Work, problem: Problem, samples: int, spectrum: ArrayData) -> d
     if options.checks:
         if problem.curvature is not None:
             found["curvature_rank"] = _decomposition(problem.curvature)
-        kept = spectrum.samples <= pass_size(job.network(), spectrum, KEPT)
-        again = PRODUCT if kept else GRADIENT + PRODUCT
+        again = PRODUCT if _graph_is_kept(job, spectrum) else GRADIENT + PRODUCT
         found["negative_curvature"] = work.passes(spectrum.samples, PROBES * STEPS * again)
     if options.bootstrap != 0:
         found["bootstrap"] = _resamples(work, problem)
@@ -156,6 +157,16 @@ def prices(work: Work, problem: Problem, samples: int, spectrum: ArrayData) -> d
         alone = rungs * (layers * (PRODUCT + 1) - PRODUCT) if layers > 1 else 0
         found["ladder_by_layer"] = work.passes(samples, alone)
     return found
+
+
+def _graph_is_kept(job: Job, data: ArrayData) -> bool:
+    """Whether products share one graph; said of a network without derivatives, too."""
+    try:
+        return data.samples <= pass_size(job.network(), data, KEPT)
+    except SecateurError as failure:
+        if not lacks_derivative(failure):
+            raise
+        return True
 
 
 def _solution(problem: Problem) -> int:

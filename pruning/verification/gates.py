@@ -24,6 +24,7 @@ from pruning.report.numbers import (
 from pruning.report.schema import Check, LayerReport, Report, Sizes
 from pruning.report.study import Latency
 from pruning.request import Rejection
+from pruning.scope import names_of
 from pruning.spec import Spec
 from pruning.spec.gates import Between
 
@@ -82,7 +83,7 @@ def layer_sparsity(spec: Spec, layers: list[LayerReport]) -> list[Check]:
         matched = [
             x
             for x in layers
-            if x.in_scope and any(fnmatchcase(n, pattern) for n in (x.name, x.layer or x.name))
+            if x.in_scope and any(fnmatchcase(n, pattern) for n in names_of(x.name, x.layer))
         ]
         name = f"layer_sparsity.{pattern}"
         if not matched:

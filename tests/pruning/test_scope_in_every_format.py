@@ -295,6 +295,69 @@ def test_a_layer_can_be_excluded_by_its_own_path_or_by_that_of_one_weight():
         assert pruned(networks()["lstm"], spec).report.sparsity.total == total
 
 
+class Reused(torch.nn.Module):
+    """Each pass leaves memory free that a later constant may take the place of."""
+
+    def __init__(self, factor) -> None:
+        super().__init__()
+        self.a, self.factor = torch.nn.Linear(8, 8), factor
+        self.w, self.b = (torch.nn.Parameter(torch.randn(8, 3)) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(3):
+            x = torch.relu(self.a(x))
+        return x @ (self.w * self.factor(x)) + x @ self.b
+
+
+@pytest.mark.parametrize(
+    "factor", [lambda x: 2.0, lambda x: torch.tensor(2.0), lambda x: x.new_tensor(2.0)]
+)
+def test_a_constant_is_not_taken_for_what_lay_at_its_address_before(factor):
+    for _ in range(5):
+        seen = observed(Reused(factor), ArrayData({"x": torch.randn(8, 8)}))
+        assert (set(seen.heads), set(seen.computed)) == ({"b"}, {"w"})
+
+
+class Twice(torch.nn.Module):
+    """The first layer's weight is used once more, past the layer."""
+
+    def __init__(self, again) -> None:
+        super().__init__()
+        self.a, self.head, self.again = torch.nn.Linear(8, 8), torch.nn.Linear(8, 3), again
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.again(torch.relu(self.a(x)), self.a.weight))
+
+
+@pytest.mark.parametrize(
+    "again", [lambda x, w: x @ w, lambda x, w: torch.nn.functional.linear(x, w)]
+)
+def test_criteria_by_inputs_leave_out_a_weight_that_is_used_outside_of_its_layer(again):
+    torch.manual_seed(0)
+    data = (torch.randn(40, 8), torch.arange(40) % 3)
+    asked = {**QUICK, "criterion": {"kind": "wanda"}}
+    done = pruning.prune(Twice(again).eval(), data, asked)
+    assert set(done.masks) == {"head.weight"}
+    (left,) = [one for one in done.report.scope.left_out if one.name == "a"]
+    assert "products outside the layer" in left.reason
+    assert set(pruning.prune(Twice(again).eval(), data, QUICK | METHODS["magnitude"]).masks) == {
+        "a.weight",
+        "head.weight",
+    }
+
+
+def test_a_layer_that_is_called_twice_is_seen_whole():
+    class Called(torch.nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self[1](self[0](torch.relu(self[0](x))))
+
+    torch.manual_seed(0)
+    data = (torch.randn(40, 8), torch.arange(40) % 3)
+    network = Called(torch.nn.Linear(8, 8), torch.nn.Linear(8, 3)).eval()
+    done = pruning.prune(network, data, {**QUICK, "criterion": {"kind": "wanda"}})
+    assert set(done.masks) == {"0.weight", "1.weight"}
+
+
 class Experts(torch.nn.Module):
     """A head that only training uses, and an expert that few samples reach."""
 

@@ -48,7 +48,15 @@ class AllOfIt(Plain):
         return super().forward(x)
 
 
+class Chosen(Plain):
+    """Goes on with the place of the largest of the body's results alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(nn.functional.one_hot(self.body(x).argmax(1), 8).float())
+
+
 FIRST = {
+    Chosen: "body.0.weight",
     NoGrad: "body.0.weight",
     Detached: "body.0.weight",
     OwnData: "head.weight",
@@ -82,8 +90,16 @@ def test_what_needs_no_derivatives_prunes_it_and_predicts_nothing(kind):
     found, plain = (run(k(), {"kind": "magnitude"}) for k in (kind, Plain))
     assert all(torch.equal(found.masks[name], mask) for name, mask in plain.masks.items())
     assert found.report.loss.predicted_increase is None
-    assert found.report.loss.pruned == pytest.approx(plain.report.loss.pruned)
+    if kind is not Chosen:  # which computes something else
+        assert found.report.loss.pruned == pytest.approx(plain.report.loss.pruned)
     assert codes(found) == ["not_predicted"]
+
+
+def test_trust_says_what_it_can_of_a_network_without_gradients():
+    found = prune(NoGrad(), same_roles(), {"criterion": {"kind": "magnitude"}})
+    assert found.report.trust is not None
+    assert found.report.trust.ladder.not_predicted
+    assert [rung.predicted for rung in found.report.trust.ladder.rungs if rung.predicted] == []
 
 
 def test_beside_layers_out_of_scope_the_derivatives_are_right():

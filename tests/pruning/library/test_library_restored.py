@@ -10,7 +10,7 @@ from torch import nn
 
 from pruning import prune
 from pruning.errors import SecateurError
-from tests.pruning.library.networks import MAGNITUDE, Net, pair, zeros
+from tests.pruning.library.networks import MAGNITUDE, Net, pair, same_roles, zeros
 
 torch.set_num_threads(1)
 
@@ -248,3 +248,27 @@ def test_a_default_device_of_the_caller_s_does_not_reach_the_job():
         assert torch.get_default_device().type == "meta"
     finally:
         torch.set_default_device(None)
+
+
+class Remembering(Net):
+    """Keeps what it computed in a dict and a list that are there from the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cache, self.log = {"kept": 1}, ["kept"]
+
+    def forward(self, x):
+        h = self.m(x)
+        self.cache["h"] = h
+        self.log.append(h)
+        self.last = h
+        return h
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_what_calls_put_into_containers_is_taken_out_again(copies):
+    spec = {**MAGNITUDE, "recovery": {"kind": "fine_tune", "epochs": 1, "distill": {}}}
+    module = Remembering()
+    done = prune(module, same_roles(), spec, copy=copies).module
+    assert (done.cache, done.log, hasattr(done, "last")) == ({"kept": 1}, ["kept"], False)
+    deepcopy(done)
