@@ -32,6 +32,13 @@ CODES: dict[str, tuple[int, str]] = {
     "model_rejected": (409, "The model was rejected at intake"),
     "dataset_rejected": (409, "The dataset was rejected at intake"),
     "unavailable": (503, "A part of the service is not reachable"),
+    "overloaded": (503, "The service takes no more of that at the moment"),
+    "database_busy": (503, "The database is busy"),
+    "storage_full": (507, "There is no room to store it"),
+    "file_damaged": (500, "A stored file is damaged"),
+    "too_many_requests": (429, "Too many requests"),
+    "too_many_keys": (409, "The project has as many keys as it may"),
+    "request_timeout": (408, "The request took too long to arrive"),
     "internal_error": (500, "An error on our side"),
     # spec
     "spec_invalid": (422, "The spec is not valid"),
