@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,9 @@ _STATUS_CODES = {
     503: "unavailable",
 }
 
+# Seconds after which it is worth trying again, where the error itself doesn't say.
+_RETRY_AFTER = {429: 10, 503: 5, 507: 60}
+
 log = logging.getLogger("secateur.api")
 
 
@@ -51,6 +55,8 @@ class ProblemResponse(Response):
         own = {"cache-control": "no-store", **(headers or {})}
         if error.status == 401:
             own.setdefault("www-authenticate", 'Bearer realm="secateur"')
+        if (seconds := retry_after(error)) is not None:
+            own.setdefault("retry-after", str(seconds))
         super().__init__(
             json.dumps(problem(error, scope)).encode("ascii"), error.status, headers=own
         )
@@ -76,6 +82,12 @@ def problem(error: SecateurError, scope: Scope) -> dict[str, Any]:
         "request_id": scope.get(REQUEST_ID),
     }
     return {key: value for key, value in fields.items() if value is not None}
+
+
+def retry_after(error: SecateurError) -> int | None:
+    """Whole seconds after which to try again: `retry_after` of the error, else by its status."""
+    given = error.details.get("retry_after")
+    return _RETRY_AFTER.get(error.status) if given is None else max(1, math.ceil(given))
 
 
 def _shortened(place: str | None) -> str | None:

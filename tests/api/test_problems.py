@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.problems import internal_error
+from api.problems import ProblemResponse, internal_error
+from pruning.errors import SecateurError
 from tests.api.conftest import Caller, assert_problem
 
 
@@ -83,3 +84,26 @@ def test_a_path_makes_no_lines_of_its_own_in_the_log(caplog: pytest.LogCaptureFi
     internal_error(scope, RuntimeError("boom"))
     (record,) = caplog.records
     assert "\n" not in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("code", "given", "seconds"),
+    [
+        ("overloaded", {"retry_after": 2}, "2"),
+        ("overloaded", {"retry_after": 0.2}, "1"),
+        ("file_damaged", {"retry_after": 30}, "30"),
+        ("overloaded", {}, "5"),
+        ("unavailable", {}, "5"),
+        ("database_busy", {}, "5"),
+        ("storage_full", {}, "60"),
+        ("too_many_requests", {}, "10"),
+        ("too_many_jobs", {}, "10"),
+        ("file_damaged", {}, None),
+        ("conflict", {}, None),
+    ],
+)
+def test_an_answer_that_asks_to_come_back_says_when(
+    code: str, given: dict[str, float], seconds: str | None
+) -> None:
+    response = ProblemResponse(SecateurError(code, "Not now.", **given), {"path": "/"})
+    assert response.headers.get("retry-after") == seconds
