@@ -68,7 +68,7 @@ class AliveEvent(_OfTheJob):
 
     type: Literal["alive"] = "alive"
     phase: Phase | None = None
-    quiet_seconds: Seconds = Field(description="Since the process was heard of last.")
+    quiet_seconds: Seconds = Field(description="Since the last progress.")
 
 
 class WaitingEvent(_Event):
@@ -78,6 +78,13 @@ class WaitingEvent(_Event):
     ahead: int = Field(description="Queued jobs that come first, as far as priority and age tell.")
     running: int = Field(description="Jobs that workers of this kind are busy with.")
     waited_seconds: Seconds = Field(description="Since the job was queued.")
+    put_off: dict[str, Any] | None = Field(
+        default=None,
+        description="Error for which the service put the job off; null where it may start.",
+    )
+    retry_seconds: Seconds | None = Field(
+        default=None, description="Until a job that was put off may be tried again."
+    )
 
 
 class MetricEvent(_Event):

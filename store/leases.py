@@ -24,6 +24,8 @@ from pruning.events import (
     StateEvent,
     WaitingEvent,
 )
+from store import backoff
+from store.backoff import Backoff
 from store.blobs import StoredBlob
 from store.claims import Claim, Lease, Outcome, claim_of
 from store.ids import new_id
@@ -62,7 +64,7 @@ def claim(
     candidate = session.execute(
         sa.select(Job.id, Job.token)
         .outerjoin(running, running.c.project_id == Job.project_id)
-        .where(Job.state == "queued", Job.klass == klass)
+        .where(Job.state == "queued", Job.klass == klass, backoff.free(now))
         .order_by(Job.priority.desc(), sa.func.coalesce(running.c.jobs, 0), Job.created_at, Job.id)
         .limit(1)
         .with_for_update(of=Job, skip_locked=True)
@@ -184,6 +186,39 @@ def release(session: Session, claim: Claim, reason: str, now: datetime) -> bool:
     return True
 
 
+def put_off(
+    session: Session, claim: Claim, error: dict[str, Any], now: datetime, settings: Settings
+) -> str | None:
+    """Gives the job back because the service can't work on it now: no attempt is lost by that.
+
+    The job waits before it may be claimed again, longer each time in a row (`store.backoff`); a new
+    checkpoint begins the row anew. After too long in total the job fails with this error.
+
+    Args:
+        session: A write transaction.
+        claim: The claim.
+        error: Why, as `SecateurError.as_dict()`; the attempt keeps it.
+        now: The time of the write.
+        settings: `put_off_first_seconds`, `put_off_longest_seconds`, `put_off_total_seconds`.
+
+    Returns:
+        The job's new state (queued, failed or cancelled), or None if the claim is stale.
+    """
+    job = _held(session, claim, now)
+    if job is None:
+        return None
+    job.put_offs += 1
+    waits = Backoff.of(settings)
+    if job.cancel_requested:
+        transition(session, job, "cancelled", now=now, reason="put_off")
+    elif waits.given_up(job.put_offs):
+        transition(session, job, "failed", now=now, error=error, reason="put_off")
+    else:
+        wait = waits.wait(job.put_offs)
+        transition(session, job, "queued", now=now, error=error, reason="put_off", wait=wait)
+    return job.state
+
+
 def lose(
     session: Session, claim: Claim, error: dict[str, Any], now: datetime, *, max_attempts: int
 ) -> str | None:
@@ -301,7 +336,7 @@ def _save_checkpoints(
     for name, blob in saved.items():
         row = session.get(Checkpoint, (job.id, name))
         if row is None:
-            job.attempts_without_checkpoint = 0
+            job.attempts_without_checkpoint = job.put_offs = 0
             row = Checkpoint(job_id=job.id, name=name, project_id=job.project_id)
             session.add(row)
         row.sha256, row.bytes, row.attempt, row.created_at = (

@@ -1,12 +1,13 @@
 """Messages that leave only after the commit that wrote them."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from store import backoff
 from store.tables import Job, Outbox
 
 DOORBELL = "doorbell"
@@ -27,11 +28,18 @@ def mark_sent(session: Session, ids: Iterable[int]) -> None:
     session.execute(sa.delete(Outbox).where(Outbox.id.in_(list(ids))))
 
 
-def waiting(session: Session, older_than: datetime) -> dict[str, int]:
-    """How many jobs of each class have been queued since before that time."""
+def waiting(session: Session, now: datetime, longer_than: timedelta) -> dict[str, int]:
+    """How many jobs of each class could be claimed, and have been queued for longer than that.
+
+    A job whose time of being put off is over counts at once: nobody has rung for it. So does one
+    that was queued after `now`: a clock was set back, and nobody knows how long it waits.
+    """
+    overdue = sa.or_(
+        Job.not_before.is_not(None), Job.queued_at < now - longer_than, Job.queued_at > now
+    )
     rows = session.execute(
         sa.select(Job.klass, sa.func.count().label("jobs"))
-        .where(Job.state == "queued", Job.queued_at < older_than)
+        .where(Job.state == "queued", overdue, backoff.free(now))
         .group_by(Job.klass)
         .order_by(Job.klass)
     )

@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     wall_seconds: float = Field(default=3600.0, gt=0)
     kill_grace_seconds: float = Field(default=5.0, ge=0)
     max_attempts: int = Field(default=3, ge=1)
+    # how long a job waits that the service could not work on, for example as its disk was full:
+    # twice as long each time; once it waited so long in total, it fails. In seconds.
+    put_off_first_seconds: float = Field(default=5.0, gt=0)
+    put_off_longest_seconds: float = Field(default=300.0, gt=0)
+    put_off_total_seconds: float = Field(default=12 * 3600.0, ge=0)
     warm_children: bool = True
     child_memory_bytes: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)  # None: this worker's share of the cores

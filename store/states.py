@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from pruning.errors import SecateurError
 from pruning.events import StateEvent
-from store import outbox
+from store import backoff, outbox
 from store.queries import events
 from store.queries.events import FINAL_STATES
 from store.tables import Attempt, Checkpoint, Dataset, Job, Model
@@ -43,6 +43,7 @@ def transition(
     now: datetime,
     error: dict[str, Any] | None = None,
     reason: str | None = None,
+    wait: float | None = None,
 ) -> None:
     """Moves a job to another state. The caller holds the job's row, fresh and locked.
 
@@ -55,7 +56,9 @@ def transition(
         to: The new state.
         now: The time of the change.
         error: `SecateurError.as_dict()`, for failed and rejected, or why an attempt was lost.
-        reason: What the closed attempt ended as, if not as `to`: lost or drained.
+        reason: What the closed attempt ended as, if not as `to`: lost, drained or put_off.
+        wait: For how many seconds a job that is queued again is held back; its doorbell is left
+            out, since the relay rings again once they are over.
 
     Raises:
         SecateurError: `conflict` if the state machine has no such step.
@@ -77,9 +80,13 @@ def transition(
         job.worker_id = job.lease_until = None
     if to != "running":
         job.phase = job.progress = None
+    job.not_before = job.held_from = None
     if to == "queued":
         job.queued_at = now
-        _ring(session, job, now)
+        if wait is None:
+            _ring(session, job, now)
+        else:
+            backoff.hold(job, wait, now)
     if to in FINAL_STATES:
         job.finished_at = now
         job.error = error

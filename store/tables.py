@@ -135,7 +135,9 @@ class Job(Base):
     """One run of a spec on a model, or one intake check of an upload (`subject_id`).
 
     `token` is the fencing token: it grows at each claim, and whoever holds an older one writes
-    nothing. `attempts_without_checkpoint` counts attempts lost in a row. `rewind_to` names a model
+    nothing. `attempts_without_checkpoint` counts attempts lost in a row, `put_offs` how often in a
+    row it was put off, `not_before` and `held_from` say when it may be tried again
+    (`store.backoff`). `rewind_to` names a model
     too, an earlier checkpoint of the one that is pruned. There are no foreign keys to models and
     datasets, because a running check may outlive its upload; deleting an upload is refused while a
     pruning refers to it.
@@ -170,6 +172,9 @@ class Job(Base):
 
     attempt: Mapped[int] = mapped_column(default=0)
     attempts_without_checkpoint: Mapped[int] = mapped_column(default=0)
+    put_offs: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime | None]
+    held_from: Mapped[datetime | None]
     token: Mapped[int] = mapped_column(default=0)
     worker_id: Mapped[str | None]
     lease_until: Mapped[datetime | None]

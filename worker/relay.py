@@ -108,7 +108,7 @@ class Relay:
 
     def _ring_again(self) -> int:
         with self._db.read() as session:
-            waiting = outbox.waiting(session, utcnow() - timedelta(seconds=self._again))
+            waiting = outbox.waiting(session, utcnow(), timedelta(seconds=self._again))
         rung = 0
         for klass, jobs in waiting.items():
             for _ in range(jobs - self._bells(klass)):

@@ -14,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.exc import DBAPIError
 
@@ -135,7 +135,7 @@ class Attempt:
         """Where another job waits, the child that it will need begins to import."""
         try:
             with self._place.db.read() as session:
-                waiting = outbox.waiting(session, utcnow())
+                waiting = outbox.waiting(session, utcnow(), timedelta(0))
         except DBAPIError:
             return  # it only takes the next job longer
         if waiting.get(self._claim.klass):

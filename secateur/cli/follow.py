@@ -192,6 +192,11 @@ class JobDisplay:
         self._speak_up()
 
     def _wait(self, event: WaitingEvent) -> None:
+        if event.put_off is not None and event.retry_seconds is not None:
+            again = f"tried again in {clock(event.retry_seconds)}"
+            self._bar.note = f"put off, {again}"
+            self._speak_up(f"Put off, {again}: {event.put_off.get('message', 'no reason given')}")
+            return
         busy = f"{several(event.ahead, 'job')} ahead, {event.running} running"
         self._bar.note = busy
         self._speak_up(f"Waiting for a worker: {busy}, {clock(event.waited_seconds)} so far")

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 
 from pruning.errors import SecateurError
 from pruning.events import Event, WaitingEvent
+from store import backoff
 from store.clock import utcnow
-from store.tables import Job, JobEvent
+from store.tables import Attempt, Job, JobEvent
 
 FINAL_STATES = ("succeeded", "failed", "cancelled", "rejected")
 
@@ -88,10 +89,13 @@ def after(
 def waiting(session: Session, project_id: str, job_id: str, now: datetime) -> WaitingEvent | None:
     """What a queued job waits for; None for one that is not queued, or not there."""
     job = session.execute(
-        sa.select(Job.klass, Job.priority, Job.created_at, Job.queued_at, Job.id).where(
-            Job.id == job_id, Job.project_id == project_id, Job.state == "queued"
+        sa.select(
+            Job.klass, Job.priority, Job.created_at, Job.queued_at, Job.id, Job.not_before,
+            backoff.free(now).label("free"), Attempt.error,
         )
-    ).first()
+        .outerjoin(Attempt, sa.and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
+        .where(Job.id == job_id, Job.project_id == project_id, Job.state == "queued")
+    ).first()  # fmt: skip
     if job is None:
         return None
     earlier = sa.or_(
@@ -106,4 +110,8 @@ def waiting(session: Session, project_id: str, job_id: str, now: datetime) -> Wa
         ).where(Job.klass == job.klass, Job.state.in_(("queued", "running")))
     ).one()
     waited = max(0.0, (now - job.queued_at).total_seconds())
-    return WaitingEvent(ahead=ahead, running=running, waited_seconds=round(waited, 2))
+    event = WaitingEvent(ahead=ahead, running=running, waited_seconds=round(waited, 2))
+    if not job.free:
+        event.put_off = job.error
+        event.retry_seconds = round((job.not_before - now).total_seconds(), 2)
+    return event

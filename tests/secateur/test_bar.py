@@ -133,3 +133,14 @@ def test_numbers_stay_below_the_bar_until_others_come() -> None:
 def test_times_are_read_as_on_a_clock() -> None:
     assert [clock(s) for s in (0.2, 59.6, 65, 3700)] == ["0:00", "1:00", "1:05", "1:01:40"]
     assert told(0.5, 61.0, None) == "50 %, 1:01 gone"
+
+
+def test_a_job_that_was_put_off_says_why_and_for_how_long() -> None:
+    now, text = Clock(), io.StringIO()
+    with JobDisplay(Console(file=text, width=120), now=now) as display:
+        now.now += SILENCE + 1
+        full = {"code": "storage_full", "message": "The disk is full."}
+        event = WaitingEvent(ahead=0, running=0, waited_seconds=3.0, put_off=full)
+        event.retry_seconds = 7.0
+        display.handle(event)
+    assert "Put off, tried again in 0:07: The disk is full." in text.getvalue()

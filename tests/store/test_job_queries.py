@@ -1,4 +1,5 @@
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -255,9 +256,10 @@ def test_waiting_counts_jobs_nobody_answered_the_bell_for(world) -> None:
     world.submit(now=world.at(1))
     world.submit(now=world.at(2), klass="gpu")
     world.submit(now=world.at(90))
+    minute = timedelta(seconds=60)
     with world.database.read() as session:
-        assert outbox.waiting(session, world.at(2)) == {"cpu": 2}
-        assert outbox.waiting(session, world.at(60)) == {"cpu": 2, "gpu": 1}
+        assert outbox.waiting(session, world.at(90), timedelta(seconds=88)) == {"cpu": 2}
+        assert outbox.waiting(session, world.at(90), minute) == {"cpu": 2, "gpu": 1}
     world.claimed("gpu")
     with world.database.read() as session:
-        assert outbox.waiting(session, world.at(60)) == {"cpu": 2}
+        assert outbox.waiting(session, world.at(90), minute) == {"cpu": 2}
