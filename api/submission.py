@@ -12,6 +12,7 @@ from pruning.axes import as_inputs
 from pruning.facts import DatasetFacts, ModelFacts
 from pruning.plan import Plan, plan
 from pruning.spec import Spec, default_spec, parse_spec
+from pruning.spec.extent import check_extent
 from store.queries import datasets, models
 
 
@@ -57,7 +58,12 @@ def _inputs(spec: Spec) -> dict[str, Any]:
 
 
 def fingerprint(request: PlanRequest) -> str:
-    """SHA-256 of the request as understood: tells a repeated request from a different one."""
+    """SHA-256 of the request as understood: tells a repeated request from a different one.
+
+    Raises:
+        SecateurError: `spec_invalid` for a spec that is too large to be one.
+    """
+    check_extent(request.spec)
     values = request.model_dump(mode="json")
     if values["rewind_to"] is None:
         del values["rewind_to"]  # so that a request of before there was one is known again

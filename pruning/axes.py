@@ -9,11 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts, SampleAxis, TensorFact
+from pruning.near_miss import near_miss
 
 _BATCH = re.compile(r"batch|^(n|b|bs|bsz|nb)$")
 _OTHER = re.compile(
@@ -138,10 +138,11 @@ def check_declared(inputs: Sequence[TensorFact], declared: Declared) -> None:
     names = [fact.name for fact in inputs]
     for name, axis in declared.items():
         if name not in names:
-            near = "".join(f" Did you mean {n!r}?" for n in get_close_matches(name, names, n=1))
+            near = near_miss(name, names)
+            meant = "" if near is None else f" Did you mean {near!r}?"
             raise SecateurError(
                 "spec_invalid",
-                f"The model has no input {name!r}.{near}",
+                f"The model has no input {name!r}.{meant}",
                 where=f"spec.inputs.{name}",
                 hint=f"Its inputs are {', '.join(map(repr, names[:10]))}.",
             )

@@ -6,7 +6,6 @@ defined for its kind of layer), or because it is no factor of a product: embeddi
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from pruning.catalogue.compensation.layerwise import Layerwise
 from pruning.catalogue.criteria.layer_obs import LayerOBS
@@ -14,6 +13,7 @@ from pruning.catalogue.criteria.obs import OBS
 from pruning.catalogue.criteria.wanda import Wanda
 from pruning.errors import SecateurError
 from pruning.facts import COMPUTED, UNUSED, VECTORS, LayerFact, OtherFact
+from pruning.name_patterns import NamePatterns
 from pruning.report.schema import ReportWarning
 from pruning.report.scope import OutOfScope, ScopeSection
 from pruning.spec import OWLAllocation, Scope, Spec, Unstructured
@@ -23,6 +23,9 @@ DESCRIBED = ("Linear", "Conv1d", "Conv2d", "Conv3d")
 
 GROUPED = (*DESCRIBED, "MultiheadAttention")
 """Kinds whose weights have rows of outputs and columns of input channels, as patterns want them."""
+
+_MOST_STEPS = 50_000_000
+"""What comparing patterns with names may cost at most; see `NamePatterns.steps`."""
 
 Lack = Callable[[LayerFact], str | None]
 """Why a method can't prune a weight; None where it can."""
@@ -110,15 +113,24 @@ def check_patterns(
         SecateurError: `spec_invalid`.
     """
     names = [name for x in layers for name in names_of(x.name, x.layer)]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            raise SecateurError(
-                "spec_invalid",
-                f"The pattern {pattern!r} matches none of the {len(layers)} prunable layers.",
-                where=where,
-                hint=f"The layers are: {shown}.",
-            )
+    several = NamePatterns(patterns)
+    if several.steps(names) > _MOST_STEPS:
+        raise SecateurError(
+            "spec_invalid",
+            f"{len(patterns)} patterns are too many for the names of {len(layers):,} layers.",
+            where=where,
+            hint="Name more layers with one pattern, or use fewer wildcards; whole names without "
+            "wildcards cost nothing.",
+        )
+    pattern = several.first_unmatched(names)
+    if pattern is not None:
+        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        raise SecateurError(
+            "spec_invalid",
+            f"The pattern {pattern!r} matches none of the {len(layers)} prunable layers.",
+            where=where,
+            hint=f"The layers are: {shown}.",
+        )
 
 
 def choose(layers: Sequence[LayerFact], scope: Scope, lack: Lack | None = None) -> Chosen:
@@ -143,8 +155,9 @@ def choose(layers: Sequence[LayerFact], scope: Scope, lack: Lack | None = None) 
         )
     check_patterns(scope.exclude, layers)
     reasons: dict[str, tuple[str, str]] = {}
+    excluded = NamePatterns(scope.exclude)
     for layer in layers:
-        found = _reason(layer, scope, lack)
+        found = _reason(layer, scope, excluded, lack)
         if found is not None:
             reasons.setdefault(layer.tied_to or layer.name, found)
     first = [layer for layer in layers if layer.tied_to is None]
@@ -160,9 +173,10 @@ def choose(layers: Sequence[LayerFact], scope: Scope, lack: Lack | None = None) 
     return Chosen(kept, left)
 
 
-def _reason(layer: LayerFact, scope: Scope, lack: Lack | None) -> tuple[str, str] | None:
-    names = names_of(layer.name, layer.layer)
-    if any(fnmatchcase(name, p) for name in names for p in scope.exclude):
+def _reason(
+    layer: LayerFact, scope: Scope, excluded: NamePatterns, lack: Lack | None
+) -> tuple[str, str] | None:
+    if excluded.match(names_of(layer.name, layer.layer)):
         return "spec", "excluded by scope.exclude"
     if layer.is_output and not scope.output_head:
         return "spec", "of the output head, which scope.output_head: false excludes"

@@ -1,6 +1,5 @@
 """Whether arrays fit a model's inputs, and the arrays in the types that the model computes in."""
 
-import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from pruning.data.members import shown
 from pruning.errors import SecateurError
 from pruning.facts import ModelFacts, TensorFact
 from pruning.match import expected, fits, rearranged
+from pruning.near_miss import near_miss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pruning.data.batches import ArrayData
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+_COMPARED = 8  # names that are missing, each with all that are there
 _COMPUTED_IN = {"float16": "float32", "bfloat16": "float32"}
 
 
@@ -68,10 +69,10 @@ def match_names(arrays: dict[str, np.ndarray], wanted: list[str]) -> None:
     extra = [name for name in arrays if name not in wanted]
     if not missing and not extra:
         return
-    close = {m: difflib.get_close_matches(m, extra, n=1, cutoff=0.5) for m in missing}
+    close = {m: near_miss(m, extra, cutoff=0.5) for m in missing[:_COMPARED]}
     if len(missing) == len(extra) == 1:
-        close = {missing[0]: extra}
-    renames = "; ".join(f"is {e[0]!r} meant to be {m!r}?" for m, e in close.items() if e)
+        close = {missing[0]: extra[0]}
+    renames = "; ".join(f"is {e!r} meant to be {m!r}?" for m, e in close.items() if e is not None)
     raise SecateurError(
         "data_names",
         f"The data hold {_listed(arrays)}; the model's inputs are {_listed(wanted)}.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pruning.data.refusals import as_data
 from pruning.facts import DatasetFacts
 from pruning.formats.bundle import first_names
+from pruning.formats.facts_limits import bounded
 from pruning.formats.limits import Limits
 from pruning.formats.magic import ACCEPTED_DATA, DATA, SAVE, unsupported
 from pruning.formats.recognise import recognise
@@ -29,7 +30,7 @@ def check_dataset(path: Path, limits: Limits | None = None) -> DatasetFacts:
     """
     limits = limits or Limits()
     facts: DatasetFacts = _reader(Path(path), limits).check(Path(path), limits)
-    return facts
+    return bounded(facts)
 
 
 def load_dataset(path: Path, imported: "Imported", limits: Limits | None = None) -> "ArrayData":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pruning.axes import Declared
 from pruning.data.kinds import check_dataset
 from pruning.facts import ModelFacts
+from pruning.formats.facts_limits import bounded
 from pruning.formats.limits import Limits
 from pruning.formats.registry import read_model
 from pruning.formats.sparse import packed_bytes
@@ -31,12 +32,13 @@ def check_model(
         declared: The axis of the samples by input, where the user says.
 
     Raises:
-        SecateurError: `unsupported_format` naming what the file looks like, or the reader's error.
+        SecateurError: `unsupported_format` naming what the file looks like, or the reader's error,
+            and what `bounded` raises.
     """
     imported = read_model(Path(path), limits or Limits(), declared)
     measure(imported)
     imported.facts.declared = dict(declared or {})
-    return imported.facts
+    return bounded(imported.facts)
 
 
 def measure(imported: "Imported") -> None:

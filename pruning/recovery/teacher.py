@@ -1,7 +1,6 @@
 """The dense network of a job beside the one that is pruned."""
 
 from copy import deepcopy
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from pruning.errors import SecateurError
 from pruning.facts import LayerFact
+from pruning.name_patterns import NamePatterns
 from pruning.recovery.batch_norm import normalised
 from pruning.recovery.distillation import needs_teacher
 from pruning.recovery.precision import resolve
@@ -51,12 +51,8 @@ def features_of(job: "Job") -> tuple[str, ...]:
     options = job.spec.recovery
     if not isinstance(options, FineTune) or options.distill is None:
         return ()
-    patterns = options.distill.features
-    chosen = {
-        f.tied_to or f.name
-        for f in _called(job)
-        if any(fnmatchcase(f.name, pattern) for pattern in patterns)
-    }
+    patterns = NamePatterns(options.distill.features)
+    chosen = {f.tied_to or f.name for f in _called(job) if patterns.match([f.name])}
     return tuple(f.name for f in _called(job) if f.name in chosen)
 
 

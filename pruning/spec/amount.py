@@ -1,5 +1,6 @@
 """Counts and shares, told apart by how they are written."""
 
+import reprlib
 from contextlib import suppress
 from numbers import Integral
 from typing import Annotated, Any, LiteralString, cast
@@ -48,7 +49,9 @@ def _count(value: Any) -> int:
 
 
 def _neither(message: str, value: Any) -> PydanticCustomError:
-    return PydanticCustomError("amount", cast(LiteralString, message), {"value": repr(value)})
+    return PydanticCustomError(
+        "amount", cast(LiteralString, message), {"value": reprlib.repr(value)}
+    )
 
 
 Count = Annotated[int, Field(ge=1, strict=True)]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pruning.spec.amount import WholeNumber
+from pruning.spec.extent import MOST_PATTERNS, Pattern
 from pruning.spec.objective import Metric
 from pruning.spec.part import Part
 
@@ -51,4 +52,4 @@ class Gates(Part):
     max_drop: dict[Metric, Share] = {}
     max_bytes: dict[Literal["native", "native_gzip", "sparse"], WholeNumber] = {}
     latency: Latency | None = None
-    layer_sparsity: dict[str, Between] = {}
+    layer_sparsity: Annotated[dict[Pattern, Between], Field(max_length=MOST_PATTERNS)] = {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -31,6 +31,14 @@ def unions() -> frozenset[str]:
         place
         for place, _, field in _fields("spec", Spec)
         if field.discriminator or _discriminates(field.annotation)
+    )
+
+
+@cache
+def mappings() -> frozenset[str]:
+    """Places that hold values by names which the user chooses, such as patterns of layers."""
+    return frozenset(
+        place for place, _, field in _fields("spec", Spec) if get_origin(field.annotation) is dict
     )
 
 

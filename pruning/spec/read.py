@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from pruning import catalogue
 from pruning.errors import SecateurError
+from pruning.spec.extent import check_extent
 from pruning.spec.places import places
 from pruning.spec.refusal import refusal
 from pruning.spec.spec import Spec
@@ -41,11 +42,12 @@ def parse_spec(data: Any) -> Spec:
         raise SecateurError(
             "spec_invalid", f"A spec is a mapping, not {type(data).__name__}.", where="spec"
         )
+    check_extent(data)
     _refuse_planned(data)
     try:
         return Spec.model_validate(data)
     except ValidationError as error:
-        raise refusal(error) from None
+        raise refusal(error, data) from None
 
 
 def _refuse_planned(data: dict[str, Any]) -> None:

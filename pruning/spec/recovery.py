@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from pruning.spec.extent import MOST_PATTERNS, Pattern
 from pruning.spec.part import Part
 
 
@@ -80,7 +81,7 @@ class Distill(Part):
 
     temperature: float = Field(4.0, gt=0.0, le=100.0)
     weight: float = Field(0.5, ge=0.0, le=1.0)
-    features: tuple[str, ...] = ()
+    features: Annotated[tuple[Pattern, ...], Field(max_length=MOST_PATTERNS)] = ()
     feature_weight: float = Field(1.0, ge=0.0, allow_inf_nan=False)
 
 

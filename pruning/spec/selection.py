@@ -1,7 +1,10 @@
 """Which weights may go."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from pruning.spec.extent import MOST_PATTERNS, Pattern
 from pruning.spec.part import Part
 
 
@@ -18,7 +21,7 @@ class Scope(Part):
             are weights like others.
     """
 
-    exclude: tuple[str, ...] = ()
+    exclude: Annotated[tuple[Pattern, ...], Field(max_length=MOST_PATTERNS)] = ()
     biases: Literal[False] = False
     embeddings: Literal[False] = False
     output_head: bool = True

@@ -5,10 +5,10 @@ are of files.
 """
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from pruning.allowed import ROUNDING, allows
+from pruning.name_patterns import NamePatterns
 from pruning.report.numbers import (
     asked,
     asked_share,
@@ -80,11 +80,8 @@ def layer_sparsity(spec: Spec, layers: list[LayerReport]) -> list[Check]:
     """
     checks = []
     for pattern, between in spec.gates.layer_sparsity.items():
-        matched = [
-            x
-            for x in layers
-            if x.in_scope and any(fnmatchcase(n, pattern) for n in names_of(x.name, x.layer))
-        ]
+        patterns = NamePatterns([pattern])
+        matched = [x for x in layers if x.in_scope and patterns.match(names_of(x.name, x.layer))]
         name = f"layer_sparsity.{pattern}"
         if not matched:
             message = f"The pattern {pattern!r} matches no layer in scope."

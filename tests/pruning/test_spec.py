@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Iterable
 
 import pytest
 from pydantic import BaseModel
@@ -7,7 +8,8 @@ from pydantic import BaseModel
 from pruning import catalogue
 from pruning.catalogue import Size
 from pruning.errors import CODES, SecateurError
-from pruning.spec import Spec, default_spec, parse_spec, places
+from pruning.near_miss import near_miss
+from pruning.spec import Spec, default_spec, parse_spec, places, refusal
 
 REFUSED = [
     ({"sparsty": 0.5}, "spec_invalid", "spec.sparsty"),
@@ -259,3 +261,80 @@ def test_error_codes_are_checked_and_survive_a_round_trip():
     error = SecateurError("data_shape", "m", where="x", hint="h", found=[1])
     assert SecateurError.from_dict(error.as_dict()).as_dict() == error.as_dict()
     assert all(400 <= status < 600 for status, _ in CODES.values())
+
+
+@pytest.mark.parametrize(
+    ("data", "where"),
+    [
+        ({"layers[0]": 0.5}, "spec.layers[0]"),
+        ({"0": 1}, "spec.0"),
+        ({"7": {"0": {}}}, "spec.7"),
+        ({"[key]": 1}, "spec.[key]"),
+        ({"constrained-int": 1}, "spec.constrained-int"),
+        ({"a.b": 1}, "spec.a.b"),
+        ({"gates": {"layer_sparsity": {"enc.*[0]": {"mni": 0.5}}}},
+         "spec.gates.layer_sparsity.enc.*[0].mni"),
+        ({"gates": {"layer_sparsity": {"0": {"max": 7}}}}, "spec.gates.layer_sparsity.0.max"),
+        ({"gates": {"max_drop": {"0": 0.1}}}, "spec.gates.max_drop.0"),
+        ({"inputs": {"x.0": {"samples": "first"}}}, "spec.inputs.x.0.samples"),
+        ({"recovery": {"kind": "fine_tune", "fine_tune": 3}}, "spec.recovery.fine_tune"),
+        ({"objective": {"metrics": ["accuracy", "acuracy"]}}, "spec.objective.metrics.1"),
+    ],
+)  # fmt: skip
+def test_a_place_is_what_the_user_wrote_whatever_the_field_is_called(data: object, where: str):
+    with pytest.raises(SecateurError) as caught:
+        parse_spec(data)
+    assert (caught.value.code, caught.value.where) == ("spec_invalid", where)
+
+
+def deep(levels: int) -> dict:
+    inner: dict = {}
+    for _ in range(levels):
+        inner = {"a": inner}
+    return inner
+
+
+TOO_LARGE = {
+    "unknown fields": {f"sparsity{n}": 0.5 for n in range(50_000)},
+    "a list": {"scope": {"exclude": ["fc"] * 50_000}},
+    "a pattern": {"scope": {"exclude": ["*a" * 50_000]}},
+    "many patterns": {"scope": {"exclude": ["*a" * 100] * 1_900}},
+    "features": {"recovery": {"kind": "fine_tune", "distill": {"features": ["*a"] * 1_900}}},
+    "a key": {"gates": {"layer_sparsity": {"*a" * 50_000: {}}}},
+    "levels": deep(900),
+    "digits": {"target": {"weights": 10**4000}},
+    "infinity": {"target": {"sparsity": float("inf")}},
+    "nan": {"gates": {"max_drop": {"accuracy": float("nan")}}},
+}
+
+
+@pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE)
+def test_a_spec_larger_than_any_that_is_meant_is_refused_at_once(data: dict):
+    with pytest.raises(SecateurError) as caught:
+        parse_spec(data)
+    assert caught.value.code == "spec_invalid"
+    assert len(caught.value.message) < 300
+
+
+def test_near_names_are_looked_for_a_few_times_at_most(monkeypatch: pytest.MonkeyPatch):
+    compared = 0
+    real = refusal.near_miss
+
+    def counted(given: object, known: Iterable[str]) -> str | None:
+        nonlocal compared
+        compared += len(list(known))
+        return real(given, known)
+
+    monkeypatch.setattr(refusal, "near_miss", counted)
+    with pytest.raises(SecateurError) as caught:
+        parse_spec({f"sparsity{n}": 0.5 for n in range(1_900)})
+    assert "(and 1899 more)" in caught.value.message
+    assert len(caught.value.details["errors"]) == 50
+    assert 0 < compared < 5_000
+
+
+def test_names_are_compared_only_where_that_is_cheap():
+    assert near_miss("sparsty", ["sparsity", "s" * 100_000]) == "sparsity"
+    assert near_miss("s" * 100_000, ["sparsity"]) is None
+    assert near_miss(5, ["sparsity"]) is None
+    assert near_miss("n500", (f"n{n}" for n in range(100_000))) is not None
