@@ -191,7 +191,7 @@ def check_drop(
         asked: The target.
         metrics: Those that have a meaning for the objective.
         samples: Of the evaluation data.
-        whole: Whether a sample is one answer, right or wrong; of others no width is foretold.
+        whole: Whether a sample is one answer, right or wrong; of others no width is predicted.
 
     Raises:
         SecateurError: `spec_conflict` for a metric that has none, `target_unreachable` where the

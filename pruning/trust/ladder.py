@@ -43,7 +43,7 @@ OWN_FACTOR = 1.1
 
 NEGLIGIBLE = 1e-5
 """Increases of at most this share of the largest on the ladder decide nothing: where a dead unit
-wakes up, the model foretells zero and the truth is some millionth."""
+wakes up, the model predicts zero and the truth is some millionth."""
 
 
 Terms = tuple[float, float]
@@ -336,18 +336,18 @@ def _rounded(job: Job, old: Tensor, change: Tensor, removed: Tensor) -> Tensor:
         job.weights.write(old)
 
 
-def holds(foretold: float | None, measured: float | None, factor: float, floor: float) -> bool:
-    """Whether one number foretells the other within `factor` of the increase itself.
+def holds(predicted: float | None, measured: float | None, factor: float, floor: float) -> bool:
+    """Whether one number predicts the other within `factor` of the increase itself.
 
     Where both are at most `floor` they are too small to tell, and nothing speaks against it.
     """
-    if foretold is None or measured is None:
+    if predicted is None or measured is None:
         return False
-    if abs(foretold) <= floor and abs(measured) <= floor:
+    if abs(predicted) <= floor and abs(measured) <= floor:
         return True
-    if foretold * measured <= 0:
+    if predicted * measured <= 0:
         return False
-    return max(foretold / measured, measured / foretold) <= factor
+    return max(predicted / measured, measured / predicted) <= factor
 
 
 def holds_up_to(rungs: Sequence[Rung], field: str, factor: float, floor: float) -> float:
