@@ -27,7 +27,7 @@ RUN pip install -c constraints.txt '.[service,postgres]' && python -m compileall
 USER secateur
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
-CMD ["uvicorn", "api.app:app_factory", "--factory", "--host", "0.0.0.0", "--port", "8080", "--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "5"]
+CMD ["python", "-m", "api", "--host", "0.0.0.0", "--port", "8080"]
 
 FROM base AS worker
 # Jobs run in Landlock and seccomp; where a container may make user namespaces, in bubblewrap too.

@@ -1,6 +1,6 @@
 """The application: settings in, ASGI app out.
 
-Served by `uvicorn api.app:app_factory --factory`. From the outside in: request ids and metrics,
+Served by `python -m api` (`api.server`). From the outside in: request ids and metrics,
 authentication, bounded bodies, routes.
 """
 
@@ -30,7 +30,6 @@ from api.routes import (
     models,
     plans,
 )
-from store import logs
 from store.blobs import LocalBlobs
 from store.db import Database
 from store.queries.keys import Principal, authenticate
@@ -91,13 +90,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(Authentication, authenticate=owner_of)
     app.add_middleware(RequestContext, metrics=RequestMetrics(registry))
     return app
-
-
-def app_factory() -> FastAPI:
-    """The app for the settings in the environment, for `uvicorn --factory`; sets up logging."""
-    settings = get_settings()
-    logs.configure(settings)
-    return create_app(settings)
 
 
 def _version() -> str:

@@ -38,6 +38,8 @@ CODES: dict[str, tuple[int, str]] = {
     "file_damaged": (500, "A stored file is damaged"),
     "too_many_requests": (429, "Too many requests"),
     "too_many_keys": (409, "The project has as many keys as it may"),
+    "request_malformed": (400, "Not one HTTP request"),
+    "head_too_large": (431, "The head of the request is over the limit"),
     "request_timeout": (408, "The request took too long to arrive"),
     "internal_error": (500, "An error on our side"),
     # spec

@@ -69,6 +69,7 @@ def up(options: Options, announce: Callable[[Ready], None]) -> None:
     require(
         "service,pruning",
         *("alembic", "celery", "fastapi", "pydantic_settings", "redis", "sqlalchemy", "uvicorn"),
+        "httptools",
         *("torch", "onnx", "safetensors"),
     )
     _raise_on_signals()
@@ -260,8 +261,7 @@ def _own_parts(
 
     serve = [
         *python,
-        *("uvicorn", "api.app:app_factory", "--factory", "--host", host, "--port", str(port)),
-        *("--no-server-header", "--no-access-log", "--timeout-graceful-shutdown", "2"),
+        *("api", "--host", host, "--port", str(port), "--grace", "2"),
     ]
     return [
         Part("api", serve, environment, _log(logs, "api"), grace=3.0),

@@ -1,11 +1,12 @@
 """Every setting of the service, read from `SECATEUR_*` environment variables."""
 
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 GIB = 2**30
 
@@ -31,8 +32,22 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     model_bytes_limit: int = Field(default=2 * GIB, ge=1)
     dataset_bytes_limit: int = Field(default=4 * GIB, ge=1)
-    upload_idle_seconds: float = Field(default=60.0, gt=0)
+    upload_idle_seconds: float = Field(default=20.0, gt=0)
     queued_jobs_limit: int = Field(default=1_000, ge=1)
+    keys_limit: int = Field(default=100, ge=1)  # of one project
+    failed_keys_limit: int = Field(default=20, ge=1)  # of one client's address; one more every 3 s
+
+    # connections: times in seconds; slow_seconds is the window in which a body or an answer must
+    # move slow_bytes_per_second on average
+    head_seconds: float = Field(default=10.0, gt=0)
+    body_seconds: float = Field(default=20.0, gt=0)  # for a whole body that is no upload
+    keep_alive_seconds: float = Field(default=20.0, gt=0)
+    slow_seconds: float = Field(default=20.0, gt=0)
+    slow_bytes_per_second: int = Field(default=512, ge=1)
+    connections_limit: int = Field(default=2_000, ge=1)
+    address_connections_limit: int = Field(default=1_500, ge=1)  # of one client's address
+    anonymous_connections_limit: int = Field(default=1_200, ge=1)  # that have shown no key
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
 
     # running jobs
     lease_seconds: float = Field(default=30.0, gt=0)
@@ -60,6 +75,11 @@ class Settings(BaseSettings):
     leader_seconds: float = Field(default=15.0, gt=0)
     sweep_seconds: float = Field(default=600.0, gt=0)
     blob_grace_seconds: float = Field(default=0.0, ge=0)  # 0: well over the longest attempt
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, given: Any) -> Any:
+        return [part.strip() for part in given.split(",")] if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from api import server as http_server
 from api.app import create_app
 from pruning.events import Event
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts, TargetFact, TensorFact
@@ -159,8 +160,8 @@ class Caller:
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    config = uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
+    options = {"port": 0, "log_level": "critical", "timeout_graceful_shutdown": 1}
+    server = uvicorn.Server(http_server.config(app, app.state.service.settings, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -147,14 +147,14 @@ def test_the_examples_of_requests_are_accepted(name: str) -> None:
 SERVE = """
 import asyncio, sys
 import httpx
-from api.app import app_factory
+from api.app import create_app
 from store.migrate import upgrade
 from store.settings import get_settings
 from store.db import Database
 from store.queries import keys
 
 upgrade(get_settings())
-app = app_factory()
+app = create_app()
 with app.state.service.database.write() as session:
     project = keys.create_project(session, "p")
     secret = keys.create_key(session, project.id, "k")[1]

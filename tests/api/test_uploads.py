@@ -272,10 +272,11 @@ def process(tmp_path: Path, service: Service) -> Iterator[tuple[subprocess.Popen
     env = os.environ | {
         "SECATEUR_DATABASE_URL": service.settings.database_url,
         "SECATEUR_DATA_DIR": str(tmp_path),
+        "SECATEUR_LOG_LEVEL": "warning",
         "SECATEUR_BLOB_DIR": str(tmp_path / "blobs"),
     }
-    command = [sys.executable, "-m", "uvicorn", "api.app:app_factory", "--factory"]
-    server = subprocess.Popen([*command, "--port", str(port), "--log-level", "warning"], env=env)
+    command = [sys.executable, "-m", "api"]
+    server = subprocess.Popen([*command, "--port", str(port)], env=env)
     url = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 60

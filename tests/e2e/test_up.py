@@ -51,7 +51,7 @@ def test_a_dead_part_is_restarted_and_no_end_leaves_anything_behind(
 ) -> None:
     try:
         if number == signal.SIGTERM:
-            api = next(p for p in own.descendants() if "uvicorn" in p.cmdline())
+            api = next(p for p in own.descendants() if p.cmdline()[1:3] == ["-m", "api"])
             api.kill()
             deadline = time.monotonic() + 20
             while True:

@@ -1,0 +1,81 @@
+"""`python -m api`: the only way to serve the API. Uvicorn runs the loop, `api.http` speaks HTTP.
+
+Uvicorn's own protocols are not used: h11 takes a Content-Length beside a Transfer-Encoding, and
+neither of them limits how long a client may take.
+"""
+
+import argparse
+import resource
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from api.http.connection import Connection
+from api.http.connections import Connections
+from store import logs
+from store.settings import Settings, get_settings
+
+_MOST_FILES = 65_536
+
+
+def config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Config:
+    """How uvicorn serves the app.
+
+    Args:
+        app: The ASGI application.
+        settings: Host, port and the limits of connections.
+        options: What else `uvicorn.Config` takes, such as `fd`, or another `port`.
+    """
+    protocol: Any = partial(Connection, connections=Connections(settings))
+    given: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "loop": "asyncio",
+        "http": protocol,
+        "ws": "none",
+        "interface": "asgi3",
+        "access_log": False,
+        "server_header": False,
+        # X-Forwarded-For is read by `api.http.addresses`, from SECATEUR_TRUSTED_PROXIES alone.
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": 5,
+    }
+    return uvicorn.Config(app, **(given | options))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM."""
+    from api.app import create_app
+
+    settings = get_settings()
+    parser = argparse.ArgumentParser(prog="python -m api", description="Serve the HTTP API.")
+    parser.add_argument("--host", default=settings.host)
+    parser.add_argument("--port", type=int, default=settings.port)
+    parser.add_argument(
+        "--grace", type=int, default=5, help="seconds that requests have to end in at the end"
+    )
+    asked = parser.parse_args(arguments)
+    logs.configure(settings)
+    allow_files()
+    server = uvicorn.Server(
+        config(
+            create_app(settings),
+            settings,
+            host=asked.host,
+            port=asked.port,
+            timeout_graceful_shutdown=asked.grace,
+        )
+    )
+    server.run()
+    return 0
+
+
+def allow_files() -> None:
+    """Lets this process have as many files open as connections and uploads need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
