@@ -17,6 +17,7 @@ from api.bodies import BoundedBodies
 from api.context import RequestContext
 from api.dependencies import Service
 from api.metrics import JobMetrics, RequestMetrics
+from api.reading import BatchReader
 from api.routes import (
     artifacts,
     criteria,
@@ -30,9 +31,10 @@ from api.routes import (
     models,
     plans,
 )
+from api.shown import Shown
 from store.blobs import LocalBlobs
 from store.db import Database
-from store.queries.keys import Principal, authenticate
+from store.queries.keys import Principal, digest, principals
 from store.settings import Settings, get_settings
 
 _ROUTES = (
@@ -53,13 +55,18 @@ _ROUTES = (
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The app for these settings; the database must have been migrated."""
     settings = settings or get_settings()
-    parts = Service(settings, Database(settings), LocalBlobs(settings.blob_dir))
+    database = Database(settings)
+    reader = BatchReader(database)
+    parts = Service(
+        settings, database, LocalBlobs(settings.blob_dir), reader, Shown(reader, database)
+    )
     registry = CollectorRegistry()
     registry.register(JobMetrics(parts.database))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
+        reader.close()
         parts.database.dispose()
 
     app = FastAPI(
@@ -81,9 +88,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     for module in _ROUTES:
         app.include_router(module.router)
 
-    def owner_of(secret: str) -> Principal | None:
-        with parts.database.read() as session:
-            return authenticate(session, secret)
+    async def owner_of(secret: str) -> Principal | None:
+        return await reader.ask(principals, digest(secret))
 
     # The last one added is the outermost.
     app.add_middleware(BoundedBodies)

@@ -1,8 +1,7 @@
 """Authentication as pure ASGI: decided from the headers, before a byte of the body is asked for."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-import anyio.to_thread
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,10 +20,12 @@ class Authentication:
 
     Args:
         app: What comes after.
-        authenticate: From a secret to its owner, or None; may block, runs in a thread.
+        authenticate: From a secret to its owner, or None.
     """
 
-    def __init__(self, app: ASGIApp, authenticate: Callable[[str], Principal | None]) -> None:
+    def __init__(
+        self, app: ASGIApp, authenticate: Callable[[str], Awaitable[Principal | None]]
+    ) -> None:
         self.app = app
         self.authenticate = authenticate
 
@@ -35,7 +36,7 @@ class Authentication:
             return
         try:
             secret = bearer_secret(Headers(scope=scope))
-            owner = await anyio.to_thread.run_sync(self.authenticate, secret)
+            owner = await self.authenticate(secret)
             if owner is None:
                 raise _refusal("The API key is not known here.")
         except SecateurError as error:
@@ -67,8 +68,8 @@ def bearer_secret(headers: Headers) -> str:
     return secret
 
 
-def principal(request: Request) -> Principal:
-    """Dependency: whose request this is."""
+async def principal(request: Request) -> Principal:
+    """Dependency: whose request this is. Not a plain function: that would be run in a thread."""
     owner: Principal = request.scope[PRINCIPAL]
     return owner
 

@@ -1,4 +1,7 @@
-"""What routes ask for: the service's parts, the caller, a page."""
+"""What routes ask for: the service's parts, the caller, a page.
+
+All are coroutines: FastAPI runs a plain function in a thread, which costs more than what they do.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -6,6 +9,8 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 
 from api.auth import principal
+from api.reading import BatchReader
+from api.shown import Shown
 from store.blobs import Blobs
 from store.db import Database
 from store.queries.keys import Principal
@@ -21,15 +26,17 @@ class Service:
     settings: Settings
     database: Database
     blobs: Blobs
+    reader: BatchReader
+    shown: Shown
 
 
-def service(request: Request) -> Service:
+async def service(request: Request) -> Service:
     """The service that the app was created with."""
     found: Service = request.app.state.service
     return found
 
 
-def _database(parts: Annotated[Service, Depends(service)]) -> Database:
+async def _database(parts: Annotated[Service, Depends(service)]) -> Database:
     return parts.database
 
 
@@ -37,13 +44,20 @@ def _database(parts: Annotated[Service, Depends(service)]) -> Database:
 class PageQuery:
     """Which page of a list, and how long."""
 
-    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Items on a page.")] = 50
+    limit: int
+    cursor: str | None
+
+
+async def _page(
+    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Items on a page.")] = 50,
     cursor: Annotated[
         str | None, Query(max_length=500, description="next_cursor of the page before.")
-    ] = None
+    ] = None,
+) -> PageQuery:
+    return PageQuery(limit, cursor)
 
 
 Parts = Annotated[Service, Depends(service)]
 Db = Annotated[Database, Depends(_database)]
 Caller = Annotated[Principal, Depends(principal)]
-Paged = Annotated[PageQuery, Depends()]
+Paged = Annotated[PageQuery, Depends(_page)]

@@ -53,7 +53,7 @@ def file_response(
         "x-content-type-options": "nosniff",
         "x-content-sha256": sha256,
     }
-    if _matches(request.headers.get("if-none-match"), etag):
+    if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
     asked = _usable_range(request.headers, headers)
     if asked is not None and not _satisfiable(asked, size):
@@ -91,8 +91,8 @@ class _File(FileResponse):
         await super().__call__(scope, receive, send)
 
 
-def _matches(condition: str | None, etag: str) -> bool:
-    """If-None-Match compares weakly (RFC 9110, 13.1.2)."""
+def matches(condition: str | None, etag: str) -> bool:
+    """Whether If-None-Match names the ETag; it compares weakly (RFC 9110, 13.1.2)."""
     if condition is None:
         return False
     tags = [tag.strip().removeprefix("W/") for tag in condition.split(",")]

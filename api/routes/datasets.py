@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.dependencies import Caller, Db, Paged, Parts
 from api.schemas import Dataset, Page, UploadState
+from api.shown import UNCHANGED
 from api.uploads import BODY, display_name, receive
 from api.views import dataset_view
 from pruning.formats.magic import refuse_data
@@ -69,11 +70,10 @@ def list_datasets(
         return Page(data=[dataset_view(row) for row in found.items], next_cursor=found.next_cursor)
 
 
-@router.get("/{dataset_id}")
-def get_dataset(dataset_id: str, database: Db, caller: Caller) -> Dataset:
+@router.get("/{dataset_id}", response_model=Dataset, responses=UNCHANGED)
+async def get_dataset(dataset_id: str, request: Request, parts: Parts, caller: Caller) -> Response:
     """One dataset, with what intake learned of it."""
-    with database.read() as session:
-        return dataset_view(datasets.get(session, caller.project_id, dataset_id))
+    return await parts.shown.datasets.answer(request, caller.project_id, dataset_id)
 
 
 @router.delete("/{dataset_id}", status_code=204)

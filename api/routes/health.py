@@ -20,7 +20,7 @@ _LATELY = timedelta(minutes=10)
 
 
 @router.get("/healthz")
-def get_health() -> Health:
+async def get_health() -> Health:
     """Alive: the process answers."""
     return Health()
 

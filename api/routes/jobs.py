@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from api.dependencies import Caller, Db, Paged, Parts
 from api.schemas import Job, JobRequest, Page
+from api.shown import UNCHANGED
 from api.submission import check, fingerprint
 from api.views import job_view
 from store.queries import jobs
@@ -75,11 +76,10 @@ def list_jobs(
         return Page(data=[job_view(row) for row in found.items], next_cursor=found.next_cursor)
 
 
-@router.get("/{job_id}")
-def get_job(job_id: str, database: Db, caller: Caller) -> Job:
+@router.get("/{job_id}", response_model=Job, responses=UNCHANGED)
+async def get_job(job_id: str, request: Request, parts: Parts, caller: Caller) -> Response:
     """One job, with its progress, its artifacts and, if it failed, why."""
-    with database.read() as session:
-        return job_view(jobs.get(session, caller.project_id, job_id))
+    return await parts.shown.jobs.answer(request, caller.project_id, job_id)
 
 
 @router.post("/{job_id}/cancel", status_code=202)

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from api.dependencies import Caller, Db, Paged, Parts
 from api.schemas import Model, Page, UploadState
+from api.shown import UNCHANGED
 from api.uploads import BODY, display_name, receive
 from api.views import model_view
 from pruning.axes import as_inputs, parse_declared
@@ -95,11 +96,10 @@ def list_models(
         return Page(data=[model_view(row) for row in found.items], next_cursor=found.next_cursor)
 
 
-@router.get("/{model_id}")
-def get_model(model_id: str, database: Db, caller: Caller) -> Model:
+@router.get("/{model_id}", response_model=Model, responses=UNCHANGED)
+async def get_model(model_id: str, request: Request, parts: Parts, caller: Caller) -> Response:
     """One model, with what intake learned of it."""
-    with database.read() as session:
-        return model_view(models.get(session, caller.project_id, model_id))
+    return await parts.shown.models.answer(request, caller.project_id, model_id)
 
 
 @router.delete("/{model_id}", status_code=204)

@@ -1,6 +1,6 @@
 """Pruning jobs. Intake checks are rows of the same table, and never seen here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -12,9 +12,20 @@ from pruning.errors import SecateurError
 from store import states
 from store.clock import utcnow
 from store.ids import new_id
+from store.lookups import Lookup
 from store.pages import Page, page
 from store.queries import datasets, models
 from store.tables import Job, JobInput
+
+VERSIONS = Lookup(
+    Job.id,
+    *(Job.project_id, Job.id, Job.state, Job.last_seq, Job.token, Job.updated_at),
+    where="kind = 'prune'",
+)
+"""Project, id, and what differs whenever a job is shown otherwise.
+
+A change of state, of progress or of attempts appends an event; all others move `updated_at`.
+"""
 
 
 def create(
@@ -123,6 +134,16 @@ def get(session: Session, project_id: str, job_id: str) -> Job:
     return _get(session, project_id, job_id)
 
 
+def of_ids(session: Session, ids: Sequence[str]) -> list[Job]:
+    """The jobs with these ids, whoever owns them."""
+    return list(session.scalars(sa.select(Job).where(Job.id.in_(ids))))
+
+
+def not_found(job_id: str) -> SecateurError:
+    """The error for an id that is nobody's or somebody else's."""
+    return SecateurError("not_found", f"There is no job {job_id}.", where="job")
+
+
 def list_page(
     session: Session,
     project_id: str,
@@ -222,7 +243,7 @@ def _get(session: Session, project_id: str, job_id: str, *, lock: bool = False) 
         query = query.with_for_update(of=Job)
     job = session.scalars(query.execution_options(populate_existing=True)).first()
     if job is None:
-        raise SecateurError("not_found", f"There is no job {job_id}.", where="job")
+        raise not_found(job_id)
     return job
 
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,10 +13,12 @@ from sqlalchemy.orm import Session
 from pruning.errors import SecateurError
 from store.clock import utcnow
 from store.ids import new_id
+from store.lookups import Lookup, Lookups
 from store.pages import Page, page
 from store.tables import ApiKey, Project
 
 SECRET_PREFIX = "sct_"
+_OWNERS = Lookup(ApiKey.sha256, ApiKey.sha256, ApiKey.project_id, ApiKey.id)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def create_key(
         id=new_id("key"),
         project_id=project_id,
         name=name,
-        sha256=_digest(secret),
+        sha256=digest(secret),
         start=secret[:8],
         created_at=now or utcnow(),
     )
@@ -66,9 +69,20 @@ def create_key(
 def authenticate(session: Session, secret: str) -> Principal | None:
     """Whose secret this is."""
     row = session.execute(
-        sa.select(ApiKey.project_id, ApiKey.id).where(ApiKey.sha256 == _digest(secret))
+        sa.select(ApiKey.project_id, ApiKey.id).where(ApiKey.sha256 == digest(secret))
     ).first()
     return Principal(row.project_id, row.id) if row else None
+
+
+def principals(lookups: Lookups, digests: Sequence[str]) -> dict[str, Principal]:
+    """Whose secrets have these digests; those of nobody are left out."""
+    found = lookups.rows(_OWNERS, digests)
+    return {sha256: Principal(project_id, key_id) for sha256, project_id, key_id in found}
+
+
+def digest(secret: str) -> str:
+    """What is stored of a secret."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def list_page(
@@ -92,7 +106,3 @@ def delete(session: Session, project_id: str, key_id: str) -> None:
     ).first()
     if gone is None:
         raise SecateurError("not_found", f"There is no key {key_id}.", where="key")
-
-
-def _digest(secret: str) -> str:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -14,6 +14,7 @@ from store import states
 from store.blobs import StoredBlob
 from store.clock import utcnow
 from store.ids import new_id
+from store.lookups import Lookup
 from store.pages import Page, page
 from store.queries import blobs
 from store.tables import Dataset, Job, JobInput, Model, ModelFile
@@ -42,6 +43,10 @@ class Uploads(Generic[Row]):
         self._table: type[Row] = table
         self._kind = kind
         self._check = f"check_{kind}"
+        self.versions = Lookup(
+            table.id, *(table.project_id, table.id, table.state, table.updated_at)
+        )
+        """Project, id, and what differs whenever an upload is shown otherwise."""
 
     def create(
         self,
@@ -126,6 +131,16 @@ class Uploads(Generic[Row]):
         """
         row = session.scalars(self._owned(project_id, row_id)).first()
         return self._found(row, row_id, where)
+
+    def of_ids(self, session: Session, ids: Sequence[str]) -> list[Row]:
+        """The uploads with these ids, whoever owns them."""
+        return list(session.scalars(sa.select(self._table).where(self._table.id.in_(ids))))
+
+    def not_found(self, row_id: str, where: str | None = None) -> SecateurError:
+        """The error for an id that is nobody's or somebody else's."""
+        return SecateurError(
+            "not_found", f"There is no {self._kind} {row_id}.", where=where or self._kind
+        )
 
     def usable(
         self,
@@ -251,9 +266,7 @@ class Uploads(Generic[Row]):
 
     def _found(self, row: Row | None, row_id: str, where: str | None) -> Row:
         if row is None:
-            raise SecateurError(
-                "not_found", f"There is no {self._kind} {row_id}.", where=where or self._kind
-            )
+            raise self.not_found(row_id, where)
         return row
 
     def _same(self, session: Session, project_id: str, name: str, blob: StoredBlob) -> Row | None:
