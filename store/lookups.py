@@ -89,4 +89,5 @@ class Lookups:
                 self._driver.execute("PRAGMA query_only = ON")
             else:
                 self._driver.autocommit = True
+                self._driver.execute("SET default_transaction_read_only = on")
         return list(self._driver.execute(text, parameters).fetchall())
