@@ -1,7 +1,6 @@
 """What passes between the store and a worker: the claim, the lease, the outcome."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal, cast
 
 import sqlalchemy as sa
@@ -66,7 +65,6 @@ class Lease:
 
     valid: bool
     cancel_requested: bool = False
-    until: datetime | None = None
 
 
 @dataclass(frozen=True)

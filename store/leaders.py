@@ -1,5 +1,10 @@
-"""Who does a task that only one process may do at a time: a lease by name."""
+"""Who does a task that only one process may do at a time: a lead by name.
 
+The leader counts its beats up; whoever has seen the same beat for as long as a lead lasts, by its
+own clock, takes over from exactly that beat. No wall clock is compared: `seen_at` is only shown.
+"""
+
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -9,25 +14,55 @@ from store.tables import Leader
 from store.upsert import insert
 
 
-def lead(session: Session, name: str, holder: str, ttl: timedelta, now: datetime) -> bool:
-    """Whether `holder` leads `name` until `now + ttl`.
+@dataclass(frozen=True)
+class Lead:
+    """Who leads, at its latest beat."""
 
-    The leader renews by asking again; another takes over once the time has run out.
-    Compare-and-set: of several that ask at once, one gets True.
+    holder: str
+    beat: int
+
+
+NOBODY = Lead("", 0)
+
+
+def lead(
+    session: Session, name: str, holder: str, now: datetime, *, over: Lead | None = None
+) -> Lead:
+    """Takes or renews the lead of `name`, and says who has it now.
+
+    `holder` gets it where it has it, nobody has it, or it is still as `over` says, which is for the
+    caller to have seen unchanged for long enough. Compare-and-set: of several that ask at once,
+    one gets it.
     """
-    until = now + ttl
-    mine_or_free = sa.or_(Leader.holder == holder, Leader.until <= now)
-    statement = insert(session, Leader).values(name=name, holder=holder, until=until)
+    free = Leader.holder == holder
+    if over is not None:
+        free = sa.or_(free, sa.and_(Leader.holder == over.holder, Leader.beat == over.beat))
+    statement = insert(session, Leader).values(name=name, holder=holder, beat=1, seen_at=now)
     won = session.execute(
         statement.on_conflict_do_update(
             index_elements=[Leader.name],
-            set_={"holder": holder, "until": until},
-            where=mine_or_free,
-        ).returning(Leader.name)
+            set_={"holder": holder, "beat": Leader.beat + 1, "seen_at": now},
+            where=free,
+        ).returning(Leader.holder, Leader.beat)
     ).first()
-    return won is not None
+    found = (
+        won
+        or session.execute(sa.select(Leader.holder, Leader.beat).where(Leader.name == name)).first()
+    )
+    return NOBODY if found is None else Lead(found.holder, found.beat)
 
 
 def resign(session: Session, name: str, holder: str) -> None:
-    """Gives the lead up, so that the next one need not wait for it to run out."""
+    """Gives the lead up, so that the next one need not wait."""
     session.execute(sa.delete(Leader).where(Leader.name == name, Leader.holder == holder))
+
+
+def alive(session: Session, name: str, now: datetime, within: timedelta) -> bool:
+    """Whether somebody seems to lead, to be shown: it beat no further than `within` from `now`.
+
+    After a clock was set the answer may be wrong until the next beat.
+    """
+    beat = sa.exists().where(
+        Leader.name == name, Leader.seen_at > now - within, Leader.seen_at < now + within
+    )
+    return bool(session.scalar(sa.select(beat)))

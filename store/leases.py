@@ -1,5 +1,7 @@
-"""Leases on jobs: who may run one, until when, and what the holder may write.
+"""Leases on jobs: who may run one, for how long, and what the holder may write.
 
+The holder renews a lease by counting the job's beat up. It is lost to whoever has seen the same
+beat for `lease_seconds` by a clock of its own (`worker.reaper`); no wall clocks are compared.
 Every write of a holder is guarded by the job's id, its fencing token and `state = 'running'` in
 one UPDATE. Zero rows mean that the claim is stale: nothing is written and the answer is False.
 All functions take the time, and none keeps the transaction open for longer than its statements.
@@ -7,7 +9,7 @@ All functions take the time, and none keeps the transaction open for longer than
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,8 +35,6 @@ from store.queries import blobs, events
 from store.settings import Settings
 from store.states import transition
 from store.tables import Artifact, Attempt, Checkpoint, Job
-
-REAPED_AT_ONCE = 100
 
 _WHOLE = ("fraction", "elapsed_seconds", "eta_seconds")
 """What of an event refers to the whole job."""
@@ -78,7 +78,8 @@ def claim(
             token=Job.token + 1,
             attempt=Job.attempt + 1,
             worker_id=worker_id,
-            lease_until=now + timedelta(seconds=lease_seconds),
+            lease_seconds=lease_seconds,
+            beat=0,
         )
         .returning(Job.id)
         .execution_options(synchronize_session=False)
@@ -103,13 +104,13 @@ def claim(
 
 
 def renew(session: Session, claim: Claim, now: datetime) -> Lease:
-    """Extends the lease by its length from now."""
+    """Shows that the holder lives: the lease begins anew."""
     job = _held(session, claim, now)
     if job is None:
         return Lease(valid=False)
-    job.lease_until = now + timedelta(seconds=claim.lease_seconds)
+    job.beat += 1
     session.flush()
-    return Lease(valid=True, cancel_requested=job.cancel_requested, until=job.lease_until)
+    return Lease(valid=True, cancel_requested=job.cancel_requested)
 
 
 def report(
@@ -232,8 +233,23 @@ def lose(
 
 
 @dataclass(frozen=True)
+class Held:
+    """A running job as its holder last left it: `sign` changes while the holder lives."""
+
+    job_id: str
+    token: int
+    beat: int
+    lease_seconds: float | None
+
+    @property
+    def sign(self) -> tuple[int, int]:
+        """What changes with every claim and every renewal."""
+        return self.token, self.beat
+
+
+@dataclass(frozen=True)
 class Reaped:
-    """A job taken from a worker that let its lease run out."""
+    """A job taken from a worker that fell silent."""
 
     job_id: str
     worker_id: str
@@ -241,31 +257,39 @@ class Reaped:
     state: str
 
 
-def expired(session: Session, now: datetime) -> list[Job]:
-    """Running jobs whose lease has run out, locked, those that waited longest first."""
-    return list(
-        session.scalars(
-            sa.select(Job)
-            .where(Job.state == "running", Job.lease_until <= now)
-            .order_by(Job.lease_until, Job.id)
-            .limit(REAPED_AT_ONCE)
-            .with_for_update(of=Job, skip_locked=True)
-            .execution_options(populate_existing=True)
-        )
+def held(session: Session) -> list[Held]:
+    """All running jobs."""
+    rows = session.execute(
+        sa.select(Job.id, Job.token, Job.beat, Job.lease_seconds).where(Job.state == "running")
     )
+    return [Held(*row) for row in rows]
 
 
-def reap(session: Session, now: datetime, settings: Settings) -> list[Reaped]:
-    """Takes back jobs whose lease ran out: queued again, failed after too many, or cancelled."""
-    reaped = []
-    for job in expired(session, now):
-        worker_id, attempt = job.worker_id or "", job.attempt
-        error = SecateurError(
-            "child_crashed", f"Worker {worker_id} stopped renewing its lease on the job."
-        ).as_dict()
-        state = _attempt_lost(session, job, error, now, settings.max_attempts)
-        reaped.append(Reaped(job.id, worker_id, attempt, state))
-    return reaped
+def reap(session: Session, silent: Held, now: datetime, max_attempts: int) -> Reaped | None:
+    """Takes back a job whose holder fell silent: queued again, failed after too many, or cancelled.
+
+    Returns:
+        What became of it; None if the holder has shown a sign since, or is just writing.
+    """
+    job = session.scalars(
+        sa.select(Job)
+        .where(
+            Job.id == silent.job_id,
+            Job.token == silent.token,
+            Job.beat == silent.beat,
+            Job.state == "running",
+        )
+        .with_for_update(of=Job, skip_locked=True)
+        .execution_options(populate_existing=True)
+    ).first()
+    if job is None:
+        return None
+    worker_id, attempt = job.worker_id or "", job.attempt
+    error = SecateurError(
+        "child_crashed", f"Worker {worker_id} stopped renewing its lease on the job."
+    ).as_dict()
+    state = _attempt_lost(session, job, error, now, max_attempts)
+    return Reaped(job.id, worker_id, attempt, state)
 
 
 def _held(session: Session, claim: Claim, now: datetime) -> Job | None:

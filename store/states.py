@@ -77,7 +77,7 @@ def transition(
     if to == "running":
         job.started_at = job.started_at or now
     else:
-        job.worker_id = job.lease_until = None
+        job.worker_id = job.lease_seconds = None
     if to != "running":
         job.phase = job.progress = None
     job.not_before = job.held_from = None

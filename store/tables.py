@@ -135,10 +135,11 @@ class Job(Base):
     """One run of a spec on a model, or one intake check of an upload (`subject_id`).
 
     `token` is the fencing token: it grows at each claim, and whoever holds an older one writes
-    nothing. `attempts_without_checkpoint` counts attempts lost in a row, `put_offs` how often in a
-    row it was put off, `not_before` and `held_from` say when it may be tried again
-    (`store.backoff`). `rewind_to` names a model
-    too, an earlier checkpoint of the one that is pruned. There are no foreign keys to models and
+    nothing. Its holder counts `beat` up, and loses the job to a reaper that has seen the same beat
+    for `lease_seconds`. `attempts_without_checkpoint` counts attempts lost in a row, `put_offs` how
+    often in a row the job was put off; `not_before` and `held_from` say when it may be tried again
+    (`store.backoff`). `rewind_to` names a model too, an earlier checkpoint of the one that is
+    pruned. There are no foreign keys to models and
     datasets, because a running check may outlive its upload; deleting an upload is refused while a
     pruning refers to it.
     """
@@ -177,7 +178,8 @@ class Job(Base):
     held_from: Mapped[datetime | None]
     token: Mapped[int] = mapped_column(default=0)
     worker_id: Mapped[str | None]
-    lease_until: Mapped[datetime | None]
+    lease_seconds: Mapped[float | None]
+    beat: Mapped[int] = mapped_column(default=0)
     last_seq: Mapped[int] = mapped_column(default=0)
 
     created_at: Mapped[datetime]
@@ -288,13 +290,14 @@ class Outbox(Base):
 
 
 class Leader(Base):
-    """Who does a task that only one process may do."""
+    """Who does a task that only one process may do; it counts `beat` up while it lives."""
 
     __tablename__ = "leader"
 
     name: Mapped[Id] = mapped_column(primary_key=True)
     holder: Mapped[str]
-    until: Mapped[datetime]
+    beat: Mapped[int] = mapped_column(sa.BigInteger)
+    seen_at: Mapped[datetime]
 
 
 class Worker(Base):

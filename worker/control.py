@@ -9,18 +9,17 @@ import secrets
 import signal
 import socket
 import threading
-import time
-from datetime import timedelta
 from types import FrameType
 
 from sqlalchemy.exc import DBAPIError
 
 from store import leaders, logs
 from store.blobs import LocalBlobs
-from store.clock import utcnow
+from store.clock import elapsed, utcnow
 from store.db import Database
 from store.settings import Settings, get_settings
 from worker.app import app
+from worker.failure_detector import FailureDetector
 from worker.reaper import Reaper
 from worker.relay import Relay
 
@@ -34,7 +33,7 @@ class Leadership:
 
     Args:
         db: The database.
-        seconds: How long a claim holds without renewal.
+        seconds: How long a lead holds without a beat.
     """
 
     def __init__(self, db: Database, seconds: float) -> None:
@@ -42,24 +41,31 @@ class Leadership:
         self._seconds = seconds
         self._holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._until = self._asked = float("-inf")
+        self._others: FailureDetector[str] = FailureDetector(seconds / 3)
+        self._silent: leaders.Lead | None = None
 
     def holds(self) -> bool:
-        """True while the claim surely holds, by this process's own clock."""
-        return time.monotonic() < self._until
+        """True while the lead surely holds, by this process's own clock."""
+        return elapsed() < self._until
 
     def ask(self) -> bool:
-        """Claim or renew when a third of the time has passed, and say whether it holds."""
-        now = time.monotonic()
-        if now - self._asked < self._seconds / 3:
-            return self.holds()
-        self._asked = now
+        """Beat as the leader, or look after the leader; say whether this process leads.
+
+        A leader beats three times, a follower looks six times while a lead lasts.
+        """
+        now = elapsed()
         led = self.holds()
+        if now - self._asked < self._seconds / (3 if led else 6):
+            return led
+        self._asked = now
         with self._db.write() as session:
-            leads = leaders.lead(
-                session, NAME, self._holder, timedelta(seconds=self._seconds), utcnow()
-            )
-        # Counted from before the question, so that it ends here before it ends there.
+            found = leaders.lead(session, NAME, self._holder, utcnow(), over=self._silent)
+        leads = found.holder == self._holder
+        # Counted from before the question, so that it ends here before anybody takes over.
         self._until = now + self._seconds if leads else float("-inf")
+        silence = self._others.look({} if leads else {found.holder: found.beat})
+        overdue = not leads and silence[found.holder] >= self._seconds
+        self._silent = found if overdue else None
         if leads != led:
             log.info("%s leading", "now" if leads else "no longer")
         return leads
@@ -82,9 +88,10 @@ def serve(settings: Settings, stop: threading.Event) -> None:
     try:
         while not stop.is_set():
             try:
-                if leadership.ask():
+                leads = leadership.ask()
+                if leads:
                     relay.turn()
-                    reaper.turn()
+                reaper.turn(leads=leads)
                 quiet = False
             except DBAPIError as error:
                 if not quiet:

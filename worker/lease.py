@@ -1,7 +1,9 @@
 """Holding on to a job: renewing the lease, asking for cancel, writing under the fencing token.
 
-A database that does not answer is asked again for as long as the lease could still be ours; after
-that the claim counts as stale, because another worker may have the job.
+A database that does not answer is asked again for some leases: nobody can take the job over
+meanwhile unless the database answers others, and then the next write, which is fenced, says so. So
+holding on for too long costs work at most, and giving up too early costs an attempt. All times are
+taken on a clock that nobody sets.
 """
 
 import logging
@@ -10,12 +12,12 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from store import leases
 from store.claims import Claim
-from store.clock import utcnow
+from store.clock import elapsed, utcnow
 from store.db import Database
 from store.tables import Job
 from worker.endings import Cancelled, Stale
@@ -24,6 +26,11 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RETRY_SECONDS = 0.25
+_PATIENCE = 10
+"""For how many leases a database that does not answer is asked again."""
+
+_PERMANENT = (IntegrityError, DataError, ProgrammingError)
+"""What a database answers that works: asking again gives the same."""
 
 
 class Hold:
@@ -34,29 +41,39 @@ class Hold:
         claim: What is held, since just now.
         heartbeat_seconds: How often the lease is renewed.
         poll_seconds: How often the cancel flag is read.
+        draining: Whether the worker is to stop: then it waits for one lease at most.
     """
 
     def __init__(
-        self, db: Database, claim: Claim, heartbeat_seconds: float, poll_seconds: float
+        self,
+        db: Database,
+        claim: Claim,
+        heartbeat_seconds: float,
+        poll_seconds: float,
+        draining: Callable[[], bool] = lambda: False,
     ) -> None:
         self.claim = claim
         self._db = db
         self._heartbeat = heartbeat_seconds
         self._poll = poll_seconds
-        self._renewed = self._polled = time.monotonic()
+        self._draining = draining
+        self._renewed = self._polled = elapsed()
 
     def write(self, act: Callable[[Session], T]) -> T:
         """Run `act` in a write transaction.
 
         Raises:
-            Stale: The database did not answer until the lease had run out.
+            Stale: The database did not answer for too long.
         """
         while True:
             try:
                 with self._db.write() as session:
                     return act(session)
+            except _PERMANENT:
+                raise
             except DBAPIError as error:
-                if time.monotonic() - self._renewed > self.claim.lease_seconds:
+                leases_waited = 1 if self._draining() else _PATIENCE
+                if elapsed() - self._renewed > leases_waited * self.claim.lease_seconds:
                     raise Stale("the database did not answer in time") from error
                 log.warning("job %s: %s; trying again", self.claim.job_id, error.orig)
                 time.sleep(_RETRY_SECONDS)
@@ -68,7 +85,7 @@ class Hold:
             Stale: The claim no longer holds.
             Cancelled: The user wants the job to end.
         """
-        now = time.monotonic()
+        now = elapsed()
         if now - self._renewed >= self._heartbeat:
             self._renew(now)
         elif now - self._polled >= self._poll:

@@ -1,21 +1,24 @@
 """The reaper: takes back jobs whose worker fell silent, and sweeps blobs nobody refers to."""
 
 import logging
-import time
 from datetime import timedelta
 
 from store import leases
 from store.blobs import Blobs
-from store.clock import utcnow
+from store.clock import elapsed, utcnow
 from store.db import Database
 from store.settings import Settings
 from store.sweep import sweep
+from worker.failure_detector import FailureDetector
 
 log = logging.getLogger(__name__)
 
 
 class Reaper:
     """Reaps every `reaper_seconds` and sweeps every `sweep_seconds`.
+
+    A job is taken back once this process has seen the same beat of it for as long as its lease. So
+    one that has just begun to look takes nobody's job before that, whatever was before.
 
     Args:
         db: The database.
@@ -27,26 +30,42 @@ class Reaper:
         self._db = db
         self._blobs = blobs
         self._settings = settings
-        self._reaped = self._swept = float("-inf")
+        self._looked = self._swept = float("-inf")
+        self._beats: FailureDetector[str] = FailureDetector(2 * settings.reaper_seconds + 1.0)
 
-    def turn(self) -> None:
-        """Do what is due."""
-        now = time.monotonic()
-        if now - self._reaped >= self._settings.reaper_seconds:
-            self._reaped = now
-            self._reap()
-        if now - self._swept >= self._settings.sweep_seconds:
+    def turn(self, *, leads: bool = True) -> None:
+        """Do what is due.
+
+        Args:
+            leads: Whether to act. Who only follows looks all the same: having taken over, it knows
+                already who is silent.
+        """
+        now = elapsed()
+        if now - self._looked >= self._settings.reaper_seconds:
+            self._looked = now
+            self._reap(leads)
+        if leads and now - self._swept >= self._settings.sweep_seconds:
             self._swept = now
             self._sweep()
 
-    def _reap(self) -> None:
+    def _reap(self, leads: bool) -> None:
+        # A write transaction: while nobody can write, no worker can show that it lives.
         with self._db.write() as session:
-            reaped = leases.reap(session, utcnow(), self._settings)
-        for r in reaped:
-            log.warning(
-                "job %s: %s let the lease of attempt %d run out; now %s",
-                r.job_id, r.worker_id, r.attempt, r.state,
-            )  # fmt: skip
+            held = leases.held(session)
+        silence = self._beats.look({job.job_id: job.sign for job in held})
+        if not leads:
+            return
+        for job in held:
+            if silence[job.job_id] < (job.lease_seconds or self._settings.lease_seconds):
+                continue
+            # A transaction each: no two jobs' rows are ever locked together.
+            with self._db.write() as session:
+                reaped = leases.reap(session, job, utcnow(), self._settings.max_attempts)
+            if reaped is not None:
+                log.warning(
+                    "job %s: %s let the lease of attempt %d run out; now %s",
+                    reaped.job_id, reaped.worker_id, reaped.attempt, reaped.state,
+                )  # fmt: skip
 
     def _sweep(self) -> None:
         grace = timedelta(seconds=self._settings.blob_grace_seconds)

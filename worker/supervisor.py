@@ -57,7 +57,13 @@ class Attempt:
         self._place = place
         self._settings = place.settings
         self._claim = claim
-        self._hold = Hold(place.db, claim, place.settings.heartbeat_seconds, _POLL_SECONDS)
+        self._hold = Hold(
+            place.db,
+            claim,
+            place.settings.heartbeat_seconds,
+            _POLL_SECONDS,
+            draining=lambda: place.draining,
+        )
         self._started = self._progress_at = time.monotonic()
         self._looked = self._flushed = 0.0
         self._said_at = self._started

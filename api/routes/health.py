@@ -9,10 +9,10 @@ from sqlalchemy import func, select
 from api.dependencies import Parts, Service
 from api.schemas import Control, Health, Readiness, Sandbox, Workers
 from pruning.errors import SecateurError
-from store import roster
+from store import leaders, roster
 from store.clock import utcnow
 from store.migrate import is_current
-from store.tables import Attempt, Leader
+from store.tables import Attempt
 
 router = APIRouter(tags=["operations"])
 
@@ -50,10 +50,10 @@ def get_readiness(parts: Parts) -> Readiness:
 
 
 def _control_alive(parts: Service) -> bool:
-    """Whether a control process holds its lead; `store.leaders` lets it run out when it dies."""
+    """Whether a control process has shown for the time of a lead that it lives."""
+    within = timedelta(seconds=parts.settings.leader_seconds)
     with parts.database.read() as session:
-        query = select(func.count()).select_from(Leader).where(Leader.until > utcnow())
-        return bool(session.scalar(query))
+        return leaders.alive(session, "control", utcnow(), within)
 
 
 def _workers(parts: Service) -> Workers:

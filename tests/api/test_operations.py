@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -28,7 +27,7 @@ def test_readiness_tells_of_the_control_process(service: Service) -> None:
     assert ready.status_code == 200
     assert ready.json()["control"] == {"alive": False}
     with service.database.write() as session:
-        leaders.lead(session, "control", "me", timedelta(seconds=60), utcnow())
+        leaders.lead(session, "control", "me", utcnow())
     try:
         assert httpx.get(f"{service.url}/readyz").json()["control"] == {"alive": True}
     finally:

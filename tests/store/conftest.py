@@ -62,6 +62,13 @@ class World:
         assert claim is not None
         return claim
 
+    def reap(self, at: float = 0) -> list[leases.Reaped]:
+        """Takes back all running jobs, as a reaper does that has seen them silent for too long."""
+        with self.database.write() as session:
+            most = self.settings.max_attempts
+            found = [leases.reap(session, h, self.at(at), most) for h in leases.held(session)]
+        return [reaped for reaped in found if reaped is not None]
+
     def finish(self, claim: Claim, state: str = "succeeded", at: float = 0, **rest: Any) -> bool:
         if state in ("failed", "rejected"):
             rest.setdefault("error", {"code": "stalled", "message": "It stood still."})

@@ -63,12 +63,16 @@ def machine(world_class: type, template: Path) -> type[RuleBasedStateMachine]:
                 self.tokens[claim.job_id] = claim.token
                 self.claims.append(claim)
 
-        @rule()
-        def reap(self) -> None:
+        @rule(pick=st.randoms(use_true_random=False))
+        def reap(self, pick) -> None:
+            """One of those that run has been silent for too long."""
             now = self.world.at(self.clock)
             with self.world.database.write() as session:
-                leases.reap(session, now, self.world.settings)
-            assert not [j for j in self.world.rows(Job, state="running") if j.lease_until <= now]
+                if not (held := leases.held(session)):
+                    return
+                silent = pick.choice(held)
+                assert leases.reap(session, silent, now, max_attempts=3) is not None
+            assert self.world.job(silent.job_id).state != "running"
 
         @rule(pick=st.randoms(use_true_random=False))
         def cancel(self, pick) -> None:
@@ -85,7 +89,17 @@ def machine(world_class: type, template: Path) -> type[RuleBasedStateMachine]:
         @rule(
             pick=st.randoms(use_true_random=False),
             what=st.sampled_from(
-                ["renew", "report", "checkpoint", "finish", "fail", "cancelled", "drain", "crash"]
+                [
+                    "renew",
+                    "report",
+                    "checkpoint",
+                    "finish",
+                    "fail",
+                    "cancelled",
+                    "drain",
+                    "crash",
+                    "full",
+                ]
             ),
         )
         def a_worker_acts(self, pick, what: str) -> None:
@@ -114,6 +128,10 @@ def machine(world_class: type, template: Path) -> type[RuleBasedStateMachine]:
                 return leases.report(session, claim, [], now, checkpoints=saved)
             if what == "drain":
                 return leases.release(session, claim, "drained", now)
+            if what == "full":
+                error = CRASH | {"code": "storage_full"}
+                settings = self.world.settings
+                return leases.put_off(session, claim, error, now, settings) is not None
             if what == "crash":
                 return leases.lose(session, claim, CRASH, now, max_attempts=3) is not None
             outcome = {
@@ -149,7 +167,8 @@ def machine(world_class: type, template: Path) -> type[RuleBasedStateMachine]:
                 running = [a for a in attempts if a.finished_at is None]
                 assert sorted(a.number for a in attempts) == list(range(1, job.attempt + 1))
                 assert len(running) == (job.state == "running")
-                assert (job.lease_until is not None) == (job.state == "running")
+                assert (job.lease_seconds is not None) == (job.state == "running")
+                assert job.state == "queued" or job.not_before is None
                 assert (job.finished_at is not None) == (job.state in FINAL_STATES)
                 assert bool(self.world.rows(Artifact, job_id=job.id)) == (job.state == "succeeded")
                 if job.state in FINAL_STATES:

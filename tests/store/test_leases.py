@@ -51,13 +51,18 @@ def test_a_check_carries_its_upload(empty) -> None:
     assert (claim.model, claim.data) == (None, {})
 
 
-def test_a_lease_is_renewed_from_now_and_tells_of_a_cancel(world) -> None:
+def test_a_renewal_counts_the_beat_up_and_tells_of_a_cancel(world) -> None:
     job_id = world.submit()
     claim = world.claimed()
-    assert world.job(job_id).lease_until == world.at(30)
+    with world.database.read() as session:
+        [first] = leases.held(session)
+    assert (first.job_id, first.sign, first.lease_seconds) == (job_id, (1, 0), 30)
     with world.database.write() as session:
         lease = leases.renew(session, claim, world.at(20))
-    assert (lease.valid, lease.cancel_requested, lease.until) == (True, False, world.at(50))
+    assert (lease.valid, lease.cancel_requested) == (True, False)
+    with world.database.read() as session:
+        [second] = leases.held(session)
+    assert second.sign == (1, 1)
     with world.database.write() as session:
         jobs.request_cancel(session, world.project, job_id, world.at(21))
     with world.database.write() as session:
@@ -125,8 +130,7 @@ def test_a_stale_claim_writes_nothing(world, how) -> None:
     job_id = world.submit()
     stale = world.claimed()
     if how in ("reaped", "claimed again"):
-        with world.database.write() as session:
-            assert len(leases.reap(session, world.at(31), world.settings)) == 1
+        assert len(world.reap(at=31)) == 1
     if how == "claimed again":
         assert world.claimed(at=32, worker="w2").token == stale.token + 1
     if how in ("finished", "deleted"):
@@ -153,11 +157,16 @@ def test_a_stale_claim_writes_nothing(world, how) -> None:
     assert everything(world) == before
 
 
-def test_a_lease_that_ran_out_holds_until_somebody_takes_it(world) -> None:
+def test_a_holder_that_renewed_meanwhile_is_not_reaped(world) -> None:
     world.submit()
     claim = world.claimed()
+    with world.database.read() as session:
+        [silent] = leases.held(session)
     with world.database.write() as session:
         assert leases.renew(session, claim, world.at(1000)).valid
+    with world.database.write() as session:
+        assert leases.reap(session, silent, world.at(1000), max_attempts=3) is None
+    assert world.job(claim.job_id).state == "running"
 
 
 def test_a_drain_queues_the_job_and_does_not_count(world) -> None:

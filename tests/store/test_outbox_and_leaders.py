@@ -3,8 +3,7 @@ from datetime import timedelta
 
 from store import leaders, outbox
 from store.clock import utcnow
-
-TTL = timedelta(seconds=10)
+from store.leaders import Lead
 
 
 def test_messages_leave_in_order_until_they_are_marked(empty) -> None:
@@ -20,43 +19,62 @@ def test_messages_leave_in_order_until_they_are_marked(empty) -> None:
         assert [m.payload["n"] for m in outbox.due(session)] == [1, 3, 4]
 
 
-def test_a_leader_stays_until_its_time_is_over(empty) -> None:
-    def lead(holder: str, at: float, name: str = "relay") -> bool:
+def test_a_leader_stays_until_its_beat_was_seen_for_too_long(empty) -> None:
+    def lead(holder: str, over: Lead | None = None, name: str = "relay") -> Lead:
         with empty.database.write() as session:
-            return leaders.lead(session, name, holder, TTL, empty.at(at))
+            return leaders.lead(session, name, holder, empty.at(0), over=over)
 
-    assert lead("a", 0)
-    assert not lead("b", 9.9)
-    assert lead("b", 9.9, "reaper")
-    assert lead("a", 9.9)
-    assert not lead("b", 19.8)
-    assert lead("b", 19.9)
-    assert not lead("a", 20)
+    assert lead("a") == Lead("a", 1)
+    seen = lead("b")
+    assert seen == Lead("a", 1)
+    assert lead("b", name="reaper") == Lead("b", 1)
+    assert lead("a") == Lead("a", 2)
+    # It has beat since it was seen.
+    assert lead("b", over=seen) == Lead("a", 2)
+    assert lead("b", over=Lead("a", 2)) == Lead("b", 3)
+    assert lead("a") == Lead("b", 3)
 
 
 def test_a_leader_that_resigns_is_followed_at_once(empty) -> None:
+    def lead(session, holder: str) -> str:
+        return leaders.lead(session, "relay", holder, empty.at(0)).holder
+
     with empty.database.write() as session:
-        assert leaders.lead(session, "relay", "a", TTL, empty.at(0))
+        assert lead(session, "a") == "a"
         leaders.resign(session, "relay", "b")
-        assert not leaders.lead(session, "relay", "b", TTL, empty.at(1))
+        assert lead(session, "b") == "a"
         leaders.resign(session, "relay", "a")
-        assert leaders.lead(session, "relay", "b", TTL, empty.at(1))
+        assert lead(session, "b") == "b"
 
 
 def test_of_several_that_ask_at_once_one_leads(empty) -> None:
-    gate = threading.Barrier(6)
-    won: list[str] = []
-    now = utcnow()
+    def together(over: Lead | None) -> list[str]:
+        gate = threading.Barrier(6)
+        won: list[str] = []
 
-    def ask(holder: str) -> None:
-        gate.wait()
-        with empty.database.write() as session:
-            if leaders.lead(session, "relay", holder, TTL, now):
-                won.append(holder)
+        def ask(holder: str) -> None:
+            gate.wait()
+            with empty.database.write() as session:
+                if leaders.lead(session, "relay", holder, utcnow(), over=over).holder == holder:
+                    won.append(holder)
 
-    threads = [threading.Thread(target=ask, args=(f"h{i}",)) for i in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
+        threads = [threading.Thread(target=ask, args=(f"h{i}-{over}",)) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return won
+
+    [first] = together(None)
+    # It fell silent after its first beat, and all of the next six have seen that.
+    assert len(together(Lead(first, 1))) == 1
+
+
+def test_a_leader_is_shown_as_alive_near_its_beat_whatever_the_clock_was_set_to(empty) -> None:
+    def alive(at: float) -> bool:
+        with empty.database.read() as session:
+            return leaders.alive(session, "relay", empty.at(at), timedelta(seconds=10))
+
+    with empty.database.write() as session:
+        leaders.lead(session, "relay", "a", empty.at(1000))
+    assert [alive(at) for at in (900, 995, 1005, 1100)] == [False, True, True, False]

@@ -3,28 +3,17 @@ from store.queries import jobs, models
 from store.tables import Attempt
 
 
-def reap(world, at: float):
-    with world.database.write() as session:
-        return leases.reap(session, world.at(at), world.settings)
-
-
-def test_a_lease_that_holds_is_left_alone(world) -> None:
-    world.submit()
-    world.claimed()
-    assert reap(world, 29.9) == []
-
-
 def test_a_lost_lease_queues_the_job_again(world) -> None:
     job_id = world.submit()
     world.claimed()
-    [reaped] = reap(world, 30)
+    [reaped] = world.reap(30)
     assert (reaped.job_id, reaped.worker_id, reaped.attempt) == (job_id, "w1", 1)
     assert reaped.state == "queued"
     job = world.job(job_id)
     assert (job.state, job.attempt, job.attempts_without_checkpoint) == ("queued", 1, 1)
     [attempt] = world.rows(Attempt, job_id=job_id)
     assert (attempt.outcome, attempt.error["code"]) == ("lost", "child_crashed")
-    assert reap(world, 31) == []
+    assert world.reap(31) == []
 
 
 def test_the_last_attempt_that_is_lost_fails_the_job_and_names_them(world) -> None:
@@ -34,7 +23,7 @@ def test_the_last_attempt_that_is_lost_fails_the_job_and_names_them(world) -> No
         leases.release(session, drained, "drained", world.at(0))
     for number in range(world.settings.max_attempts):
         world.claimed(at=100 * number, worker=f"w{number}")
-        reap(world, 100 * number + 30)
+        world.reap(100 * number + 30)
     job = world.job(job_id)
     assert job.state == "failed"
     assert job.error["code"] == "attempts_exhausted"
@@ -47,7 +36,7 @@ def test_a_lost_job_that_shall_be_cancelled_is_cancelled(world) -> None:
     world.claimed()
     with world.database.write() as session:
         jobs.request_cancel(session, world.project, job_id)
-    assert [r.state for r in reap(world, 31)] == ["cancelled"]
+    assert [r.state for r in world.reap(31)] == ["cancelled"]
     assert world.job(job_id).state == "cancelled"
 
 
@@ -56,7 +45,7 @@ def test_a_check_that_is_lost_for_good_does_not_stay_checking(world) -> None:
         model, _ = models.create(session, world.project, "b", world.blob("bomb"), world.at(0))
     for number in range(world.settings.max_attempts):
         world.claimed("check", at=100 * number)
-        reap(world, 100 * number + 30)
+        world.reap(100 * number + 30)
     with world.database.read() as session:
         row = models.get(session, world.project, model.id)
     assert (row.state, row.error["code"]) == ("rejected", "attempts_exhausted")

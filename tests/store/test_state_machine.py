@@ -58,7 +58,7 @@ def test_a_jobs_life_leaves_its_times_attempts_and_events(world) -> None:
         world.at(1),
         world.at(7),
     )
-    assert (job.worker_id, job.lease_until, job.error) == (None, None, ERROR)
+    assert (job.worker_id, job.lease_seconds, job.error) == (None, None, ERROR)
     [attempt] = world.rows(Attempt, job_id=job_id)
     assert (attempt.number, attempt.outcome, attempt.error) == (1, "failed", ERROR)
     assert (attempt.started_at, attempt.finished_at) == (world.at(1), world.at(7))
