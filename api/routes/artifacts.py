@@ -37,7 +37,6 @@ def list_artifacts(job_id: str, database: Db, caller: Caller) -> Artifacts:
 
 
 @router.get("/artifacts/{name}", response_class=Response, responses=_FILE)
-@router.head("/artifacts/{name}", response_class=Response, responses=_FILE)
 def get_artifact(
     job_id: str, name: str, request: Request, parts: Parts, caller: Caller
 ) -> Response:

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.dependencies import Caller, Db, Paged
-from api.schemas import Key, KeyRequest, NewKey, Page
+from api.schemas import KeyPage, KeyRequest, NewKey
 from api.views import key_view
 from pruning.errors import SecateurError
 from store.queries import keys
@@ -12,12 +12,12 @@ router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
 @router.get("")
-def list_keys(database: Db, caller: Caller, page: Paged) -> Page[Key]:
+def list_keys(database: Db, caller: Caller, page: Paged) -> KeyPage:
     """The project's keys; secrets are never shown again."""
     with database.read() as session:
         found = keys.list_page(session, caller.project_id, limit=page.limit, cursor=page.cursor)
         data = [key_view(row, caller.key_id) for row in found.items]
-        return Page(data=data, next_cursor=found.next_cursor)
+        return KeyPage(data=data, next_cursor=found.next_cursor)
 
 
 @router.post("", status_code=201)
