@@ -11,7 +11,8 @@ from pruning.errors import SecateurError
 from store.queries.keys import Principal
 
 PRINCIPAL = "secateur.principal"
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
+_PAGE = ("/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", *_PAGE})
 _LONGEST_SECRET = 256
 
 

@@ -28,6 +28,9 @@ TAGS = [
     {"name": "keys", "description": "API keys of the project."},
     {"name": "operations", "description": "Health, readiness, metrics."},
 ]
+_BESIDE: dict[str, Any] = {"Problem": Problem, "StreamedEvent": StreamedEvent}
+"""What no route returns as a model."""
+
 _REFERENCE = "#/components/schemas/{model}"
 _LONGEST_DEFAULT = 80
 
@@ -57,10 +60,10 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    for shape in (Problem, StreamedEvent):
+    for name, shape in _BESIDE.items():
         found = TypeAdapter(shape).json_schema(ref_template=_REFERENCE, mode="serialization")
         schemas.update(found.pop("$defs", {}))
-        schemas["Problem" if shape is Problem else "StreamedEvent"] = found
+        schemas[name] = found
     schemas["Problem"]["properties"]["code"]["examples"] = sorted(CODES)
     for name, schema in schemas.items():
         schemas[name] = {"title": name} | _plain(schema)
@@ -105,7 +108,10 @@ def _plain(schema: Any) -> Any:
         for key, value in schema.items()
         if key not in ("title", "default")
     }
-    if schema.get("default") is not None:
+    fixed = [name for name, part in schema.get("properties", {}).items() if "const" in part]
+    if fixed:  # what tells the kinds of a union apart is never left out
+        found["required"] = list(dict.fromkeys([*fixed, *schema.get("required", ())]))
+    if schema.get("default") is not None and "const" not in schema:
         said = json.dumps(schema["default"], ensure_ascii=False)
         if len(said) <= _LONGEST_DEFAULT:
             text = found.get("description", "")

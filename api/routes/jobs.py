@@ -2,16 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 
-from api.dependencies import Caller, Db, Paged, Parts
+from api.dependencies import Caller, Db, JobsPaged, Parts
+from api.json_bodies import JsonRoute
 from api.schemas import Job, JobPage, JobRequest, JobState
 from api.shown import UNCHANGED
 from api.submission import check, fingerprint
 from api.views import job_view
 from store.queries import jobs
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
+
 
 @router.post("", status_code=202)
 def create_job(
@@ -63,7 +65,7 @@ def _located(job: Job, response: Response) -> Job:
 
 @router.get("")
 def list_jobs(
-    database: Db, caller: Caller, page: Paged, state: JobState | None = None
+    database: Db, caller: Caller, page: JobsPaged, state: JobState | None = None
 ) -> JobPage:
     """The project's jobs, newest first."""
     with database.read() as session:

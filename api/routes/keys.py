@@ -2,17 +2,18 @@
 
 from fastapi import APIRouter
 
-from api.dependencies import Caller, Db, Paged
+from api.dependencies import Caller, Db, KeysPaged
+from api.json_bodies import JsonRoute
 from api.schemas import KeyPage, KeyRequest, NewKey
 from api.views import key_view
 from pruning.errors import SecateurError
 from store.queries import keys
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 
 @router.get("")
-def list_keys(database: Db, caller: Caller, page: Paged) -> KeyPage:
+def list_keys(database: Db, caller: Caller, page: KeysPaged) -> KeyPage:
     """The project's keys; secrets are never shown again."""
     with database.read() as session:
         found = keys.list_page(session, caller.project_id, limit=page.limit, cursor=page.cursor)

@@ -21,7 +21,7 @@ class Described:
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """The schema of the shape, a reference where it is a model, as entries of a list have it."""
+        """The schema of the shape, as entries of a list have it: a reference to a model."""
         listed = core_schema.list_schema(TypeAdapter(self.shape).core_schema)
         shown: JsonSchemaValue = handler(listed)["items"]
         return shown

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from api.failures import failure
 from api.schemas.described import Answer
 
 
@@ -58,3 +59,8 @@ class Failure(Answer):
     details: dict[str, Any] | None = Field(
         None, description="Further values for programs; `last_error` is a failure itself."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_kept(cls, kept: Any) -> Any:
+        return failure(kept) if isinstance(kept, dict) else kept

@@ -37,10 +37,10 @@ _KINDS = [
 ]
 _WAITING = _shown(events.WaitingEvent, seq=_LAST_SEQ)
 
-JobEvent = Annotated[reduce(or_, _KINDS), Field(discriminator="type")]
+JobEvent: Any = Annotated[reduce(or_, _KINDS), Field(discriminator="type")]
 """What a page holds. `done` and `failed` are between a worker and its child."""
 
-StreamedEvent = Annotated[reduce(or_, [*_KINDS, _WAITING]), Field(discriminator="type")]
+StreamedEvent: Any = Annotated[reduce(or_, [*_KINDS, _WAITING]), Field(discriminator="type")]
 """What a stream holds: also `waiting`, which is stored nowhere."""
 
 
@@ -63,3 +63,14 @@ class Events(Answer):
     data: list[Annotated[Values, Described(JobEvent)]]
     next_after: int
     ended: bool = Field(description="The job is over and nothing follows these.")
+
+
+STREAM = {
+    "schema": {
+        "type": "string",
+        "description": "Server-Sent Events: `id` is the event's seq, `event` its type, `data` the "
+        "event as one line of JSON, of the shape under `x-event`. Comments keep it alive.",
+    },
+    "x-event": {"$ref": "#/components/schemas/StreamedEvent"},
+}
+"""How the document tells what a stream holds."""

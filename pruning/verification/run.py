@@ -75,7 +75,8 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
     with appears_whole(folder / OUT) as out:
         reports = _write_reports(written, narrator, out)
     narrator.finish()
-    return RunResult(artifacts=reports, summary=summary(report).model_dump(mode="json"), rejected=gates.rejection(report))
+    shown = summary(report).model_dump(mode="json")
+    return RunResult(artifacts=reports, summary=shown, rejected=gates.rejection(report))
 
 
 def _spent(report: Report) -> float:
