@@ -99,7 +99,7 @@ def test_a_parameter_with_one_value_is_not_given_twice(caller: Caller) -> None:
 
 
 def test_thousands_of_unknown_parameters_cost_nothing(caller: Caller) -> None:
-    query = "&".join(f"limi{n}=" for n in range(5000))
+    query = "&".join(f"limi{n}=" for n in range(1500))
     found = assert_problem(caller.http.get(f"/v1/jobs?{query}"), 422, "invalid_request")
     assert len(found["errors"]) <= 20
     long = "limit" * 2000
