@@ -60,6 +60,7 @@ class Limits:
             "RLIMIT_CORE": 0,
             "RLIMIT_CPU": self.cpu_seconds,
             "RLIMIT_FSIZE": self.file_bytes,
+            "RLIMIT_MSGQUEUE": 0,
             "RLIMIT_NOFILE": self.open_files,
         }
 
@@ -99,7 +100,7 @@ class Sandbox:
             "powerless": closed,
             "landlock": self._files(open_to, slot) if self.abi else None,
             # CUDA binds one, for other processes that share its memory.
-            "seccomp": {"unix_sockets": bool(open_to.gpu)} if self.seccomp else None,
+            "seccomp": {"gpu": bool(open_to.gpu)} if self.seccomp else None,
         }
         launch = [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(plan), *program]
         if self.bubblewrap is None:
