@@ -18,6 +18,7 @@ from worker.levels import Means, choose, means
 from worker.process import Child
 from worker.sandbox import Limits, Sandbox
 from worker.slots import House
+from worker.watch import MAX_THREADS
 
 PRISONER = str(Path(__file__).with_name("prisoner.py"))
 LIMITS = Limits(threads=2, cpu_seconds=60, file_bytes=1 << 20)
@@ -319,6 +320,35 @@ def test_a_limit_given_at_once_reaches_a_child_that_is_still_starting(
 
     code, said = run(house, closed, "-c", MEMORY, str(64 << 30), meanwhile=hand_over)
     assert (code, said.split()[-1]) == (0, "refused")
+
+
+BOMB = """
+import sys, threading, time
+sys.stdin.readline()
+threading.stack_size(32 << 10)
+while True:
+    try:
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    except RuntimeError:
+        time.sleep(0.01)
+"""
+
+
+def test_a_child_that_starts_threads_without_end_is_ended(closed: Sandbox, house: House):
+    began = time.monotonic()
+    children: list[Child] = []
+
+    def hand_over(child: Child) -> None:
+        child.hand_over()
+        children.append(child)
+
+    code, _ = run(house, closed, "-c", BOMB, meanwhile=hand_over)
+    assert code == -signal.SIGKILL
+    excess = children[0].excess
+    assert excess is not None
+    assert excess.what == "threads"
+    assert MAX_THREADS < excess.found < 4 * MAX_THREADS
+    assert time.monotonic() - began < 30
 
 
 def test_cpu_time_runs_out_and_the_signal_is_told(closed: Sandbox, house: House):
