@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from api import openapi, problems
@@ -16,15 +16,13 @@ from api.auth import Authentication
 from api.bodies import BoundedBodies
 from api.context import RequestContext
 from api.dependencies import Service
-from api.methods import HeadRequests
-from api.metrics import JobMetrics, RequestMetrics
-from api.parameters import known_parameters
+from api.http.connections import Connections
+from api.metrics import ConnectionMetrics, JobMetrics, RequestMetrics
 from api.reading import BatchReader
 from api.routes import (
     artifacts,
     criteria,
     datasets,
-    docs,
     events,
     health,
     jobs,
@@ -50,8 +48,9 @@ _ROUTES = (
     criteria,
     limits,
     keys,
+    health,
+    metrics,
 )
-_OPERATIONS = (health, metrics, docs)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -64,10 +63,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     registry = CollectorRegistry()
     registry.register(JobMetrics(parts.database))
+    connections = Connections(settings)
+    registry.register(ConnectionMetrics(connections))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        app.openapi()  # takes half a second, which no request shall wait for
         yield
         reader.close()
         parts.database.dispose()
@@ -78,29 +78,26 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Upload a trained network and data, say what to remove, get the same network "
         "back, smaller, with a report of what it cost. Errors are problem+json (RFC 9457).",
         version=_version(),
-        docs_url=None,
+        docs_url="/docs",
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
     app.state.service = parts
     app.state.registry = registry
+    app.state.connections = connections
     problems.install(app)
     openapi.install(app)
     for module in _ROUTES:
-        app.include_router(module.router, dependencies=[Depends(known_parameters)])
-    for module in _OPERATIONS:  # probes may carry what they like
         app.include_router(module.router)
 
     async def owner_of(secret: str) -> Principal | None:
         return await reader.ask(principals, digest(secret))
 
     # The last one added is the outermost.
-    app.add_middleware(BoundedBodies)
-    app.add_middleware(HeadRequests)
-    app.add_middleware(Authentication, authenticate=owner_of)
+    app.add_middleware(BoundedBodies, seconds=settings.body_seconds)
+    app.add_middleware(Authentication, authenticate=owner_of, settings=settings)
     app.add_middleware(RequestContext, metrics=RequestMetrics(registry))
     return app
 

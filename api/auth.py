@@ -6,29 +6,41 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api.failed_keys import FailedKeys
+from api.http.addresses import client_of
+from api.http.connection import CONNECTION
 from api.problems import ProblemResponse
 from pruning.errors import SecateurError
 from store.queries.keys import Principal
+from store.settings import Settings
 
 PRINCIPAL = "secateur.principal"
-_PAGE = ("/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", *_PAGE})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
 _LONGEST_SECRET = 256
 
 
 class Authentication:
     """Lets a request pass with a known key, or to an open path; all else is a 401 problem.
 
+    Every request is looked up, so that a key that was revoked, by whatever process, is refused from
+    then on. Nothing here may remember an owner.
+
     Args:
         app: What comes after.
         authenticate: From a secret to its owner, or None.
+        settings: How many unknown keys an address may show, and which proxies are trusted.
     """
 
     def __init__(
-        self, app: ASGIApp, authenticate: Callable[[str], Awaitable[Principal | None]]
+        self,
+        app: ASGIApp,
+        authenticate: Callable[[str], Awaitable[Principal | None]],
+        settings: Settings,
     ) -> None:
         self.app = app
         self.authenticate = authenticate
+        self.proxies = settings.trusted_proxies
+        self.failed = FailedKeys(settings.failed_keys_limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one ASGI connection."""
@@ -37,12 +49,16 @@ class Authentication:
             return
         try:
             secret = bearer_secret(Headers(scope=scope))
-            owner = await self.authenticate(secret)
+            with self.failed.attempt(client_of(scope, self.proxies), secret) as attempt:
+                owner = await self.authenticate(secret)
+                attempt.known = owner is not None
             if owner is None:
                 raise _refusal("The API key is not known here.")
         except SecateurError as error:
             await ProblemResponse(error, scope)(scope, receive, send)
             return
+        if (connection := scope.get(CONNECTION)) is not None:
+            connection.authenticated()
         scope[PRINCIPAL] = owner
         await self.app(scope, receive, send)
 

@@ -1,7 +1,8 @@
-"""A bound on every body that is not an upload: at most 1 MiB is ever held in memory."""
+"""Bounds on every body that is not an upload: of its bytes, its values and its time."""
 
 from collections.abc import MutableSequence
 
+import anyio
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,8 +21,9 @@ class BoundedBodies:
     Uploads pass through untouched: their routes stream the body and hold them to their own limit.
     """
 
-    def __init__(self, app: ASGIApp, limit: int = JSON_LIMIT) -> None:
+    def __init__(self, app: ASGIApp, seconds: float, limit: int = JSON_LIMIT) -> None:
         self.app = app
+        self.seconds = seconds
         self.limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -34,7 +36,11 @@ class BoundedBodies:
             await self.app(scope, receive, send)
             return
         try:
-            messages = await self._read(Headers(scope=scope), receive)
+            with anyio.fail_after(self.seconds):
+                messages = await self._read(Headers(scope=scope), receive)
+        except TimeoutError:
+            await ProblemResponse(_too_slow(self.seconds), scope)(scope, receive, send)
+            return
         except SecateurError as error:
             await ProblemResponse(error, scope)(scope, receive, send)
             return
@@ -64,6 +70,15 @@ def _replayed(messages: MutableSequence[Message], receive: Receive) -> Receive:
         return messages.pop(0) if messages else await receive()
 
     return again
+
+
+def _too_slow(seconds: float) -> SecateurError:
+    return SecateurError(
+        "request_timeout",
+        f"The body did not arrive within {seconds:g} s.",
+        where="body",
+        hint="Send it again.",
+    )
 
 
 def announced_length(headers: Headers) -> int:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from starlette.types import Scope
 
+from api.http.connections import Connections
 from store.db import Database
 from store.queries import jobs
 from store.tables import Job
@@ -40,6 +41,32 @@ class RequestMetrics:
         route = getattr(scope.get("route"), "path", "unmatched")
         self.requests.labels(method, route, str(status)).inc()
         self.seconds.labels(method, route).observe(seconds)
+
+
+class ConnectionMetrics(Collector):
+    """Connections there are, and why others were ended."""
+
+    def __init__(self, connections: Connections) -> None:
+        self.connections = connections
+
+    def collect(self) -> Iterator[Metric]:
+        """The counts of this moment."""
+        open_now = GaugeMetricFamily(
+            "secateur_http_connections",
+            "Connections by whether a request on them came with a key, or over the limit.",
+            labels=("kind",),
+        )
+        for kind, count in self.connections.counts().items():
+            open_now.add_metric((kind,), count)
+        yield open_now
+        ended = CounterMetricFamily(
+            "secateur_http_connections_ended",
+            "Connections that the service ended, by what was too slow or too much.",
+            labels=("reason",),
+        )
+        for reason, count in self.connections.ended.items():
+            ended.add_metric((reason,), count)
+        yield ended
 
 
 class JobMetrics(Collector):

@@ -13,8 +13,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
 
-from api.failures import with_causes
-from api.methods import allowed
 from pruning.errors import SecateurError
 
 MEDIA_TYPE = "application/problem+json"
@@ -80,7 +78,7 @@ def problem(error: SecateurError, scope: Scope) -> dict[str, Any]:
             for item in error.details.get("errors", [])[:_MOST_ERRORS]
         ]
         or None,
-        "details": with_causes({k: v for k, v in error.details.items() if k != "errors"}),
+        "details": {k: v for k, v in error.details.items() if k != "errors"} or None,
         "request_id": scope.get(REQUEST_ID),
     }
     return {key: value for key, value in fields.items() if value is not None}
@@ -178,10 +176,7 @@ def install(app: FastAPI) -> None:
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        headers = dict(error.headers or {})
-        if error.status_code == 405:
-            headers["Allow"] = allowed(app, request.scope)
-        return ProblemResponse(http_error(error, request.scope), request.scope, headers)
+        return ProblemResponse(http_error(error, request.scope), request.scope, error.headers)
 
     async def gone(request: Request, error: Exception) -> Response:
         return ProblemResponse(

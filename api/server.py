@@ -12,10 +12,9 @@ from functools import partial
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 
 from api.http.connection import Connection
-from api.http.connections import Connections
 from store import logs
 from store.settings import Settings, get_settings
 
@@ -23,15 +22,15 @@ _MOST_FILES = 65_536
 _SWITCH_SECONDS = 0.001
 
 
-def config(app: ASGIApp, settings: Settings, **options: Any) -> uvicorn.Config:
+def config(app: FastAPI, **options: Any) -> uvicorn.Config:
     """How uvicorn serves the app.
 
     Args:
-        app: The ASGI application.
-        settings: Host, port and the limits of connections.
+        app: As `api.app.create_app` made it, with the settings and the count of connections.
         options: What else `uvicorn.Config` takes, such as `fd`, or another `port`.
     """
-    protocol: Any = partial(Connection, connections=Connections(settings))
+    settings: Settings = app.state.service.settings
+    protocol: Any = partial(Connection, connections=app.state.connections)
     given: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
@@ -67,7 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server = uvicorn.Server(
         config(
             create_app(settings),
-            settings,
             host=asked.host,
             port=asked.port,
             timeout_graceful_shutdown=asked.grace,

@@ -30,8 +30,6 @@ from pruning.events import (
     ProgressEvent,
     WarningEvent,
 )
-from pruning.memory_errors import asked_for, out_of_memory
-from pruning.report.numbers import size
 from pruning.request import RunRequest, RunResult
 from worker import seccomp
 
@@ -55,6 +53,7 @@ _PROGRESS_SECONDS = 1.0
 _LINE_LIMIT = 1 << 20
 _ERROR_LIMIT = 1 << 16
 _TEXT_LIMIT = 2000
+_ALLOCATION_FAILED = ("can't allocate memory", "out of memory", "bad allocation", "bad_alloc")
 
 
 class Voice:
@@ -103,19 +102,16 @@ class Voice:
 
 def failure(error: BaseException) -> SecateurError:
     """What a user is told about an exception that ended the run."""
-    if isinstance(error, SecateurError) and error.code == "out_of_memory":
-        return error
-    # Readers say of an upload that they can't read it, also where they ran out of memory.
-    if out_of_memory(error):
-        asked = asked_for(error)
-        at_once = "" if asked is None else f", {size(asked)} at once"
-        return SecateurError(
-            "out_of_memory",
-            f"The job asked for more memory than it may have{at_once}.",
-            hint="Use a smaller block, fewer calibration samples or a smaller model.",
-        )
     if isinstance(error, SecateurError):
         return error
+    text = str(error).lower()
+    starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if starved or (isinstance(error, RuntimeError) and any(s in text for s in _ALLOCATION_FAILED)):
+        return SecateurError(
+            "out_of_memory",
+            "The job asked for more memory than it may have.",
+            hint="Use a smaller block, fewer calibration samples or a smaller model.",
+        )
     return SecateurError("internal_error", f"{type(error).__name__}: {str(error)[:_TEXT_LIMIT]}")
 
 
@@ -173,8 +169,6 @@ def main() -> NoReturn:
             _run(job, voice)
         except Exception as error:
             traceback.print_exc()
-            # What the frames hold may be all the memory there is.
-            traceback.clear_frames(error.__traceback__)
             voice.say(FailedEvent(error=told(failure(error))))
             code = 1
     sys.stdout.flush()

@@ -69,6 +69,7 @@ class Connection(asyncio.Protocol):
         self._app_state = app_state
         self._parser = httptools.HttpRequestParser(self)
         self._head = Head()
+        self._last = b""  # byte
         self._head_bytes = 0  # fed since the head began
         self._body_bytes = 0  # fed since the body began
         self._reading: Exchange | None = None  # its body is not complete
@@ -125,12 +126,13 @@ class Connection(asyncio.Protocol):
             if self.head_since is None:
                 self.head_since = self.loop.time()
             self.idle_since = None
-            if not self._head_bytes and data[:1] == b"\n":
+            if not self._head_bytes and data[:1] == b"\n" and self._last != b"\r":
                 self.refuse(malformed("A line ends with CR and LF."))
                 return
             self._head_bytes += len(data)
         else:
             self._body_bytes += len(data)
+        self._last = data[-1:]
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:

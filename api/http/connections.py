@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 3.0
 """How long the rest of a request that has been answered is still taken."""
 
+ENDS = ("head", "idle", "body", "reading", "draining", "room", "overflow")
+"""Why connections are ended: what was too slow, or that there was no room."""
+
 _EVICTABLE_SECONDS = 1.0
 """A head that is awaited for longer makes room for a new connection."""
 
@@ -46,6 +49,13 @@ class Connections:
         self._waiting: dict[Connection, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._ticked = 0.0
+        self.ended = dict.fromkeys(ENDS, 0)
+
+    def counts(self) -> dict[str, int]:
+        """Connections of each kind."""
+        known = sum(connection.known for connection in self._all)
+        over = sum(connection.overflow for connection in self._all)
+        return {"known": known, "anonymous": len(self._all) - known - over, "overflow": over}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -67,6 +77,7 @@ class Connections:
         if len(self._all) > settings.connections_limit and not connection.overflow:
             connection.overflow = not self._evict()
         if len(self._all) > settings.connections_limit + _OVERFLOW:
+            self.ended["overflow"] += 1
             connection.cut()
         elif not connection.known and not connection.overflow:
             self._waiting[connection] = None
@@ -115,6 +126,7 @@ class Connections:
         if oldest is None or oldest.awaited_for() < _EVICTABLE_SECONDS:
             return False
         del self._waiting[oldest]
+        self.ended["room"] += 1
         oldest.cut()
         return True
 
@@ -122,7 +134,8 @@ class Connections:
         now = loop.time()
         since, self._ticked = now - self._ticked, now
         for connection, pace in list(self._all.items()):
-            pace.check(connection, now, since)
+            if reason := pace.check(connection, now, since):
+                self.ended[reason] += 1
         self._timer = loop.call_later(self.interval, self._tick, loop) if self._all else None
 
 
@@ -139,29 +152,38 @@ class Pace:
         self._taken = 0
         self._pending = 0
 
-    def check(self, connection: "Connection", now: float, since: float) -> None:
+    def check(self, connection: "Connection", now: float, since: float) -> str | None:
         """Ends the connection, or fails its request, if it is too slow.
 
         Args:
             connection: Whose pace this is.
             now: The loop's clock.
             since: Seconds since the last check.
+
+        Returns:
+            What was too slow, one of `ENDS`.
         """
         if self._reads_too_slowly(connection, now):
             connection.cut()
-        elif connection.drain_since is not None:
+            return "reading"
+        if connection.drain_since is not None:
             if now - connection.drain_since > DRAIN_SECONDS:
                 connection.end()
+                return "draining"
         elif connection.in_progress:
             if self._sends_too_slowly(connection, since):
                 connection.refuse(_timeout("The body comes too slowly."))
+                return "body"
         elif connection.idle_since is not None:
             if now - connection.idle_since > self.settings.keep_alive_seconds:
                 connection.end()
+                return "idle"
         elif connection.head_since is not None:
             seconds = self.settings.head_seconds
             if now - connection.head_since > seconds:
                 connection.head_late(_timeout(f"The head did not come within {seconds:g} s."))
+                return "head"
+        return None
 
     def _sends_too_slowly(self, connection: "Connection", since: float) -> bool:
         """Only time in which the application waits counts: its own slowness is not the client's."""

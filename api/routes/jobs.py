@@ -1,18 +1,19 @@
 """Jobs: create, read, list, cancel, retry, delete."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
-from api.dependencies import Caller, Db, JobsPaged, Parts
-from api.json_bodies import JsonRoute
-from api.schemas import Job, JobPage, JobRequest, JobState
+from api.dependencies import Caller, Db, Paged, Parts
+from api.schemas import Job, JobRequest, Page
 from api.shown import UNCHANGED
 from api.submission import check, fingerprint
 from api.views import job_view
 from store.queries import jobs
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled", "rejected"]
 
 
 @router.post("", status_code=202)
@@ -65,14 +66,14 @@ def _located(job: Job, response: Response) -> Job:
 
 @router.get("")
 def list_jobs(
-    database: Db, caller: Caller, page: JobsPaged, state: JobState | None = None
-) -> JobPage:
+    database: Db, caller: Caller, page: Paged, state: Annotated[State | None, Query()] = None
+) -> Page[Job]:
     """The project's jobs, newest first."""
     with database.read() as session:
         found = jobs.list_page(
             session, caller.project_id, state=state, limit=page.limit, cursor=page.cursor
         )
-        return JobPage(data=[job_view(row) for row in found.items], next_cursor=found.next_cursor)
+        return Page(data=[job_view(row) for row in found.items], next_cursor=found.next_cursor)
 
 
 @router.get("/{job_id}", response_model=Job, responses=UNCHANGED)

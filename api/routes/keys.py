@@ -2,30 +2,30 @@
 
 from fastapi import APIRouter
 
-from api.dependencies import Caller, Db, KeysPaged
-from api.json_bodies import JsonRoute
-from api.schemas import KeyPage, KeyRequest, NewKey
+from api.dependencies import Caller, Db, Paged, Parts
+from api.schemas import Key, KeyRequest, NewKey, Page
 from api.views import key_view
 from pruning.errors import SecateurError
 from store.queries import keys
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
+router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
 @router.get("")
-def list_keys(database: Db, caller: Caller, page: KeysPaged) -> KeyPage:
+def list_keys(database: Db, caller: Caller, page: Paged) -> Page[Key]:
     """The project's keys; secrets are never shown again."""
     with database.read() as session:
         found = keys.list_page(session, caller.project_id, limit=page.limit, cursor=page.cursor)
         data = [key_view(row, caller.key_id) for row in found.items]
-        return KeyPage(data=data, next_cursor=found.next_cursor)
+        return Page(data=data, next_cursor=found.next_cursor)
 
 
 @router.post("", status_code=201)
-def create_key(body: KeyRequest, database: Db, caller: Caller) -> NewKey:
+def create_key(body: KeyRequest, parts: Parts, caller: Caller) -> NewKey:
     """Make a key; its secret is in this answer and nowhere else."""
-    with database.write() as session:
-        row, secret = keys.create_key(session, caller.project_id, body.name)
+    limit = parts.settings.keys_limit
+    with parts.database.write() as session:
+        row, secret = keys.create_key(session, caller.project_id, body.name, limit=limit)
         return NewKey(**key_view(row, caller.key_id).model_dump(), secret=secret)
 
 

@@ -49,9 +49,27 @@ def project_named(session: Session, name: str) -> Project:
 
 
 def create_key(
-    session: Session, project_id: str, name: str, now: datetime | None = None
+    session: Session,
+    project_id: str,
+    name: str,
+    now: datetime | None = None,
+    *,
+    limit: int | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its secret, which is shown this once: 256 random bits, stored as SHA-256."""
+    """A new key and its secret, which is shown this once: 256 random bits, stored as SHA-256.
+
+    Args:
+        session: A write transaction.
+        project_id: Whose key it is.
+        name: What it is for.
+        now: The time of creation.
+        limit: How many keys the project may have.
+
+    Raises:
+        SecateurError: `too_many_keys`.
+    """
+    if limit is not None:
+        _refuse_too_many(session, project_id, limit)
     secret = SECRET_PREFIX + base64.urlsafe_b64encode(secrets.token_bytes(32)).decode().rstrip("=")
     key = ApiKey(
         id=new_id("key"),
@@ -64,6 +82,22 @@ def create_key(
     session.add(key)
     session.flush()
     return key, secret
+
+
+def _refuse_too_many(session: Session, project_id: str, limit: int) -> None:
+    # The project's row is held until the commit: two requests beside each other would both count
+    # the keys before either has added its own.
+    session.execute(sa.select(Project.id).where(Project.id == project_id).with_for_update())
+    count = session.scalar(
+        sa.select(sa.func.count()).select_from(ApiKey).where(ApiKey.project_id == project_id)
+    )
+    if (count or 0) >= limit:
+        raise SecateurError(
+            "too_many_keys",
+            f"The project has {count} keys, and may have {limit}.",
+            hint="Delete keys that nobody uses: DELETE /v1/keys/{id}.",
+            limit=limit,
+        )
 
 
 def authenticate(session: Session, secret: str) -> Principal | None:

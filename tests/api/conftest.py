@@ -161,7 +161,7 @@ class Caller:
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
     options = {"port": 0, "log_level": "critical", "timeout_graceful_shutdown": 1}
-    server = uvicorn.Server(http_server.config(app, app.state.service.settings, **options))
+    server = uvicorn.Server(http_server.config(app, **options))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from api.app import create_app
-from store.db import Database
 from store.migrate import upgrade
-from store.queries import keys
 from store.settings import Settings
-from tests.api.conftest import serving
+from tests.api.conftest import Caller, Service, serving
 
 WAIT = 20.0
 """Seconds after which a test gives up on an answer."""
@@ -100,13 +98,23 @@ class Client:
 
 @dataclass
 class Server:
-    """Where it listens, and a key that it knows."""
+    """Where it listens, and a project with a key."""
 
-    port: int
+    service: Service
     secret: str
     project_id: str
-    database: Database
-    app: Any
+
+    @property
+    def port(self) -> int:
+        """Its port."""
+        return int(self.service.url.rpartition(":")[2])
+
+    @contextmanager
+    def caller(self) -> Iterator[Caller]:
+        """A project of its own, over an HTTP client."""
+        project_id, secret = self.service.project()
+        with self.service.client(secret) as http:
+            yield Caller(self.service, project_id, secret, http)
 
     @contextmanager
     def client(self, **options: Any) -> Iterator[Client]:
@@ -137,9 +145,8 @@ def serve(folder: Path, **limits: Any) -> Iterator[Server]:
     settings.blob_dir.mkdir(parents=True, exist_ok=True)
     upgrade(settings)
     app = create_app(settings)
-    database = app.state.service.database
-    with database.write() as session:
-        project = keys.create_project(session, "raw")
-        _, secret = keys.create_key(session, project.id, "raw")
+    parts = app.state.service
     with serving(app) as url:
-        yield Server(int(url.rpartition(":")[2]), secret, project.id, database, app)
+        service = Service(app, settings, parts.database, parts.blobs, url)
+        project_id, secret = service.project("raw")
+        yield Server(service, secret, project_id)

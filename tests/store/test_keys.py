@@ -1,5 +1,6 @@
 import base64
 import hashlib
+import threading
 
 import pytest
 
@@ -59,3 +60,41 @@ def test_the_first_project_is_the_oldest(empty) -> None:
         first = keys.create_project(session, "first")
         keys.create_project(session, "second")
         assert keys.first_project(session) == first
+
+
+def test_a_project_has_no_more_keys_than_it_may(empty) -> None:
+    with empty.database.write() as session:
+        mine, theirs = (keys.create_project(session, n).id for n in ("mine", "theirs"))
+        for _ in range(3):
+            keys.create_key(session, theirs, "k", limit=3)
+            keys.create_key(session, mine, "k", limit=3)
+    with pytest.raises(SecateurError) as refused, empty.database.write() as session:
+        keys.create_key(session, mine, "k", limit=3)
+    assert refused.value.code == "too_many_keys"
+    with empty.database.write() as session:
+        keys.delete(session, mine, keys.list_page(session, mine).items[0].id)
+        keys.create_key(session, mine, "k", limit=3)
+        # The operator's own command is not held to it.
+        keys.create_key(session, mine, "k")
+
+
+def test_requests_beside_each_other_make_no_more_keys_than_there_may_be(empty) -> None:
+    with empty.database.write() as session:
+        project = keys.create_project(session, "p").id
+    start = threading.Barrier(8)
+
+    def make() -> None:
+        start.wait()
+        for _ in range(2):
+            try:
+                with empty.database.write() as session:
+                    keys.create_key(session, project, "k", limit=5)
+            except SecateurError as error:
+                assert error.code == "too_many_keys"  # noqa: PT017
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(empty.rows(ApiKey)) == 5
