@@ -4,7 +4,6 @@ Only a regular file with one name, directly in the folder it should be in, is re
 hard link, no pipe, no path that leads elsewhere. The digest is computed here while copying.
 """
 
-import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from store.blobs import Blobs, StoredBlob
+from store.blobs import Blobs, DamagedBlobError, StoredBlob
 
 _CHUNK = 1 << 20
 Tick = Callable[[], None]
@@ -29,17 +28,18 @@ def fetch(blobs: Blobs, sha256: str, path: Path, tick: Tick) -> None:
     through a link.
 
     Raises:
-        OSError: The blob can't be read, or its bytes no longer have its digest.
+        DamagedBlobError: The blob is missing, or its bytes no longer have its digest.
+        OSError: There is no room for the copy.
     """
-    digest = hashlib.sha256()
-    with blobs.open(sha256) as source, open(path, "xb") as sink:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
-            sink.write(chunk)
-            tick()
-        os.fchmod(sink.fileno(), 0o400)
-    if digest.hexdigest() != sha256:
-        raise OSError(f"blob {sha256} is damaged: its bytes have digest {digest.hexdigest()}")
+    try:
+        with blobs.open(sha256) as source, open(path, "xb") as sink:
+            for chunk in source.copy():
+                sink.write(chunk)
+                tick()
+            os.fchmod(sink.fileno(), 0o400)
+    except DamagedBlobError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

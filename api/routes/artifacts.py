@@ -13,6 +13,7 @@ from api.schemas import Artifacts
 from api.uploads import display_name
 from api.views import artifact_view
 from pruning.errors import SecateurError
+from store.blobs import DamagedBlobError
 from store.queries import artifacts, jobs
 from store.queries.events import FINAL_STATES
 from store.tables import Artifact
@@ -90,16 +91,24 @@ def get_report(
 
 def _serve(request: Request, parts: Service, row: Artifact, *, attachment: bool) -> Response:
     kind = _MEDIA_TYPES.get(PurePosixPath(row.name).suffix, "application/octet-stream")
-    response = file_response(
-        request,
-        parts.blobs.path(row.sha256),
-        sha256=row.sha256,
-        size=row.bytes,
-        modified=row.created_at,
-        filename=display_name(row.name, "artifact"),
-        media_type=kind,
-        disposition="attachment" if attachment else "inline",
-    )
+    try:
+        response = file_response(
+            request,
+            parts.blobs,
+            sha256=row.sha256,
+            size=row.bytes,
+            modified=row.created_at,
+            filename=display_name(row.name, "artifact"),
+            media_type=kind,
+            disposition="attachment" if attachment else "inline",
+        )
+    except DamagedBlobError as error:
+        raise SecateurError(
+            "file_damaged",
+            f"The stored file {row.name} is damaged: {error.reason}.",
+            where=row.name,
+            hint=f"POST /v1/jobs/{row.job_id}/retry makes the job's files anew.",
+        ) from error
     response.headers["vary"] = "Accept"
     if kind.startswith("text/html"):
         response.headers["content-security-policy"] = _PAGE_POLICY
