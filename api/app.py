@@ -59,7 +59,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     database = Database(settings)
     reader = BatchReader(database)
     parts = Service(
-        settings, database, LocalBlobs(settings.blob_dir), reader, Shown(reader, database)
+        settings,
+        database,
+        LocalBlobs(settings.blob_dir, settings.storage_reserve_bytes),
+        reader,
+        Shown(reader, database),
     )
     registry = CollectorRegistry()
     registry.register(JobMetrics(parts.database))

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.metrics import RequestMetrics
-from api.problems import REQUEST_ID, ProblemResponse, internal_error
+from api.problems import REQUEST_ID, ProblemResponse, unexpected
 
 log = logging.getLogger("secateur.api.access")
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -19,7 +19,7 @@ class RequestContext:
     """Gives each request an id, which the response carries as X-Request-ID.
 
     The client's own X-Request-ID is kept if it is short and plain. An exception that nothing else
-    answered becomes `internal_error` here; once a response has begun it can only be cut off.
+    answered is told as `problems.unexpected` says; a response that has begun can only be cut off.
     """
 
     def __init__(self, app: ASGIApp, metrics: RequestMetrics) -> None:
@@ -48,7 +48,7 @@ class RequestContext:
         try:
             await self.app(scope, receive, answer)
         except Exception as error:
-            problem = internal_error(scope, error)
+            problem = unexpected(scope, error)
             if status:
                 raise
             await ProblemResponse(problem, scope)(scope, receive, answer)

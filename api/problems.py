@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from pruning.errors import SecateurError
+from store import failures
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "secateur.request_id"
@@ -147,8 +148,16 @@ def http_error(error: HTTPException, scope: Scope) -> SecateurError:
     return SecateurError(code, str(error.detail))
 
 
-def internal_error(scope: Scope, error: BaseException) -> SecateurError:
-    """Logs what happened under the request's id and returns an error that tells none of it."""
+def unexpected(scope: Scope, error: BaseException) -> SecateurError:
+    """Logs what happened under the request's id and returns what is told of it.
+
+    A full disk and a database that does not answer have codes of their own; of anything else the
+    answer tells nothing.
+    """
+    known = failures.told(error)
+    if known is not None:
+        log.warning("%s request_id=%s: %s", known.code, scope.get(REQUEST_ID), error)
+        return known
     log.error(
         "unhandled error request_id=%s %s %r",
         scope.get(REQUEST_ID),

@@ -70,8 +70,10 @@ async def receive(
     """
     expected = _expected_digest(request)
     parts = FileParts.of(request.headers.get("content-type", ""), several, options)
-    if announced_length(request.headers) > limit + (_MULTIPART_OVERHEAD if parts else 0):
+    announced = announced_length(request.headers)
+    if announced > limit + (_MULTIPART_OVERHEAD if parts else 0):
         raise too_large(limit)
+    await anyio.to_thread.run_sync(blobs.refuse_without_room, announced)
     body = _steady(request.stream(), idle_seconds)
     pieces = _whole(body) if parts is None else parts.read(body, _MULTIPART_OVERHEAD)
     writers = [await anyio.to_thread.run_sync(blobs.writer)]
@@ -107,8 +109,13 @@ async def _write(
         head = head or piece.data[:HEAD]
         while len(writers) <= piece.file:
             writers.append(await anyio.to_thread.run_sync(blobs.writer))
-        await anyio.to_thread.run_sync(writers[piece.file].write, piece.data)
+        await anyio.to_thread.run_sync(_append, writers[piece.file], piece.data, blobs)
     return head
+
+
+def _append(writer: BlobWriter, data: bytes, blobs: Blobs) -> None:
+    blobs.refuse_without_room(len(data))  # others may have filled the disk meanwhile
+    writer.write(data)
 
 
 async def _one(

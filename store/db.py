@@ -13,38 +13,54 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.orm import Session
 
+from store.disk import make_folder
 from store.settings import Settings
-
-BUSY_SECONDS = 10.0
 
 
 def engine_for(settings: Settings) -> sa.Engine:
     """An engine for the settings' database; the folder of a SQLite file is made if needed."""
     url = sa.make_url(settings.database_url)
+    wait = settings.database_wait_seconds
     if url.get_backend_name() != "sqlite":
-        return sa.create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        asked = {} if "connect_timeout" in url.query else {"connect_timeout": max(2, int(wait))}
+        engine = sa.create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=20,
+            pool_timeout=wait,
+            connect_args=asked,
+        )
+
+        def bound(connection: Any, record: Any) -> None:
+            # Not as a start-up option: connection poolers refuse these.
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET lock_timeout = {wait * 1e3:.0f}")
+            connection.commit()
+
+        event.listen(engine, "connect", bound)
+        return engine
     if not url.database or url.database == ":memory:":
         raise ValueError("SQLite needs a file: several processes share the database")
-    Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(Path(url.database).parent, 0o700)
     engine = sa.create_engine(
-        url, connect_args={"timeout": BUSY_SECONDS}, pool_size=20, max_overflow=40
+        url, connect_args={"timeout": wait}, pool_size=20, max_overflow=40, pool_timeout=wait
     )
-    event.listen(engine, "connect", _prepare_sqlite)
+
+    def prepare(connection: sqlite3.Connection, record: Any) -> None:
+        # The driver's own transaction handling is off: `_begin_sqlite` says BEGIN.
+        connection.isolation_level = None
+        _use_wal(connection, wait)
+        connection.execute("PRAGMA foreign_keys = ON")
+
+    event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, record: Any) -> None:
-    # The driver's own transaction handling is off: `_begin_sqlite` says BEGIN.
-    connection.isolation_level = None
-    _use_wal(connection)
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute("PRAGMA foreign_keys = ON")
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
+def _use_wal(connection: sqlite3.Connection, wait: float) -> None:
     # Switching a new file to WAL ignores busy_timeout when another process does the same.
-    deadline = time.monotonic() + BUSY_SECONDS
+    deadline = time.monotonic() + wait
     while True:
         try:
             if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal":
@@ -59,9 +75,20 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 def _begin_sqlite(connection: sa.Connection) -> None:
     # IMMEDIATE takes the write lock at once: a transaction that reads, then writes, would fail
     # without waiting if another wrote in between.
-    reads = connection.get_execution_options().get("secateur_reads", False)
-    connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if reads else 'OFF'}")
+    options = connection.get_execution_options()
+    reads = options.get("secateur_reads", False)
+    _set(connection, "query_only", "ON" if reads else "OFF")
+    if not reads:
+        # FULL syncs the log at the commit, and with it what NORMAL commits left in it before.
+        _set(connection, "synchronous", "NORMAL" if options.get("secateur_hasty") else "FULL")
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _set(connection: sa.Connection, name: str, value: str) -> None:
+    """A pragma of the connection, unless it has that value; neither may change in a transaction."""
+    if connection.info.get(name) != value:
+        connection.exec_driver_sql(f"PRAGMA {name} = {value}")
+        connection.info[name] = value
 
 
 class Database:
@@ -77,6 +104,7 @@ class Database:
             # One snapshot for the whole transaction, as SQLite has it.
             options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._reading = self.engine.execution_options(**options)
+        self._hasty = self.engine.execution_options(secateur_hasty=True)
         engine = weakref.ref(self.engine)
 
         def forget_connections() -> None:
@@ -92,9 +120,16 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
-        """A write transaction: commits at the end, rolls back if the body raises."""
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+    def write(self, *, durable: bool = True) -> Iterator[Session]:
+        """A write transaction: commits at the end, rolls back if the body raises.
+
+        Args:
+            durable: Whether it survives a power cut from the moment this returns. Without that
+                SQLite may lose it, and it alone or what was written after it, never a part of it:
+                for what is written again anyway, and promised to nobody.
+        """
+        engine = self.engine if durable else self._hasty
+        with Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     def dispose(self) -> None:

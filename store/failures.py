@@ -17,15 +17,15 @@ _FAILING = frozenset({errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.
 
 # SQLite's primary result codes are the lowest byte of the extended ones.
 _SQLITE_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_SQLITE_FAILING = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN})
+_SQLITE_FAILING = frozenset(
+    {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+)
 
 # PostgreSQL's SQLSTATE (appendix A of its manual), whole or the class.
 _PG_FULL = frozenset({"53100"})
 _PG_BUSY = frozenset({"40001", "40P01", "55P03", "57014", "53200", "53300", "53400"})
 _PG_AWAY = frozenset({"57P01", "57P02", "57P03", "57P05", "58000", "58030"})
 _PG_CONNECTION = "08"
-
-_BUSY_SECONDS, _AWAY_SECONDS, _FULL_SECONDS = 2, 5, 60
 
 TEMPORARY = frozenset({"storage_full", "database_busy", "unavailable", "overloaded"})
 """Codes of failures that pass without a change of the request."""
@@ -39,7 +39,6 @@ def told(error: BaseException) -> SecateurError | None:
             "All connections to the database are in use.",
             where="database",
             hint="Try again shortly.",
-            retry_after=_BUSY_SECONDS,
         )
     if isinstance(error, DBAPIError):
         return _of_database(error)
@@ -53,7 +52,6 @@ def no_room(where: str = "storage") -> SecateurError:
         "The database has no room left." if where == "database" else "The disk has no room left.",
         where=where,
         hint="Delete jobs and uploads that are not needed, or try again later.",
-        retry_after=_FULL_SECONDS,
     )
 
 
@@ -102,11 +100,8 @@ def _busy() -> SecateurError:
         "The database was busy for longer than a request waits.",
         where="database",
         hint="Try again shortly.",
-        retry_after=_BUSY_SECONDS,
     )
 
 
 def _unavailable(where: str, message: str) -> SecateurError:
-    return SecateurError(
-        "unavailable", message, where=where, hint="Try again shortly.", retry_after=_AWAY_SECONDS
-    )
+    return SecateurError("unavailable", message, where=where, hint="Try again shortly.")

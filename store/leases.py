@@ -25,6 +25,7 @@ from pruning.events import (
     ProgressEvent,
     StateEvent,
     WaitingEvent,
+    WarningEvent,
 )
 from store import backoff
 from store.backoff import Backoff
@@ -150,6 +151,36 @@ def report(
     if kept:
         events.append(session, job.id, [e for e, _ in kept], now, [at for _, at in kept])
     session.flush()
+    return True
+
+
+def drop_checkpoints(
+    session: Session, claim: Claim, damaged: Mapping[str, str], now: datetime
+) -> bool:
+    """Forgets checkpoints that can't be read any more, and says so among the job's events.
+
+    Args:
+        session: A write transaction.
+        claim: The claim.
+        damaged: Why, by the checkpoint's name.
+        now: The time of the write.
+    """
+    job = _held(session, claim, now)
+    if job is None:
+        return False
+    session.execute(
+        sa.delete(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.name.in_(damaged))
+    )
+    said = [
+        WarningEvent(
+            code="file_damaged",
+            message=f"The stored checkpoint {name} is damaged ({why}) and dropped; the job goes on "
+            "from what is left.",
+            where=name,
+        )
+        for name, why in sorted(damaged.items())
+    ]
+    events.append(session, job.id, said, now)
     return True
 
 

@@ -33,6 +33,7 @@ def upgrade(settings: Settings) -> None:
     try:
         with database.engine.begin() as connection:
             if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({ADVISORY_LOCK})")
             alembic = config()
             alembic.attributes["connection"] = connection

@@ -26,6 +26,13 @@ class Settings(BaseSettings):
     blob_dir: Path = Path()
     slots_dir: Path = Path()
 
+    # the database and the storage
+    database_wait_seconds: float = Field(default=10.0, gt=0)  # for a lock or a connection
+    storage_reserve_bytes: int = Field(default=GIB // 2, ge=0)  # free space that uploads leave
+    quarantine_days: float = Field(default=30.0, ge=0)  # how long damaged files are kept aside
+    scrub_days: float = Field(default=7.0, gt=0)  # from the beginning of a pass to that of the next
+    scrub_bytes_per_second: int = Field(default=20 * 2**20, ge=0)  # 0: no scrub
+
     # the HTTP service
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)

@@ -2,6 +2,8 @@
 
 import logging
 
+from sqlalchemy.exc import DBAPIError
+
 from store import leases
 from store.clock import utcnow
 from worker.supervisor import Attempt
@@ -18,15 +20,20 @@ def answer(place: Workplace, klass: str) -> int:
     """
     attempts = 0
     while not place.draining:
-        with place.db.write() as session:
-            claim = leases.claim(
-                session,
-                klass,
-                place.worker_id,
-                utcnow(),
-                lease_seconds=place.settings.lease_seconds,
-                sandbox=place.sandbox.level,
-            )
+        try:
+            with place.db.write() as session:
+                claim = leases.claim(
+                    session,
+                    klass,
+                    place.worker_id,
+                    utcnow(),
+                    lease_seconds=place.settings.lease_seconds,
+                    sandbox=place.sandbox.level,
+                )
+        except DBAPIError as error:
+            # Whoever waits is rung for again.
+            log.warning("no job can be claimed: %s", error.orig)
+            break
         if claim is None:
             break
         Attempt(place, claim).run()

@@ -7,6 +7,7 @@ of file without a line means that there is no job after all. Events leave as JSO
 EVENTS_FD; stdout and stderr are a log.
 """
 
+import errno
 import importlib
 import json
 import math
@@ -53,6 +54,7 @@ _PROGRESS_SECONDS = 1.0
 _LINE_LIMIT = 1 << 20
 _ERROR_LIMIT = 1 << 16
 _TEXT_LIMIT = 2000
+_DISK_FULL = "no space left on device"  # of libraries that write by themselves
 _ALLOCATION_FAILED = ("can't allocate memory", "out of memory", "bad allocation", "bad_alloc")
 
 
@@ -105,6 +107,13 @@ def failure(error: BaseException) -> SecateurError:
     if isinstance(error, SecateurError):
         return error
     text = str(error).lower()
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or (isinstance(error, RuntimeError) and _DISK_FULL in text):
+        return SecateurError(
+            "storage_full",
+            "The disk had no room for the job's files.",
+            hint="The job waits and is tried again; free space on the worker's disk.",
+        )
     starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if starved or (isinstance(error, RuntimeError) and any(s in text for s in _ALLOCATION_FAILED)):
         return SecateurError(

@@ -58,7 +58,7 @@ class Leadership:
         if now - self._asked < self._seconds / (3 if led else 6):
             return led
         self._asked = now
-        with self._db.write() as session:
+        with self._db.write(durable=False) as session:
             found = leaders.lead(session, NAME, self._holder, utcnow(), over=self._silent)
         leads = found.holder == self._holder
         # Counted from before the question, so that it ends here before anybody takes over.
@@ -74,7 +74,7 @@ class Leadership:
         """Let another one lead at once."""
         if self.holds():
             self._until = float("-inf")
-            with self._db.write() as session:
+            with self._db.write(durable=False) as session:
                 leaders.resign(session, NAME, self._holder)
 
 

@@ -33,5 +33,9 @@ class Failed(Ending):
         self.error: dict[str, Any] = error.as_dict()
 
 
+class PutOff(Failed):
+    """The service can't work on the job now, as its disk is full: it waits, and is tried again."""
+
+
 class Lost(Failed):
     """This attempt is over, another may succeed: it is tried again, up to the limit."""

@@ -21,7 +21,7 @@ class UnsafeFileError(Exception):
     """A child named a file that will not be read."""
 
 
-def fetch(blobs: Blobs, sha256: str, path: Path, tick: Tick) -> None:
+def fetch(blobs: Blobs, sha256: str, path: Path, tick: Tick, size: int | None = None) -> None:
     """Copy a blob to `path`, read-only.
 
     A copy rather than a hard link: the child may run as the owner of the blobs and could write
@@ -32,7 +32,7 @@ def fetch(blobs: Blobs, sha256: str, path: Path, tick: Tick) -> None:
         OSError: There is no room for the copy.
     """
     try:
-        with blobs.open(sha256) as source, open(path, "xb") as sink:
+        with blobs.open(sha256, size) as source, open(path, "xb") as sink:
             for chunk in source.copy():
                 sink.write(chunk)
                 tick()

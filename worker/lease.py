@@ -59,15 +59,19 @@ class Hold:
         self._draining = draining
         self._renewed = self._polled = elapsed()
 
-    def write(self, act: Callable[[Session], T]) -> T:
+    def write(self, act: Callable[[Session], T], *, durable: bool = True) -> T:
         """Run `act` in a write transaction.
+
+        Args:
+            act: What to write.
+            durable: As for `Database.write`.
 
         Raises:
             Stale: The database did not answer for too long.
         """
         while True:
             try:
-                with self._db.write() as session:
+                with self._db.write(durable=durable) as session:
                     return act(session)
             except _PERMANENT:
                 raise
@@ -93,7 +97,9 @@ class Hold:
             self._look()
 
     def _renew(self, now: float) -> None:
-        lease = self.write(lambda session: leases.renew(session, self.claim, utcnow()))
+        lease = self.write(
+            lambda session: leases.renew(session, self.claim, utcnow()), durable=False
+        )
         if not lease.valid:
             raise Stale("another worker has the job")
         self._renewed = self._polled = now

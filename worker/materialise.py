@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from pruning.errors import SecateurError
 from pruning.formats.limits import Limits
 from pruning.request import (
     CHECKPOINTS,
@@ -15,7 +16,7 @@ from pruning.request import (
     RunRequest,
     output_path,
 )
-from store.blobs import Blobs
+from store.blobs import Blobs, DamagedBlobError
 from store.claims import Claim, Input, NewArtifact
 from store.settings import Settings
 from worker.files import Tick, UnsafeFileError, fetch, open_output, plain
@@ -33,8 +34,11 @@ def device_of(klass: str) -> Device:
 
 def materialise(
     claim: Claim, slot: Slot, blobs: Blobs, settings: Settings, threads: int, tick: Tick
-) -> None:
+) -> dict[str, str]:
     """Put everything the first child needs into its slot.
+
+    A checkpoint whose file is damaged or gone is left out: what one holds is computed again, to
+    the same bytes, from whatever others there are.
 
     Args:
         claim: The job.
@@ -44,16 +48,26 @@ def materialise(
         threads: The job's.
         tick: Called while bytes are copied.
 
+    Returns:
+        The checkpoints left out, and why.
+
     Raises:
-        OSError: A blob can't be read or the disk is full.
+        SecateurError: `file_damaged` for an input.
+        OSError: The disk is full.
         LookupError: An input is no longer in the store.
     """
     request = _request(claim, slot, blobs, settings, threads, tick)
+    damaged = {}
     for checkpoint in claim.checkpoints:
-        if plain(checkpoint.name):
-            path = slot.folder / CHECKPOINTS / checkpoint.name
-            fetch(blobs, checkpoint.sha256, path, tick)
+        if not plain(checkpoint.name):
+            continue
+        path = slot.folder / CHECKPOINTS / checkpoint.name
+        try:
+            fetch(blobs, checkpoint.sha256, path, tick, checkpoint.bytes)
+        except DamagedBlobError as error:
+            damaged[checkpoint.name] = error.reason
     slot.job.write_text(request.model_dump_json())
+    return damaged
 
 
 def to_verify(
@@ -77,14 +91,17 @@ def to_verify(
         tick: Called while bytes are copied.
 
     Raises:
-        OSError: A blob can't be read or the disk is full.
+        DamagedBlobError: A file that the first child wrote is damaged.
+        SecateurError: `file_damaged` for an input.
+        OSError: The disk is full.
         LookupError: An input is no longer in the store.
     """
     outputs = {}
     for artifact in written:
         path = output_path(artifact.name, artifact.format)
         (slot.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        fetch(blobs, artifact.blob.sha256, slot.folder / path, tick)
+        stored = artifact.blob
+        fetch(blobs, stored.sha256, slot.folder / path, tick, stored.bytes)
         outputs[artifact.name] = FileRef(path=path, name=artifact.name, sha256=artifact.blob.sha256)
     request = _request(claim, slot, blobs, settings, threads, tick, outputs)
     slot.job.write_text(request.model_dump_json())
@@ -123,15 +140,21 @@ def _request(
 
     def file(role: str, source: Input) -> FileRef:
         path = Path("inputs") / role
-        if source.files:
-            (slot.folder / path).mkdir()
-            for name, sha256 in source.files:
-                if not plain(name):
-                    raise LookupError(f"a file of the upload is called {name[:80]!r}")
-                fetch(blobs, sha256, slot.folder / path / name, tick)
-        else:
-            fetch(blobs, source.sha256, slot.folder / path, tick)
+        try:
+            copied(source, slot.folder / path)
+        except DamagedBlobError as error:
+            raise _damaged(claim, role, source, error) from error
         return FileRef(path=str(path), name=source.name, sha256=source.sha256)
+
+    def copied(source: Input, path: Path) -> None:
+        if not source.files:
+            fetch(blobs, source.sha256, path, tick, source.bytes)
+            return
+        path.mkdir()
+        for name, sha256 in source.files:
+            if not plain(name):
+                raise LookupError(f"a file of the upload is called {name[:80]!r}")
+            fetch(blobs, sha256, path / name, tick)
 
     model, data, earlier = claim.model, dict(claim.data), claim.rewind_to
     rewind_to: FileRef | None
@@ -162,4 +185,18 @@ def _request(
             "threads": threads,
             "device": device_of(claim.klass),
         }
+    )
+
+
+def _damaged(claim: Claim, role: str, source: Input, error: DamagedBlobError) -> SecateurError:
+    """What the user is told of an upload whose stored bytes have changed."""
+    is_job = claim.kind == "prune"
+    kind = "model" if role in ("model", "rewind_to") else "dataset"
+    place = role if kind == "model" else f"data.{role}"
+    then = ", then retry the job" if is_job else ""
+    return SecateurError(
+        "file_damaged",
+        f"The stored file of {kind} {source.id} ({source.name}) is damaged: {error.reason}.",
+        where=place if is_job else kind,
+        hint=f"Upload the same bytes again{then}.",
     )

@@ -31,7 +31,7 @@ class Presence:
         place = self._place
         while True:
             try:
-                with place.db.write() as session:
+                with place.db.write(durable=False) as session:
                     roster.seen(session, place.worker_id, place.sandbox.level, utcnow())
             except DBAPIError as error:
                 log.warning("can't tell the database that this worker lives: %s", error.orig)
@@ -45,7 +45,7 @@ class Presence:
         if self._thread.is_alive():
             return
         try:
-            with self._place.db.write() as session:
+            with self._place.db.write(durable=False) as session:
                 roster.gone(session, self._place.worker_id)
         except DBAPIError as error:
             log.warning("can't tell the database that this worker ends: %s", error.orig)

@@ -102,7 +102,7 @@ class Relay:
                 sent.append(row_id)
         finally:
             if sent:
-                with self._db.write() as session:
+                with self._db.write(durable=False) as session:
                     outbox.mark_sent(session, sent)
         return len(sent)
 

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
 
@@ -22,12 +23,12 @@ from pruning.course import Course
 from pruning.errors import SecateurError
 from pruning.events import CheckpointEvent, DoneEvent, Event, FailedEvent, ProgressEvent
 from pruning.request import CHECKPOINTS, OUT, RunResult
-from store import leases, outbox
-from store.blobs import StoredBlob
+from store import failures, leases, outbox
+from store.blobs import DamagedBlobError, StoredBlob
 from store.claims import Claim, NewArtifact, Outcome
 from store.clock import utcnow
 from worker import processes
-from worker.endings import Cancelled, Drained, Ending, Failed, Lost, Stale
+from worker.endings import Cancelled, Drained, Ending, Failed, Lost, PutOff, Stale
 from worker.files import UnsafeFileError, keep, plain
 from worker.lease import Hold
 from worker.materialise import device_of, hand_on_draft, materialise, to_verify
@@ -35,6 +36,7 @@ from worker.process import Child, MisbehavedError, describe_death
 from worker.workplace import Workplace, discard
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 _TURN_SECONDS = 0.1
 _POLL_SECONDS = 0.5
@@ -86,7 +88,7 @@ class Attempt:
         except BaseException as error:
             # The worker itself is broken or told to exit: give the job to another one at once.
             stopping = not isinstance(error, Exception)
-            became = self._log(self._stop(Drained() if stopping else Lost(_broken(error))))
+            became = self._log(self._stop(Drained() if stopping else _why(error)))
             if stopping:
                 raise
             log.exception("job %s: the supervisor failed", self._claim.job_id)
@@ -96,7 +98,11 @@ class Attempt:
         claim, place = self._claim, self._place
         first = self._begin()
         settings, threads, tick = self._settings, self._threads, self._tick
-        self._fill(lambda: materialise(claim, first.slot, place.blobs, settings, threads, tick))
+        damaged = self._fill(
+            lambda: materialise(claim, first.slot, place.blobs, settings, threads, tick)
+        )
+        if damaged:
+            self._drop_checkpoints(damaged)
         result = self._serve(first, self._look_ahead)
         if claim.kind != "prune":
             self._let_go(first)
@@ -131,11 +137,21 @@ class Attempt:
         self._children.append(child)
         return child
 
-    def _fill(self, materialised: Callable[[], None]) -> None:
+    def _fill(self, materialised: Callable[[], T]) -> T:
         try:
-            materialised()
+            return materialised()
         except LookupError as error:
             raise Failed(SecateurError("not_found", f"An input is missing: {error}.")) from error
+        except DamagedBlobError as error:
+            # What the first child wrote: another attempt makes the same bytes again.
+            raise Lost(error) from error
+        except SecateurError as error:
+            raise Failed(error) from error
+
+    def _drop_checkpoints(self, damaged: dict[str, str]) -> None:
+        claim = self._claim
+        if not self._hold.write(lambda s: leases.drop_checkpoints(s, claim, damaged, utcnow())):
+            raise Stale("another worker has the job")
 
     def _look_ahead(self) -> None:
         """Where another job waits, the child that it will need begins to import."""
@@ -182,7 +198,8 @@ class Attempt:
                     raise Lost(self._crash(child, "The job's process spoke after it was done."))
                 if isinstance(event, FailedEvent):
                     self._flush()
-                    raise Failed(self._told(event))
+                    told = self._told(event)
+                    raise PutOff(told) if told.code == "storage_full" else Failed(told)
                 if isinstance(event, DoneEvent):
                     done, done_at = event, time.monotonic()
                 else:
@@ -235,7 +252,8 @@ class Attempt:
                 utcnow(),
                 checkpoints=checkpoints,
                 received=received,
-            )
+            ),
+            durable=bool(checkpoints),
         ):
             raise Stale("another worker has the job")
 
@@ -279,6 +297,10 @@ class Attempt:
             held = hold.write(lambda session: leases.release(session, claim, "drained", utcnow()))
             return "drained" if held else "stale"
         assert isinstance(ending, Failed)
+        if isinstance(ending, PutOff):
+            error, settings = ending.error, self._settings
+            put_off = hold.write(lambda s: leases.put_off(s, claim, error, utcnow(), settings))
+            return put_off or "stale"
         if not isinstance(ending, Lost):
             return self._finish(Outcome("failed", error=ending.error))
         state = hold.write(
@@ -367,5 +389,9 @@ def _memory_error(limit: int) -> SecateurError:
     )
 
 
-def _broken(error: BaseException) -> SecateurError:
-    return SecateurError("internal_error", f"The worker failed: {type(error).__name__}.")
+def _why(error: BaseException) -> Failed:
+    """How an attempt ends whose supervisor failed."""
+    known = failures.told(error)
+    if known is not None and known.code in failures.TEMPORARY:
+        return PutOff(known)
+    return Lost(SecateurError("internal_error", f"The worker failed: {type(error).__name__}."))

@@ -108,14 +108,21 @@ class Workplace:
         return self._start(threads, program)
 
     def prepare(self) -> None:
-        """Start children ahead, as many as a job needs, if the settings want that."""
+        """Start children ahead, as many as a job needs, if the settings want that.
+
+        Where that fails, as on a full disk, the next job only takes longer to begin.
+        """
         missing = self._programs
         for warm in self._warm:
             if warm.program in missing:
                 missing.remove(warm.program)
         for program in missing:
             if self.settings.warm_children and not self.draining:
-                self._warm.append(self._start(self.threads(), program))
+                try:
+                    self._warm.append(self._start(self.threads(), program))
+                except OSError as error:
+                    log.warning("no child can be started ahead: %s", error)
+                    return
 
     def _start(self, threads: int, program: Sequence[str]) -> Child:
         slot = self.house.slot()

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from api.dependencies import Parts, Service
 from api.schemas import Control, Health, Readiness, Sandbox, Workers
 from pruning.errors import SecateurError
-from store import leaders, roster
+from store import failures, leaders, roster
 from store.clock import utcnow
 from store.migrate import is_current
 from store.tables import Attempt
@@ -35,7 +35,8 @@ def get_readiness(parts: Parts) -> Readiness:
     try:
         current = is_current(parts.database)
     except Exception as error:
-        raise _unavailable("database", "The database does not answer.") from error
+        known = failures.told(error)
+        raise known or _unavailable("database", "The database does not answer.") from error
     if not current:
         raise _unavailable(
             "database", "The database lacks migrations.", "Run python -m store.migrate."

@@ -24,7 +24,6 @@ from store.disk import make_folder, sync_folder
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _BESIDE = ".chunks"
-_FULL_SECONDS = 60
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,6 @@ class LocalBlobs:
                 "storage_full",
                 "The storage has no room for these bytes.",
                 hint="Delete jobs and uploads that are not needed, or try again later.",
-                retry_after=_FULL_SECONDS,
             )
 
     def path(self, sha256: str) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from api.problems import ProblemResponse, internal_error
+from api.problems import ProblemResponse, unexpected
 from pruning.errors import SecateurError
 from tests.api.conftest import Caller, assert_problem
 
@@ -81,7 +81,7 @@ def test_a_very_long_place_is_cut(caller: Caller) -> None:
 
 def test_a_path_makes_no_lines_of_its_own_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     scope = {"method": "GET", "path": "/v1/jobs/x\n2026 ERROR secateur.api: forged"}
-    internal_error(scope, RuntimeError("boom"))
+    unexpected(scope, RuntimeError("boom"))
     (record,) = caplog.records
     assert "\n" not in record.getMessage()
 

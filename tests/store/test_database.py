@@ -78,8 +78,22 @@ def test_sqlite_is_set_up_for_several_processes(migrated_sqlite) -> None:
         "journal_mode": "wal",
         "busy_timeout": 10_000,
         "foreign_keys": 1,
-        "synchronous": 1,
+        "synchronous": 2,
     }
+
+
+def test_a_commit_is_synced_unless_it_may_be_lost_with_a_power_cut(migrated_sqlite) -> None:
+    database = Database(Settings(data_dir=migrated_sqlite.parent))
+
+    def synchronous(durable: bool) -> int:
+        with database.write(durable=durable) as session:
+            return session.scalar(sa.text("PRAGMA synchronous"))
+
+    # On one pooled connection, to and fro.
+    assert [synchronous(durable) for durable in (True, False, True, True)] == [2, 1, 2, 2]
+    with database.write() as session:
+        assert session.scalar(sa.text("PRAGMA synchronous")) == 2
+    database.dispose()
 
 
 def test_a_write_takes_the_lock_at_its_first_statement(migrated_sqlite) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -368,13 +367,3 @@ def test_without_a_setting_an_attempt_gets_a_share_of_the_machines_memory(bench:
     assert whole is not None
     assert place.memory_bytes == int(whole * 0.8) // 4
     assert bench.place(child_memory_bytes=5).memory_bytes == 5
-
-
-def test_a_damaged_blob_is_not_used(bench: Bench):
-    with bench.db.read() as session:
-        path = bench.blobs.path(session.get_one(Model, bench.model).sha256)
-    os.chmod(path, 0o600)
-    path.write_bytes(b"A model")
-    became, job = bench.attempt("succeed")
-    assert became == "queued"
-    assert bench.events(job.id)[-1]["error"]["code"] == "internal_error"
