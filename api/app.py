@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry
 
 from api import openapi, problems
@@ -17,12 +17,15 @@ from api.bodies import BoundedBodies
 from api.context import RequestContext
 from api.dependencies import Service
 from api.http.connections import Connections
+from api.methods import HeadRequests
 from api.metrics import ConnectionMetrics, JobMetrics, RequestMetrics
+from api.parameters import known_parameters
 from api.reading import BatchReader
 from api.routes import (
     artifacts,
     criteria,
     datasets,
+    docs,
     events,
     health,
     jobs,
@@ -48,9 +51,8 @@ _ROUTES = (
     criteria,
     limits,
     keys,
-    health,
-    metrics,
 )
+_OPERATIONS = (health, metrics, docs)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -72,6 +74,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        app.openapi()  # takes half a second, which no request shall wait for
         yield
         reader.close()
         parts.database.dispose()
@@ -82,10 +85,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Upload a trained network and data, say what to remove, get the same network "
         "back, smaller, with a report of what it cost. Errors are problem+json (RFC 9457).",
         version=_version(),
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         lifespan=lifespan,
     )
     app.state.service = parts
@@ -94,6 +98,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     problems.install(app)
     openapi.install(app)
     for module in _ROUTES:
+        app.include_router(module.router, dependencies=[Depends(known_parameters)])
+    for module in _OPERATIONS:  # probes may carry what they like
         app.include_router(module.router)
 
     async def owner_of(secret: str) -> Principal | None:
@@ -101,6 +107,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     # The last one added is the outermost.
     app.add_middleware(BoundedBodies, seconds=settings.body_seconds)
+    app.add_middleware(HeadRequests)
     app.add_middleware(Authentication, authenticate=owner_of, settings=settings)
     app.add_middleware(RequestContext, metrics=RequestMetrics(registry))
     return app

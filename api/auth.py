@@ -15,7 +15,8 @@ from store.queries.keys import Principal
 from store.settings import Settings
 
 PRINCIPAL = "secateur.principal"
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
+_PAGE = ("/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css")
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", *_PAGE})
 _LONGEST_SECRET = 256
 
 

@@ -12,6 +12,17 @@ from api.metrics import RequestMetrics
 from api.problems import REQUEST_ID, ProblemResponse, unexpected
 
 log = logging.getLogger("secateur.api.access")
+_PROTECTION = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""What keeps a browser from taking an answer for a page, or showing it inside another's.
+
+Pages of our own bring a content policy that allows what they need.
+"""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -43,6 +54,8 @@ class RequestContext:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 headers.setdefault("Cache-Control", "no-store")
+                for name, value in _PROTECTION.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:

@@ -4,13 +4,14 @@ All are coroutines: FastAPI runs a plain function in a thread, which costs more 
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
 
 from api.auth import principal
 from api.reading import BatchReader
 from api.shown import Shown
+from store import pages
 from store.blobs import Blobs
 from store.db import Database
 from store.queries.keys import Principal
@@ -48,16 +49,26 @@ class PageQuery:
     cursor: str | None
 
 
-async def _page(
-    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Items on a page.")] = 50,
-    cursor: Annotated[
-        str | None, Query(max_length=500, description="next_cursor of the page before.")
-    ] = None,
-) -> PageQuery:
-    return PageQuery(limit, cursor)
+def _page_of(kind: str) -> Any:
+    # The store refuses other cursors, with a code of its own.
+    written = {"pattern": pages.cursor_pattern(kind)}
+
+    async def asked(
+        limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Items on a page.")] = 50,
+        cursor: Annotated[
+            str | None,
+            Query(description="next_cursor of the page before.", json_schema_extra=written),
+        ] = None,
+    ) -> PageQuery:
+        return PageQuery(limit, cursor)
+
+    return Depends(asked)
 
 
 Parts = Annotated[Service, Depends(service)]
 Db = Annotated[Database, Depends(_database)]
 Caller = Annotated[Principal, Depends(principal)]
-Paged = Annotated[PageQuery, Depends(_page)]
+ModelsPaged = Annotated[PageQuery, _page_of("model")]
+DatasetsPaged = Annotated[PageQuery, _page_of("dataset")]
+JobsPaged = Annotated[PageQuery, _page_of("job")]
+KeysPaged = Annotated[PageQuery, _page_of("key")]

@@ -1,13 +1,21 @@
-"""The OpenAPI document: bearer security, the problem schema as every operation's default error."""
+"""The OpenAPI document: what routes say of themselves, made fit for those who generate clients.
 
+Generators name types after the titles and places of schemas, and take a field with a default for
+one that is always there. So in this document names are unique, titles stand at components alone,
+operations are called as their functions, and defaults are told in words.
+"""
+
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
 
 from api.auth import OPEN_PATHS
 from api.problems import MEDIA_TYPE
-from api.schemas import Problem
+from api.schemas import Problem, StreamedEvent
 from pruning.errors import CODES
 
 TAGS = [
@@ -20,6 +28,11 @@ TAGS = [
     {"name": "keys", "description": "API keys of the project."},
     {"name": "operations", "description": "Health, readiness, metrics."},
 ]
+_BESIDE: dict[str, Any] = {"Problem": Problem, "StreamedEvent": StreamedEvent}
+"""What no route returns as a model."""
+
+_REFERENCE = "#/components/schemas/{model}"
+_LONGEST_DEFAULT = 80
 
 
 def install(app: FastAPI) -> None:
@@ -42,27 +55,72 @@ def install(app: FastAPI) -> None:
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _complete(schema: dict[str, Any]) -> dict[str, Any]:
-    components = schema.setdefault("components", {})
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
-    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas.update(problem.pop("$defs", {}))
-    problem["properties"]["code"]["examples"] = sorted(CODES)
-    schemas["Problem"] = problem
+    for name, shape in _BESIDE.items():
+        found = TypeAdapter(shape).json_schema(ref_template=_REFERENCE, mode="serialization")
+        schemas.update(found.pop("$defs", {}))
+        schemas[name] = found
+    schemas["Problem"]["properties"]["code"]["examples"] = sorted(CODES)
+    for name, schema in schemas.items():
+        schemas[name] = {"title": name} | _plain(schema)
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, sct_..."}
     }
-    schema["security"] = [{"bearer": []}]
-    error = {
-        "description": "The error as problem+json; `code` is stable.",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    components["responses"] = {
+        "Problem": {
+            "description": "The error as problem+json; `code` is stable.",
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
     }
-    for path, operations in schema["paths"].items():
+    document["security"] = [{"bearer": []}]
+    for path, operation in _operations(document):
+        operation["responses"].pop("422", None)
+        operation["responses"]["default"] = components["responses"]["Problem"]
+        for parameter in operation.get("parameters", ()):
+            parameter["schema"] = _plain(parameter["schema"])
+        if path in OPEN_PATHS:
+            operation["security"] = []
+    return document
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for path, operations in document["paths"].items():
         for operation in operations.values():
-            operation["responses"].pop("422", None)
-            operation["responses"]["default"] = error
-            if path in OPEN_PATHS:
-                operation["security"] = []
-    return schema
+            yield path, operation
+
+
+def _plain(schema: Any) -> Any:
+    """The schema without titles, and with its defaults in words.
+
+    A default is what the service fills in, not a promise that a field is there: generators that
+    read it as one ask for every field of a spec.
+    """
+    if isinstance(schema, list):
+        return [_plain(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        key: value if key in ("example", "examples", "enum", "const") else _parts(key, value)
+        for key, value in schema.items()
+        if key not in ("title", "default")
+    }
+    fixed = [name for name, part in schema.get("properties", {}).items() if "const" in part]
+    if fixed:  # what tells the kinds of a union apart is never left out
+        found["required"] = list(dict.fromkeys([*fixed, *schema.get("required", ())]))
+    if schema.get("default") is not None and "const" not in schema:
+        said = json.dumps(schema["default"], ensure_ascii=False)
+        if len(said) <= _LONGEST_DEFAULT:
+            text = found.get("description", "")
+            found["description"] = f"{text} Default: {said}.".strip()
+    return found
+
+
+def _parts(key: str, value: Any) -> Any:
+    """What a keyword holds; under `properties` keys are names of fields."""
+    if key in ("properties", "$defs", "patternProperties"):
+        return {name: _plain(part) for name, part in value.items()}
+    return _plain(value)

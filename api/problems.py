@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Scope
 
+from api.failures import with_causes
+from api.methods import allowed
 from pruning.errors import SecateurError
 from store import failures
 
@@ -79,7 +81,7 @@ def problem(error: SecateurError, scope: Scope) -> dict[str, Any]:
             for item in error.details.get("errors", [])[:_MOST_ERRORS]
         ]
         or None,
-        "details": {k: v for k, v in error.details.items() if k != "errors"} or None,
+        "details": with_causes({k: v for k, v in error.details.items() if k != "errors"}),
         "request_id": scope.get(REQUEST_ID),
     }
     return {key: value for key, value in fields.items() if value is not None}
@@ -185,7 +187,10 @@ def install(app: FastAPI) -> None:
 
     async def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return ProblemResponse(http_error(error, request.scope), request.scope, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = allowed(app, request.scope)
+        return ProblemResponse(http_error(error, request.scope), request.scope, headers)
 
     async def gone(request: Request, error: Exception) -> Response:
         return ProblemResponse(

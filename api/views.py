@@ -3,6 +3,7 @@
 from urllib.parse import quote
 
 from api import schemas
+from api.failures import failure
 from pruning.errors import SecateurError
 from store.tables import ApiKey, Artifact, Attempt, Dataset, Job, JobEvent, Model
 
@@ -36,6 +37,7 @@ def attempt_view(row: Attempt) -> schemas.Attempt:
         started_at=row.started_at,
         finished_at=row.finished_at,
         outcome=row.outcome,
+        error=row.error,  # type: ignore[arg-type]
         sandbox=row.sandbox,
     )
 
@@ -59,7 +61,7 @@ def job_view(row: Job) -> schemas.Job:
         priority=row.priority,
         cancel_requested=row.cancel_requested,
         retry_of=row.retry_of,
-        error=schemas.Failure.model_validate(row.error) if row.error else None,
+        error=row.error,  # type: ignore[arg-type]
         summary=row.summary,
         artifacts=[artifact_view(artifact) for artifact in row.artifacts],
         created_at=row.created_at,
@@ -70,7 +72,10 @@ def job_view(row: Job) -> schemas.Job:
 
 def event_view(row: JobEvent) -> dict[str, object]:
     """An event: its number, its time and its own fields."""
-    return {"seq": row.seq, "at": row.at.isoformat().replace("+00:00", "Z"), **row.body}
+    shown = {"seq": row.seq, "at": row.at.isoformat().replace("+00:00", "Z"), **row.body}
+    if shown.get("error"):
+        shown["error"] = failure(shown["error"])
+    return shown
 
 
 def key_view(row: ApiKey, current: str) -> schemas.Key:

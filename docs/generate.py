@@ -16,9 +16,15 @@ def errors_page() -> str:
     rows = "\n".join(f"| `{c}` | {status} | {title} |" for c, (status, title) in CODES.items())
     return f"""{NOTE}# Error codes
 
-Every error of the API is `application/problem+json` (RFC 9457) with a stable `code`, `where` (the
-field, layer, tensor or operator), `detail` (what is wrong) and `hint` (what to do). A job that
-fails carries the same fields under `error`. The client raises `SecateurError` with the same code.
+Every error of the API is `application/problem+json` (RFC 9457): a stable `code`, `type`
+(/problems/ and the code), `title` (what the code means), `detail` (what is wrong), `where` (the
+field, layer, tensor, operator or header), `hint` (what to do), and for programs `errors` (every
+wrong field) and `details`; `status`, `instance` and `request_id` are of the request.
+
+What fails later carries the same fields without those of a request: a job and each of its attempts
+under `error`, a rejected model or dataset under `error`, and the events `state`. There `message`
+repeats `detail`, and fields without a value are null. In `details.last_error` stands the error of
+the last attempt. The client raises `SecateurError` with the same code.
 
 | code | HTTP status | meaning |
 |---|---|---|

@@ -89,6 +89,7 @@ CODES: dict[str, tuple[int, str]] = {
     "loss_non_finite": (422, "The loss is not finite"),
     "verification_failed": (500, "The written file does not match the pruned network"),
     "out_of_memory": (422, "The job ran out of memory"),
+    "thread_limit": (422, "The job started too many threads"),
     "wall_limit": (422, "The job ran out of time"),
     "stalled": (500, "The job made no progress"),
     "child_crashed": (500, "The job's process died"),

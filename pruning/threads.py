@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from pruning.control_groups import folders, lines
 from pruning.errors import SecateurError
 
 OWN = "SECATEUR_THREADS"
@@ -74,65 +75,21 @@ def quota(root: Path = Path("/")) -> float | None:
     """
     limits = [
         limit
-        for folder in _groups(root)
+        for folder in folders("cpu", root)
         for limit in (_limit_of_version_2(folder), _limit_of_version_1(folder))
         if limit is not None
     ]
     return min(limits, default=None)
 
 
-def _groups(root: Path) -> list[Path]:
-    """Folders of this process's control groups that may bound its time, and of those around."""
-    found: list[Path] = []
-    for version, top, mount in _mounts(root):
-        own = _own_group(root, version)
-        if own is None:
-            continue
-        # In a container, the mount may show the group of the container as its top.
-        inside = own.removeprefix(top.rstrip("/")) if own.startswith(top) else "/"
-        folder = mount / inside.strip("/")
-        if not folder.is_dir():
-            folder = mount
-        found.append(folder)
-        while folder != mount:
-            folder = folder.parent
-            found.append(folder)
-    return found
-
-
-def _mounts(root: Path) -> list[tuple[int, str, Path]]:
-    """Version, group shown at the top, and folder, of each file system of control groups."""
-    found = []
-    for line in _lines(root / "proc/self/mountinfo"):
-        before, _, after = line.partition(" - ")
-        fields, kinds = before.split(), after.split()
-        if len(fields) < 5 or len(kinds) < 3:
-            continue
-        folder = root / _unescaped(fields[4]).lstrip("/")
-        if kinds[0] == "cgroup2":
-            found.append((2, _unescaped(fields[3]), folder))
-        elif kinds[0] == "cgroup" and "cpu" in kinds[2].split(","):
-            found.append((1, _unescaped(fields[3]), folder))
-    return found
-
-
-def _own_group(root: Path, version: int) -> str | None:
-    for line in _lines(root / "proc/self/cgroup"):
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if (number == "0" and not controllers) if version == 2 else "cpu" in controllers.split(","):
-            return path
-    return None
-
-
 def _limit_of_version_2(folder: Path) -> float | None:
-    allowed, _, period = "".join(_lines(folder / "cpu.max")[:1]).partition(" ")
+    allowed, _, period = "".join(lines(folder / "cpu.max")[:1]).partition(" ")
     return _ratio(allowed, period)
 
 
 def _limit_of_version_1(folder: Path) -> float | None:
-    allowed = "".join(_lines(folder / "cpu.cfs_quota_us")[:1])
-    return _ratio(allowed, "".join(_lines(folder / "cpu.cfs_period_us")[:1]))
+    allowed = "".join(lines(folder / "cpu.cfs_quota_us")[:1])
+    return _ratio(allowed, "".join(lines(folder / "cpu.cfs_period_us")[:1]))
 
 
 def _ratio(allowed: str, period: str) -> float | None:
@@ -141,17 +98,6 @@ def _ratio(allowed: str, period: str) -> float | None:
     except ValueError:
         return None  # no such file, or "max"
     return part / whole if part > 0 and whole > 0 else None
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-
-
-def _unescaped(field: str) -> str:
-    return field.replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
 
 
 def asked(outer: Mapping[str, str] | None = None) -> int | None:

@@ -31,6 +31,8 @@ from pruning.events import (
     ProgressEvent,
     WarningEvent,
 )
+from pruning.memory_errors import asked_for, out_of_memory
+from pruning.report.numbers import size
 from pruning.request import RunRequest, RunResult
 from worker import seccomp
 
@@ -55,7 +57,6 @@ _LINE_LIMIT = 1 << 20
 _ERROR_LIMIT = 1 << 16
 _TEXT_LIMIT = 2000
 _DISK_FULL = "no space left on device"  # of libraries that write by themselves
-_ALLOCATION_FAILED = ("can't allocate memory", "out of memory", "bad allocation", "bad_alloc")
 
 
 class Voice:
@@ -104,7 +105,7 @@ class Voice:
 
 def failure(error: BaseException) -> SecateurError:
     """What a user is told about an exception that ended the run."""
-    if isinstance(error, SecateurError):
+    if isinstance(error, SecateurError) and error.code == "out_of_memory":
         return error
     text = str(error).lower()
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -114,13 +115,17 @@ def failure(error: BaseException) -> SecateurError:
             "The disk had no room for the job's files.",
             hint="The job waits and is tried again; free space on the worker's disk.",
         )
-    starved = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if starved or (isinstance(error, RuntimeError) and any(s in text for s in _ALLOCATION_FAILED)):
+    # Readers say of an upload that they can't read it, also where they ran out of memory.
+    if out_of_memory(error):
+        asked = asked_for(error)
+        at_once = "" if asked is None else f", {size(asked)} at once"
         return SecateurError(
             "out_of_memory",
-            "The job asked for more memory than it may have.",
+            f"The job asked for more memory than it may have{at_once}.",
             hint="Use a smaller block, fewer calibration samples or a smaller model.",
         )
+    if isinstance(error, SecateurError):
+        return error
     return SecateurError("internal_error", f"{type(error).__name__}: {str(error)[:_TEXT_LIMIT]}")
 
 
@@ -178,6 +183,8 @@ def main() -> NoReturn:
             _run(job, voice)
         except Exception as error:
             traceback.print_exc()
+            # What the frames hold may be all the memory there is.
+            traceback.clear_frames(error.__traceback__)
             voice.say(FailedEvent(error=told(failure(error))))
             code = 1
     sys.stdout.flush()

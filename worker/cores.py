@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from pruning import threads
-from worker.slots import busy_cpus
+from worker.slots import occupants
 
 
 def share(slots: Path, processes: int) -> int:
@@ -22,7 +22,7 @@ def share(slots: Path, processes: int) -> int:
     asked = threads.asked()
     if asked is not None:
         return asked
-    users = Counter(cpu for cpus in busy_cpus(slots) for cpu in cpus)
+    users = Counter(cpu for o in occupants(slots) for cpu in o.cpus)
     own = sum(1 / max(1, users[cpu]) for cpu in threads.cpus())
     # 1/3 + 1/3 + 1/3 is a whole processor.
     return max(1, min(threads.share(processes), int(own + 1e-9)))

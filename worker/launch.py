@@ -7,7 +7,7 @@ and what Landlock denies it denies only the thread that asked for it and those i
 
 PLAN is JSON: `parent` (pid that must still be the parent), `rlimits` ({name: value}), `umask`,
 `powerless` (give up all capabilities), `landlock` ({`abi`, `allowed`: [[path, rights]]} or null),
-`seccomp` ({`unix_sockets`} or null).
+`seccomp` ({`gpu`} or null).
 """
 
 import ctypes
@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 # The folder that holds the package: in this interpreter nothing of ours is on the path.
@@ -28,6 +29,7 @@ PR_CAPBSET_READ, PR_CAPBSET_DROP = 23, 24
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
+_OOM_SCORE = 500  # of 1,000: counts as half of the machine's memory on top of its own
 _CLOSED = 124  # what the supervisor sees when the sandbox can't be closed
 
 
@@ -58,6 +60,12 @@ def _limit(name: str, value: int) -> None:
     resource.setrlimit(which, (value, value))
 
 
+def _offer_to_the_kernel() -> None:
+    """Where the machine's memory runs out, the job is ended rather than the service."""
+    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(_OOM_SCORE))
+
+
 def _give_up_capabilities() -> None:
     """Root's too: without a bounding set exec gives none back."""
     libc = _libc()
@@ -84,7 +92,7 @@ def _close(plan: dict[str, Any]) -> None:
         landlock.close(files["abi"], files["allowed"])
     calls = plan["seccomp"]
     if calls is not None:
-        seccomp.close(calls["unix_sockets"])
+        seccomp.close(calls["gpu"])
 
 
 def main() -> None:
@@ -97,6 +105,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     if sys.platform == "linux":
         _prctl(PR_SET_NO_NEW_PRIVS, 1)
+    _offer_to_the_kernel()
     os.umask(plan["umask"])
     for name, value in plan["rlimits"].items():
         _limit(name, value)

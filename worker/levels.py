@@ -32,7 +32,8 @@ OLDEST_LANDLOCK = 2
 _SHOWN = 300
 _TRIAL_SECONDS = 20.0
 _TRIAL = """
-import os, sys, _socket
+import ctypes, os, sys, _socket
+libc = ctypes.CDLL(None, use_errno=True)
 def fails(act):
     try:
         act()
@@ -42,9 +43,14 @@ def fails(act):
     os._exit(3)
 def a_socket(): _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
 def a_process(): os.fork()
+def shared_memory():
+    made = libc.shmget(0, 4096, 0o1600)
+    if made < 0:
+        raise OSError(ctypes.get_errno(), "refused")
+    libc.shmctl(made, 0, None)
 def the_users(): os.open("/etc/passwd", os.O_RDONLY)
 def writing(): os.open("/tmp", os.O_WRONLY | os.O_TMPFILE)
-for act in (a_socket, a_process):
+for act in (a_socket, a_process, shared_memory):
     fails(act)
 if os.environ["SECATEUR_SANDBOX"] != "limits":
     for act in (the_users, writing):

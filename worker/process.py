@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from pruning.events import EVENT, AliveEvent, Event, ProgressEvent, StateEvent, WaitingEvent
-from worker import processes, sandbox
+from worker import memory, processes, sandbox
+from worker.deaths import Kept
 from worker.slots import Slot
+from worker.watch import Excess, Watch
 
 MAX_LINE = 1 << 20
 MAX_EVENTS = 20_000
@@ -81,6 +83,9 @@ class Child:
             os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ)
         self._pidfd = self._watch_death()
+        self._watch: Watch | None = None
+        self._memory: int | None = None
+        self._kernel_kills: int | None = None
 
     def _watch_death(self) -> int | None:
         """A descriptor that becomes readable when the child dies, where the kernel has one."""
@@ -103,10 +108,32 @@ class Child:
         """The end of what the child wrote to stdout and stderr."""
         return b"".join(self._tail).decode(errors="replace")
 
-    def hand_over(self, memory_bytes: int | None = None) -> None:
-        """Give the child the job that lies in its slot; it serves that one and exits."""
-        if memory_bytes is not None:
+    @property
+    def excess(self) -> Excess | None:
+        """The limit that it went over, and was ended for."""
+        return None if self._watch is None else self._watch.excess
+
+    @property
+    def kept(self) -> Kept:
+        """Its memory since it was handed its job."""
+        now, before = memory.kernel_kills(), self._kernel_kills
+        return Kept(
+            limit=self._memory,
+            peak=0 if self._watch is None else self._watch.peak,
+            kernel_kills=None if now is None or before is None else now - before,
+        )
+
+    def hand_over(self, memory_bytes: int | None = None, *, reserves: bool = False) -> None:
+        """Give the child the job that lies in its slot; it serves that one and exits.
+
+        Args:
+            memory_bytes: What it may keep, None for any.
+            reserves: Whether it needs address space beyond that, as with a GPU.
+        """
+        if memory_bytes is not None and not reserves:
             sandbox.limit_memory(self.pid, memory_bytes)
+        self._memory, self._kernel_kills = memory_bytes, memory.kernel_kills()
+        self._watch = Watch(self.pid, memory_bytes)
         try:
             self._stdin.write(os.fsencode(self.slot.job) + b"\n")
             self._stdin.close()
@@ -199,6 +226,8 @@ class Child:
             deadline = time.monotonic() + _KILL_WAIT
             while not self._wait(0.2) and time.monotonic() < deadline:
                 processes.signal_group(self.pid, signal.SIGKILL)  # one may have forked in between
+        if self._watch is not None:
+            self._watch.end()
         processes.sweep(self.slot.folder)
         self._read_log()
         return not self._alive()
@@ -228,21 +257,3 @@ class Child:
                 self._stdin.close()
             except BrokenPipeError:
                 return
-
-
-def describe_death(returncode: int | None) -> str:
-    """One sentence on how a child ended without saying so."""
-    if returncode is None:
-        return "The job's process stopped answering."
-    if returncode >= 0:
-        return f"The job's process ended early with exit code {returncode}."
-    try:
-        name = signal.Signals(-returncode).name
-    except ValueError:
-        name = f"signal {-returncode}"
-    reason = {
-        "SIGKILL": " The kernel does that when memory runs out.",
-        "SIGXCPU": " It had used up its CPU time.",
-        "SIGXFSZ": " It wrote a file over the size limit.",
-    }.get(name, "")
-    return f"The job's process was killed by {name}.{reason}"

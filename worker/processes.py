@@ -7,24 +7,36 @@ nothing and wait for whoever adopted them.
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 _PROC = Path("/proc")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _GONE = {"Z", "X"}
 
 
-def _stat(pid: int) -> tuple[str, int, int, int] | None:
-    """State, group, session and resident bytes; None when the process is gone."""
+class _Stat(NamedTuple):
+    """Of one process."""
+
+    state: str
+    group: int
+    session: int
+    threads: int
+    resident: int
+
+
+def _stat(pid: int) -> _Stat | None:
+    """What the kernel tells of a process; None when it is gone."""
     try:
         text = (_PROC / str(pid) / "stat").read_text(errors="replace")
     except OSError:
         return None
     # The command's name stands in parentheses and may itself hold spaces and parentheses.
     fields = text[text.rindex(")") + 2 :].split()
-    return fields[0], int(fields[2]), int(fields[3]), int(fields[21]) * _PAGE
+    group, session, threads, pages = (int(fields[i]) for i in (2, 3, 17, 21))
+    return _Stat(fields[0], group, session, threads, pages * _PAGE)
 
 
 def _lives_in(pid: int, home: Path) -> bool:
@@ -48,20 +60,20 @@ def of_group(group: int) -> list[int]:
     found = []
     for pid in _all():
         stat = _stat(pid)
-        if stat is not None and stat[0] not in _GONE and group in stat[1:3]:
+        if stat is not None and stat.state not in _GONE and group in stat[1:3]:
             found.append(pid)
     return found
 
 
 def of_folder(home: Path) -> list[int]:
     """Living processes whose HOME is the folder or lies in it, whatever group they moved to."""
-    return [p for p in _all() if _lives_in(p, home) and (_stat(p) or "Z")[0] not in _GONE]
+    return [p for p in _all() if _lives_in(p, home) and (s := _stat(p)) and s.state not in _GONE]
 
 
-def resident_bytes(group: int) -> int:
-    """Memory that the group's processes keep resident; pages they share count for each."""
-    stats = (_stat(pid) for pid in _all())
-    return sum(s[3] for s in stats if s is not None and group in s[1:3])
+def usage(pids: Iterable[int]) -> tuple[int, int]:
+    """Bytes that processes keep resident, pages they share counted for each, and their threads."""
+    stats = [s for s in map(_stat, pids) if s is not None and s.state not in _GONE]
+    return sum(s.resident for s in stats), sum(s.threads for s in stats)
 
 
 def visible() -> bool:

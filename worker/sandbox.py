@@ -34,6 +34,10 @@ _LAUNCHER = Path(__file__).with_name("launch.py")
 # Mapped but never touched: program code, thread stacks and allocator arenas of an imported torch.
 _IMPORTED_ADDRESS_SPACE = 4 << 30
 _CUDA_LIBRARIES = 16 << 30  # mapped by a build of torch for GPUs, also where none is used
+# Sizes up to which glibc, and no other C library, keeps freed memory. It gives a matrix of 45 MB
+# back at once, and the kernel clears every page of the next one: a sixth of the time of OBS on
+# 2,368 weights.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": 128 << 20, "MALLOC_TRIM_THRESHOLD_": 256 << 20}
 # bubblewrap says 128 + n where its child was ended by signal n.
 _SIGNALLED = 128
 
@@ -60,6 +64,7 @@ class Limits:
             "RLIMIT_CORE": 0,
             "RLIMIT_CPU": self.cpu_seconds,
             "RLIMIT_FSIZE": self.file_bytes,
+            "RLIMIT_MSGQUEUE": 0,
             "RLIMIT_NOFILE": self.open_files,
         }
 
@@ -99,7 +104,7 @@ class Sandbox:
             "powerless": closed,
             "landlock": self._files(open_to, slot) if self.abi else None,
             # CUDA binds one, for other processes that share its memory.
-            "seccomp": {"unix_sockets": bool(open_to.gpu)} if self.seccomp else None,
+            "seccomp": {"gpu": bool(open_to.gpu)} if self.seccomp else None,
         }
         launch = [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(plan), *program]
         if self.bubblewrap is None:
@@ -136,11 +141,6 @@ def _namespaces(open_to: Reach, slot: Path) -> list[str]:
             options += ["--ro-bind", path, path]
     options += ["--bind", str(slot), str(slot), "--chdir", str(slot)]
     return [*options, "--remount-ro", "/dev", "--remount-ro", "/"]
-
-
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": 128 << 20, "MALLOC_TRIM_THRESHOLD_": 256 << 20}
-"""Sizes up to which glibc keeps freed memory. It gives a matrix of 45 MB back at once, and the
-kernel clears every page of the next one: a sixth of the time of OBS on 2,368 weights."""
 
 
 def environment(
@@ -180,8 +180,9 @@ def imported_address_space() -> int:
 def limit_memory(leader: int, bytes_: int) -> None:
     """Bound the address space of a running child, so that a job's own limit fits a warm child.
 
-    What it really keeps in memory is bounded by the supervisor; this catches the single huge
-    allocation before it happens. Without prlimit(2) nothing is set.
+    What it really keeps in memory is bounded by `worker.watch`; this catches the single huge
+    allocation before it happens, and growth that is faster than a look. Libraries for GPUs map
+    far more, but share it with files. Without prlimit(2) nothing is set.
 
     Args:
         leader: The process that was started; at level `bubblewrap` the child is a grandchild.
@@ -189,11 +190,15 @@ def limit_memory(leader: int, bytes_: int) -> None:
     """
     if not hasattr(resource, "prlimit"):
         return
-    top = bytes_ + imported_address_space()
+    tops = {
+        resource.RLIMIT_AS: bytes_ + imported_address_space(),
+        resource.RLIMIT_DATA: bytes_ + _IMPORTED_ADDRESS_SPACE,
+    }
     bound: set[int] = set()
     # Limits are inherited: once nobody new has turned up, everybody has them.
     while new := {leader, *(processes.of_group(leader) if processes.visible() else ())} - bound:
         for pid in new:
             with suppress(ProcessLookupError):  # it ended, which its supervisor sees
-                resource.prlimit(pid, resource.RLIMIT_AS, (top, top))
+                for limit, top in tops.items():
+                    resource.prlimit(pid, limit, (top, top))
         bound |= new

@@ -4,8 +4,10 @@ Standard library alone: `worker.launch` uses it between fork and exec. A filter 
 threads and kept across exec, and none can be taken back.
 
 What is denied fails with EPERM, as a library expects of a system that forbids it; `clone3` fails
-with ENOSYS, since a filter can't read the flags it points to and libc then takes `clone`. Calls of
-another architecture end the process: their numbers mean something else.
+with ENOSYS, since a filter can't read the flags it points to and libc then takes `clone`. Binding
+another thread to processors seems to succeed and does nothing: a filter can't tell threads from
+other processes, and OpenMP gives up where it fails. Calls of another architecture end the process:
+their numbers mean something else.
 """
 
 import ctypes
@@ -14,6 +16,8 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
+
+from worker import system_calls as calls
 
 _SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
 _TSYNC = 1
@@ -25,120 +29,15 @@ _X32 = 0x40000000
 _CLONE_THREAD = 0x00010000
 # CLONE_NEWNS, CGROUP, UTS, IPC, USER, PID, NET
 _NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x60000000
+# Commands that send a signal to another process, or hold up those who open a file or list a folder:
+# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE, F_NOTIFY; FIOSETOWN, SIOCSPGRP, TIOCSTI, TIOCLINUX
+_FCNTL_COMMANDS = (8, 10, 15, 1024, 1026)
+_IOCTL_COMMANDS = (0x8901, 0x8902, 0x5412, 0x541C)
 _AF_UNIX = 1
 _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE = 1, 5, 0xF
 
 # machine -> (AUDIT_ARCH, column below)
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
-
-# name -> number on x86_64 and aarch64, None where that has no such call
-_FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
-    # servers, also those that a socket file leads to
-    "connect": (42, 203),
-    # other processes
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440),
-    "pidfd_getfd": (438, 438),
-    "pidfd_send_signal": (424, 424),
-    "kcmp": (312, 272),
-    "tkill": (200, 130),
-    "migrate_pages": (256, 238),
-    "setpriority": (141, 140),
-    "ioprio_set": (251, 30),
-    "fork": (57, None),
-    "vfork": (58, None),
-    # what Landlock leaves open: whose a file is, who may read it, how old it is
-    "chmod": (90, None),
-    "fchmod": (91, 52),
-    "fchmodat": (268, 53),
-    "fchmodat2": (452, 452),
-    "chown": (92, None),
-    "fchown": (93, 55),
-    "lchown": (94, None),
-    "fchownat": (260, 54),
-    "setxattr": (188, 5),
-    "lsetxattr": (189, 6),
-    "fsetxattr": (190, 7),
-    "setxattrat": (463, 463),
-    "removexattr": (197, 14),
-    "lremovexattr": (198, 15),
-    "fremovexattr": (199, 16),
-    "removexattrat": (466, 466),
-    "utime": (132, None),
-    "utimes": (235, None),
-    "futimesat": (261, None),
-    "utimensat": (280, 88),
-    "file_setattr": (469, 469),
-    # namespaces and mounts
-    "unshare": (272, 97),
-    "setns": (308, 268),
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "open_tree": (428, 428),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "open_tree_attr": (467, 467),
-    "name_to_handle_at": (303, 264),
-    "open_by_handle_at": (304, 265),
-    # parts of the kernel that computing needs none of
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-    "fanotify_init": (300, 262),
-    "memfd_secret": (447, 447),
-    "personality": (135, 92),
-    "modify_ldt": (154, None),
-    "uselib": (134, None),
-    "lookup_dcookie": (212, 18),
-    "vhangup": (153, 58),
-    "syslog": (103, 116),
-    # the machine itself
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-    "reboot": (169, 142),
-    "swapon": (167, 224),
-    "swapoff": (168, 225),
-    "quotactl": (179, 60),
-    "quotactl_fd": (443, 443),
-    "acct": (163, 89),
-    "ioperm": (173, None),
-    "iopl": (172, None),
-    "settimeofday": (164, 170),
-    "clock_settime": (227, 112),
-    "clock_adjtime": (305, 266),
-    "adjtimex": (159, 171),
-    "sethostname": (170, 161),
-    "setdomainname": (171, 162),
-}
-_CLONE, _CLONE3 = (56, 220), (435, 435)
-_SOCKET, _SOCKETPAIR = (41, 198), (53, 199)
-_PROGRAMS = {"execve": (59, 221), "execveat": (322, 281)}
-# Calls that name a process as their first argument; only the caller itself may be named.
-_OWN_PID_ONLY = {
-    "kill": (62, 129),
-    "tgkill": (234, 131),
-    "rt_sigqueueinfo": (129, 138),
-    "rt_tgsigqueueinfo": (297, 240),
-}
-_PRLIMIT = (302, 261)
-_SECCOMP = (317, 277)
 
 _Code = list[tuple[int, int, int, int]]
 
@@ -151,21 +50,23 @@ def available() -> bool:
     return _seccomp(_GET_ACTION_AVAIL, 0, ctypes.byref(action)) == 0
 
 
-def close(unix_sockets: bool) -> None:
+def close(gpu: bool) -> None:
     """Forbid the calling thread, and all it will become, what a child never needs.
 
-    No sockets, no new processes, no signal to another process, no tracing, no change of a file's
-    owner or mode, no namespaces, mounts, keys, io_uring, modules. A program may still be started,
-    once, by the launcher; the child then calls `forbid_programs`. Needs no_new_privs.
+    No sockets, no new processes, no signal to another process, no tracing, no shared memory, queues
+    or semaphores of System V or POSIX, no change of a file's owner or mode, no namespaces, mounts,
+    keys, io_uring, modules. A program may still be started, once, by the launcher; the child then
+    calls `forbid_programs`. Needs no_new_privs.
 
     Args:
-        unix_sockets: Let sockets of the family AF_UNIX be made, for others in this process to
-            connect to; connecting is forbidden always, as is every other family.
+        gpu: Let sockets of the family AF_UNIX be made, for others in this process to connect to,
+            and files in memory, as drivers do; connecting is forbidden always, as is every other
+            family.
 
     Raises:
         OSError: The kernel does not take the filter.
     """
-    _install([*_prologue(), *_rules(os.getpid(), unix_sockets), (_RETURN, 0, 0, _ALLOW)], 0)
+    _install([*_prologue(), *_rules(os.getpid(), gpu), (_RETURN, 0, 0, _ALLOW)], 0)
 
 
 def forbid_programs() -> None:
@@ -176,7 +77,7 @@ def forbid_programs() -> None:
     """
     column = _column()
     code = _prologue()
-    for numbers in _PROGRAMS.values():
+    for numbers in calls.PROGRAMS.values():
         code += _deny(numbers[column])
     _install([*code, (_RETURN, 0, 0, _ALLOW)], _TSYNC)
 
@@ -223,19 +124,32 @@ def _argument(index: int) -> tuple[int, int, int, int]:
     return (_LOAD, 0, 0, _ARGUMENTS + 8 * index)
 
 
-def _only(*values: int) -> _Code:
+def _only(*values: int, otherwise: int = _DENY) -> _Code:
     """Allow the call if its first argument is one of the values."""
     code: _Code = [_argument(0)]
     for value in values:
         code += [(_EQUAL, 0, 1, value & 0xFFFFFFFF), (_RETURN, 0, 0, _ALLOW)]
-    return [*code, (_RETURN, 0, 0, _DENY)]
+    return [*code, (_RETURN, 0, 0, otherwise)]
 
 
-def _rules(pid: int, unix_sockets: bool) -> Iterator[tuple[int, int, int, int]]:
+def _but(index: int, *values: int) -> _Code:
+    """Deny the call if an argument is one of the values."""
+    code: _Code = [_argument(index)]
+    for value in values:
+        code += [(_EQUAL, 0, 1, value), (_RETURN, 0, 0, _DENY)]
+    return [*code, (_RETURN, 0, 0, _ALLOW)]
+
+
+def _rules(pid: int, gpu: bool) -> Iterator[tuple[int, int, int, int]]:
     column = _column()
-    for numbers in _FORBIDDEN.values():
+    for numbers in calls.FORBIDDEN.values():
         yield from _deny(numbers[column])
-    yield from _deny(_CLONE3[column], _ERRNO | errno.ENOSYS)
+    for numbers in calls.ABSENT.values():
+        yield from _deny(numbers[column], _ERRNO | errno.ENOTSUP)
+    if not gpu:
+        # What lies in such a file is memory of no process until it is mapped.
+        yield from _deny(calls.MEMFD[column])
+    yield from _deny(calls.CLONE3[column], _ERRNO | errno.ENOSYS)
     threads: _Code = [
         _argument(0),
         (_ANY_BIT, 0, 1, _NAMESPACES),
@@ -244,7 +158,7 @@ def _rules(pid: int, unix_sockets: bool) -> Iterator[tuple[int, int, int, int]]:
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _DENY),
     ]
-    yield from _when(_CLONE[column], threads)
+    yield from _when(calls.CLONE[column], threads)
     # Not datagrams: they are sent to an address without connecting.
     kinds: _Code = [
         _argument(1),
@@ -255,14 +169,17 @@ def _rules(pid: int, unix_sockets: bool) -> Iterator[tuple[int, int, int, int]]:
         (_RETURN, 0, 0, _ALLOW),
         (_RETURN, 0, 0, _DENY),
     ]
-    yield from _when(_SOCKETPAIR[column], kinds)
+    yield from _when(calls.SOCKETPAIR[column], kinds)
     local: _Code = [_argument(0), (_EQUAL, 1, 0, _AF_UNIX), (_RETURN, 0, 0, _DENY), *kinds]
-    yield from _when(_SOCKET[column], local if unix_sockets else [(_RETURN, 0, 0, _DENY)])
-    for numbers in _OWN_PID_ONLY.values():
+    yield from _when(calls.SOCKET[column], local if gpu else [(_RETURN, 0, 0, _DENY)])
+    for numbers in calls.OWN_PID_ONLY.values():
         number = numbers[column]
         assert number is not None
         yield from _when(number, _only(pid))
-    yield from _when(_PRLIMIT[column], _only(0, pid))
+    yield from _when(calls.PRLIMIT[column], _only(0, pid))
+    yield from _when(calls.AFFINITY[column], _only(0, pid, otherwise=_ERRNO))
+    yield from _when(calls.FCNTL[column], _but(1, *_FCNTL_COMMANDS))
+    yield from _when(calls.IOCTL[column], _but(1, *_IOCTL_COMMANDS))
 
 
 def _install(code: _Code, flags: int) -> None:
@@ -279,4 +196,4 @@ def _install(code: _Code, flags: int) -> None:
 def _seccomp(operation: int, flags: int, argument: object) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
-    return int(libc.syscall(ctypes.c_long(_SECCOMP[_column()]), operation, flags, argument))
+    return int(libc.syscall(ctypes.c_long(calls.SECCOMP[_column()]), operation, flags, argument))

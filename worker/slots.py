@@ -10,7 +10,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,36 @@ from worker import processes
 log = logging.getLogger(__name__)
 
 _FOLDERS = ("inputs", "checkpoints", "tmp")  # the run makes `out` itself, once it is complete
+
+
+@dataclass(frozen=True)
+class Occupant:
+    """What the owner of a house says of it, for others on the machine.
+
+    Args:
+        cpus: The processors that jobs in it will keep busy; none where no job will be in it.
+        weight: Its share of the memory, beside that of others; 0 where no child will be in it.
+        ahead: Children that may be started ahead in it.
+    """
+
+    cpus: frozenset[int] = frozenset()
+    weight: int = 0
+    ahead: int = 0
+
+    def dump(self) -> bytes:
+        """As JSON."""
+        return json.dumps([sorted(self.cpus), self.weight, self.ahead]).encode()
+
+    @classmethod
+    def load(cls, text: bytes) -> "Occupant":
+        """The inverse.
+
+        Raises:
+            ValueError: It says something else.
+            TypeError: The same.
+        """
+        cpus, weight, ahead = json.loads(text)
+        return cls(frozenset(map(int, cpus)), int(weight), int(ahead))
 
 
 @dataclass(frozen=True)
@@ -45,10 +75,10 @@ class House:
 
     Args:
         root: The slots folder, shared by the processes of one machine.
-        cpus: The processors that jobs in it will keep busy; none where no job will be in it.
+        occupant: What it tells others of itself.
     """
 
-    def __init__(self, root: Path, cpus: Collection[int] = ()) -> None:
+    def __init__(self, root: Path, occupant: Occupant = Occupant()) -> None:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.root = root
         with _guarded(root):
@@ -56,7 +86,7 @@ class House:
             self.folder.mkdir(mode=0o700)
             self._lock = os.open(self.folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-            os.write(self._lock, json.dumps(sorted(cpus)).encode())
+            os.write(self._lock, occupant.dump())
 
     def slot(self) -> Slot:
         """A new empty slot."""
@@ -74,14 +104,14 @@ class House:
             os.close(self._lock)
 
 
-def busy_cpus(root: Path) -> list[frozenset[int]]:
-    """What the owner of each house under the slots folder that lives said of its processors."""
+def occupants(root: Path) -> list[Occupant]:
+    """What the owner of each house under the slots folder that lives said of it."""
     found = []
     with _guarded(root):
         for folder in root.iterdir():
             if folder.is_dir() and not folder.is_symlink() and not _abandoned(folder):
                 with suppress(OSError, ValueError, TypeError):
-                    found.append(frozenset(json.loads((folder / "lock").read_bytes())))
+                    found.append(Occupant.load((folder / "lock").read_bytes()))
     return found
 
 

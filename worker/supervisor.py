@@ -27,12 +27,12 @@ from store import failures, leases, outbox
 from store.blobs import DamagedBlobError, StoredBlob
 from store.claims import Claim, NewArtifact, Outcome
 from store.clock import utcnow
-from worker import processes
+from worker import deaths
 from worker.endings import Cancelled, Drained, Ending, Failed, Lost, PutOff, Stale
 from worker.files import UnsafeFileError, keep, plain
 from worker.lease import Hold
 from worker.materialise import device_of, hand_on_draft, materialise, to_verify
-from worker.process import Child, MisbehavedError, describe_death
+from worker.process import Child, MisbehavedError
 from worker.workplace import Workplace, discard
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Attempt:
             draining=lambda: place.draining,
         )
         self._started = self._progress_at = time.monotonic()
-        self._looked = self._flushed = 0.0
+        self._flushed = 0.0
         self._said_at = self._started
         self._course = Course()
         self._last_progress: tuple[str, float, str] | None = None
@@ -166,7 +166,7 @@ class Attempt:
     def _serve(self, child: Child, meanwhile: Callable[[], None] | None = None) -> RunResult:
         """Hand over what lies in its slot, and follow it to its result."""
         memory = self._place.memory_bytes
-        child.hand_over(memory if device_of(self._claim.klass) == "cpu" else None)
+        child.hand_over(memory, reserves=device_of(self._claim.klass) != "cpu")
         self._progress_at = time.monotonic()
         self._last_progress = None
         if meanwhile is not None:
@@ -198,24 +198,26 @@ class Attempt:
                     raise Lost(self._crash(child, "The job's process spoke after it was done."))
                 if isinstance(event, FailedEvent):
                     self._flush()
-                    told = self._told(event)
+                    told = self._told(event, child)
                     raise PutOff(told) if told.code == "storage_full" else Failed(told)
                 if isinstance(event, DoneEvent):
                     done, done_at = event, time.monotonic()
                 else:
                     self._take(child, event)
             self._tick()
+            if child.excess is not None:
+                self._flush()
+                raise deaths.over(child.excess, child.kept)
             if done is not None and (dead or time.monotonic() - done_at > _EXIT_SECONDS):
                 self._flush()
                 return done
             if dead and not events:
                 self._flush()
-                raise Lost(self._crash(child, describe_death(child.returncode)))
+                raise self._died(child)
             if time.monotonic() - self._flushed >= _FLUSH_SECONDS:
                 self._flush()
             if done is None:
                 self._check_stall()
-                self._check_memory(child)
 
     def _take(self, child: Child, event: Event) -> None:
         event = self._course.told(event)
@@ -343,20 +345,21 @@ class Attempt:
         if time.monotonic() - self._progress_at > limit:
             raise Lost(SecateurError("stalled", f"The job made no progress for {limit:g} s."))
 
-    def _check_memory(self, child: Child) -> None:
-        limit = self._place.memory_bytes
-        if limit is None or time.monotonic() - self._looked < _POLL_SECONDS:
-            return
-        self._looked = time.monotonic()
-        if processes.visible() and processes.resident_bytes(child.pid) > limit:
-            raise Failed(_memory_error(limit))
-
-    def _told(self, event: FailedEvent) -> SecateurError:
+    def _told(self, event: FailedEvent, child: Child) -> SecateurError:
         """The child's own error, as far as it is one."""
         try:
-            return SecateurError.from_dict(event.error)
+            error = SecateurError.from_dict(event.error)
         except (TypeError, AttributeError, ValueError):
             return SecateurError("internal_error", "The job failed without saying why.")
+        if error.code == "out_of_memory":
+            return child.kept.error(error.message)
+        return error
+
+    def _died(self, child: Child) -> Failed:
+        """Why a child is dead that has not said so."""
+        code = child.returncode
+        crash = self._crash(child, deaths.describe(code))
+        return deaths.starved(code, child.log, child.kept) or Lost(crash)
 
     def _crash(self, child: Child, message: str) -> SecateurError:
         child.end(0.0)  # so that the log is complete
@@ -379,14 +382,6 @@ class Attempt:
             time.monotonic() - self._started,
         )
         return became
-
-
-def _memory_error(limit: int) -> SecateurError:
-    return SecateurError(
-        "out_of_memory",
-        f"The job kept more than {limit} bytes in memory.",
-        hint="Use a smaller block, fewer calibration samples or a smaller model.",
-    )
 
 
 def _why(error: BaseException) -> Failed:

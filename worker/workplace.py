@@ -6,7 +6,6 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from pruning.threads import cores as available
@@ -14,12 +13,11 @@ from pruning.threads import cpus
 from store.blobs import Blobs, LocalBlobs
 from store.db import Database
 from store.settings import Settings
-from worker import cores
+from worker import cores, memory
 from worker.levels import sandbox_of
-from worker.memory import share
 from worker.process import Child
 from worker.sandbox import Limits, Sandbox
-from worker.slots import House, wipe_leftovers
+from worker.slots import House, Occupant, wipe_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +69,16 @@ class Workplace:
         """Size of the largest file a child may write."""
         return _BYTES_PER_OUTPUT
 
-    @cached_property
+    @property
     def memory_bytes(self) -> int | None:
-        """Memory that one attempt may keep, None where nothing is known of the machine's."""
-        return self.settings.child_memory_bytes or share(self.processes)
+        """Memory that the next attempt may keep, None where nothing is known of the machine's."""
+        return self.settings.child_memory_bytes or memory.share(
+            self.house.root, self.processes, self._weight
+        )
+
+    @property
+    def _weight(self) -> int:
+        return memory.CHECKS if tuple(self.program) == CHECKS_PROGRAM else memory.JOBS
 
     @property
     def _programs(self) -> list[tuple[str, ...]]:
@@ -178,11 +182,18 @@ def open_workplace(
         settings=settings,
         db=Database(settings),
         blobs=LocalBlobs(settings.blob_dir),
-        # Checks are short: jobs do not leave cores to them.
-        house=House(settings.slots_dir, () if checks else cpus()),
+        house=House(settings.slots_dir, _occupant(settings, checks=checks)),
         worker_id=name or f"{socket.gethostname()}:{os.getpid()}",
         drain=drain,
         program=program,
         sandbox=closed,
         processes=processes,
     )
+
+
+def _occupant(settings: Settings, *, checks: bool) -> Occupant:
+    ahead = (1 if checks else 2) if settings.warm_children else 0
+    if checks:
+        # They are short: jobs do not leave cores to them.
+        return Occupant(weight=memory.CHECKS, ahead=ahead)
+    return Occupant(cpus(), memory.JOBS, ahead)

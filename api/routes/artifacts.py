@@ -21,7 +21,10 @@ from store.tables import Artifact
 router = APIRouter(prefix="/v1/jobs/{job_id}", tags=["artifacts"])
 
 _MEDIA_TYPES = {".json": "application/json", ".html": "text/html; charset=utf-8"}
-_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {}}, "description": "The file."},
     206: {"content": {"application/octet-stream": {}}, "description": "The range asked for."},
@@ -37,8 +40,7 @@ def list_artifacts(job_id: str, database: Db, caller: Caller) -> Artifacts:
         return Artifacts(data=[artifact_view(row) for row in job.artifacts])
 
 
-@router.get("/artifacts/{name}", response_class=Response, responses=_FILE)
-@router.head("/artifacts/{name}", response_class=Response, responses=_FILE)
+@router.get("/artifacts/{name:path}", response_class=Response, responses=_FILE)
 def get_artifact(
     job_id: str, name: str, request: Request, parts: Parts, caller: Caller
 ) -> Response:

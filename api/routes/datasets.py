@@ -5,8 +5,8 @@ from typing import Annotated
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
-from api.dependencies import Caller, Db, Paged, Parts
-from api.schemas import Dataset, Page, UploadState
+from api.dependencies import Caller, DatasetsPaged, Db, Parts
+from api.schemas import Dataset, DatasetPage, UploadState
 from api.shown import UNCHANGED
 from api.uploads import BODY, display_name, receive
 from api.views import dataset_view
@@ -60,14 +60,16 @@ async def create_dataset(
 
 @router.get("")
 def list_datasets(
-    database: Db, caller: Caller, page: Paged, state: UploadState | None = None
-) -> Page[Dataset]:
+    database: Db, caller: Caller, page: DatasetsPaged, state: UploadState | None = None
+) -> DatasetPage:
     """The project's datasets, newest first."""
     with database.read() as session:
         found = datasets.list_page(
             session, caller.project_id, state=state, limit=page.limit, cursor=page.cursor
         )
-        return Page(data=[dataset_view(row) for row in found.items], next_cursor=found.next_cursor)
+        return DatasetPage(
+            data=[dataset_view(row) for row in found.items], next_cursor=found.next_cursor
+        )
 
 
 @router.get("/{dataset_id}", response_model=Dataset, responses=UNCHANGED)

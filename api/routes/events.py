@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from api.accept import prefers
 from api.dependencies import Caller, Db
-from api.schemas import Events
+from api.schemas.events import STREAM, Events
 from api.views import event_view
 from store.clock import utcnow
 from store.db import Database
@@ -33,7 +33,7 @@ _LARGEST = 2**31 - 1
 @router.get(
     "",
     response_model=Events,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={200: {"content": {"text/event-stream": STREAM}}},
 )
 async def get_events(
     job_id: str,

@@ -62,7 +62,8 @@ def _workers(parts: Service) -> Workers:
         query = select(func.count(func.distinct(Attempt.worker_id))).where(
             Attempt.finished_at.is_(None) | (Attempt.finished_at > utcnow() - _LATELY)
         )
-        return Workers(seen=session.scalar(query) or 0)
+        alive = sum(roster.levels(session, utcnow()).values())
+        return Workers(alive=alive, seen=session.scalar(query) or 0)
 
 
 def _sandbox(parts: Service) -> Sandbox:

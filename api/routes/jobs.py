@@ -1,19 +1,18 @@
 """Jobs: create, read, list, cancel, retry, delete."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 
-from api.dependencies import Caller, Db, Paged, Parts
-from api.schemas import Job, JobRequest, Page
+from api.dependencies import Caller, Db, JobsPaged, Parts
+from api.json_bodies import JsonRoute
+from api.schemas import Job, JobPage, JobRequest, JobState
 from api.shown import UNCHANGED
 from api.submission import check, fingerprint
 from api.views import job_view
 from store.queries import jobs
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
-
-State = Literal["queued", "running", "succeeded", "failed", "cancelled", "rejected"]
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 
 
 @router.post("", status_code=202)
@@ -66,14 +65,14 @@ def _located(job: Job, response: Response) -> Job:
 
 @router.get("")
 def list_jobs(
-    database: Db, caller: Caller, page: Paged, state: Annotated[State | None, Query()] = None
-) -> Page[Job]:
+    database: Db, caller: Caller, page: JobsPaged, state: JobState | None = None
+) -> JobPage:
     """The project's jobs, newest first."""
     with database.read() as session:
         found = jobs.list_page(
             session, caller.project_id, state=state, limit=page.limit, cursor=page.cursor
         )
-        return Page(data=[job_view(row) for row in found.items], next_cursor=found.next_cursor)
+        return JobPage(data=[job_view(row) for row in found.items], next_cursor=found.next_cursor)
 
 
 @router.get("/{job_id}", response_model=Job, responses=UNCHANGED)

@@ -2,22 +2,23 @@
 
 from fastapi import APIRouter
 
-from api.dependencies import Caller, Db, Paged, Parts
-from api.schemas import Key, KeyRequest, NewKey, Page
+from api.dependencies import Caller, Db, KeysPaged, Parts
+from api.json_bodies import JsonRoute
+from api.schemas import KeyPage, KeyRequest, NewKey
 from api.views import key_view
 from pruning.errors import SecateurError
 from store.queries import keys
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=JsonRoute)
 
 
 @router.get("")
-def list_keys(database: Db, caller: Caller, page: Paged) -> Page[Key]:
+def list_keys(database: Db, caller: Caller, page: KeysPaged) -> KeyPage:
     """The project's keys; secrets are never shown again."""
     with database.read() as session:
         found = keys.list_page(session, caller.project_id, limit=page.limit, cursor=page.cursor)
         data = [key_view(row, caller.key_id) for row in found.items]
-        return Page(data=data, next_cursor=found.next_cursor)
+        return KeyPage(data=data, next_cursor=found.next_cursor)
 
 
 @router.post("", status_code=201)

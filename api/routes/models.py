@@ -5,8 +5,8 @@ from typing import Annotated
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
-from api.dependencies import Caller, Db, Paged, Parts
-from api.schemas import Model, Page, UploadState
+from api.dependencies import Caller, Db, ModelsPaged, Parts
+from api.schemas import Model, ModelPage, UploadState
 from api.shown import UNCHANGED
 from api.uploads import BODY, display_name, receive
 from api.views import model_view
@@ -86,14 +86,16 @@ async def create_model(
 
 @router.get("")
 def list_models(
-    database: Db, caller: Caller, page: Paged, state: UploadState | None = None
-) -> Page[Model]:
+    database: Db, caller: Caller, page: ModelsPaged, state: UploadState | None = None
+) -> ModelPage:
     """The project's models, newest first."""
     with database.read() as session:
         found = models.list_page(
             session, caller.project_id, state=state, limit=page.limit, cursor=page.cursor
         )
-        return Page(data=[model_view(row) for row in found.items], next_cursor=found.next_cursor)
+        return ModelPage(
+            data=[model_view(row) for row in found.items], next_cursor=found.next_cursor
+        )
 
 
 @router.get("/{model_id}", response_model=Model, responses=UNCHANGED)

@@ -3,11 +3,12 @@
 from fastapi import APIRouter
 
 from api.dependencies import Caller, Db
+from api.json_bodies import JsonRoute
 from api.schemas import PlanRequest
 from api.submission import check
 from pruning.plan import Plan
 
-router = APIRouter(prefix="/v1/plans", tags=["plans"])
+router = APIRouter(prefix="/v1/plans", tags=["plans"], route_class=JsonRoute)
 
 
 @router.post("")

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from pruning.errors import SecateurError
+from pruning.memory_errors import out_of_memory
 
 CODE = "operator_unsupported"
 """Of the error."""
@@ -27,7 +27,7 @@ def lacks_derivative(failure: Exception) -> bool:
     if isinstance(failure, SecateurError):
         cause = failure.__cause__
         return failure.code == CODE or (isinstance(cause, Exception) and lacks_derivative(cause))
-    if isinstance(failure, torch.OutOfMemoryError):
+    if out_of_memory(failure):
         return False
     words = str(failure).lower()
     return isinstance(failure, NotImplementedError) or (

@@ -13,6 +13,7 @@ from pruning.curvature.whereabouts import named, watching
 from pruning.errors import SecateurError
 from pruning.functional import called_with
 from pruning.layers import FlatWeights
+from pruning.memory_errors import out_of_memory
 from pruning.recurrence import unrolled
 
 Parameters = dict[str, Tensor]
@@ -77,7 +78,7 @@ class Network:
         try:
             return self._called(parameters, inputs, once)
         except (RuntimeError, NotImplementedError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if out_of_memory(error):
                 raise
             raise self._refusal(parameters, inputs, once, error) from error
 

@@ -8,11 +8,11 @@ derivatives are taken, is our error; at sizes that the file left open the data m
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from pruning.errors import SecateurError
 from pruning.facts import TensorFact
+from pruning.memory_errors import out_of_memory
 from pruning.recurrence import transforming
 
 FAILURES = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
@@ -86,7 +86,7 @@ def step_failed(
         that only a fault in code raises; `data_shape` or `data_values` for inputs that do not fit,
         and while a file is read `model_invalid`.
     """
-    if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+    if out_of_memory(error):
         raise error
     reason = f"{type(error).__name__}: {_first_line(error)}"
     if transforming():

@@ -15,6 +15,7 @@ from pruning.curvature.whereabouts import named, watching
 from pruning.data.batches import ArrayData
 from pruning.dispatch import Watching
 from pruning.errors import SecateurError
+from pruning.memory_errors import out_of_memory
 from pruning.outputs import named_tensors
 from pruning.samples import Calling, first_samples
 
@@ -151,7 +152,7 @@ def called(module: nn.Module, inputs: tuple[Tensor, ...], calling: Calling = Cal
 def _failure(
     module: nn.Module, inputs: tuple[Tensor, ...], calling: Calling, error: Exception
 ) -> SecateurError:
-    if isinstance(error, torch.OutOfMemoryError):
+    if out_of_memory(error):
         return SecateurError("out_of_memory", f"One call of the module: {reason(error)}")
     with watching(module) as stack:
         try:

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
-
 from pruning.curvature.derivatives import WITHOUT, reason
 from pruning.errors import SecateurError
 from pruning.events import Event
+from pruning.memory_errors import out_of_memory
 
 Emit = Callable[[Event], None]
 
@@ -53,7 +52,7 @@ class Listener:
 
 def _coded(error: Exception) -> SecateurError:
     words = f"{type(error).__name__}: {reason(error)}"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if out_of_memory(error):
         return SecateurError(
             "out_of_memory",
             f"The job ran out of memory. {words}",

@@ -19,6 +19,7 @@ from pruning.combinations import check_combination, check_sizes
 from pruning.errors import SecateurError
 from pruning.events import Phase
 from pruning.job import Job, State
+from pruning.memory_errors import out_of_memory
 from pruning.progress import Narrator
 from pruning.report.study import Compared, ComparedRun, Comparison
 from pruning.schedule.step import scorings
@@ -271,7 +272,9 @@ def _attempt(run: Callable[[], State], *, recovered: bool) -> Finding:
         if failure.code in PASSED_ON:
             raise
         return Finding(error=failure.message)
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as failure:
+        if not out_of_memory(failure):
+            raise
         return Finding(error="It ran out of memory.")
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import onnxruntime
 import torch
@@ -15,6 +14,7 @@ from pruning.progress import Narrator
 from pruning.report.html import report_html
 from pruning.report.schema import ArtifactEntry, Check, Report, Sizes, report_json
 from pruning.report.study import Latency
+from pruning.report.summary import summary
 from pruning.request import OUT, RunRequest, RunResult
 from pruning.roles import evaluation
 from pruning.verification import gates, latency
@@ -75,7 +75,8 @@ def verify_files(request: RunRequest, folder: Path, narrator: Narrator) -> RunRe
     with appears_whole(folder / OUT) as out:
         reports = _write_reports(written, narrator, out)
     narrator.finish()
-    return RunResult(artifacts=reports, summary=summary(report), rejected=gates.rejection(report))
+    shown = summary(report).model_dump(mode="json")
+    return RunResult(artifacts=reports, summary=shown, rejected=gates.rejection(report))
 
 
 def _spent(report: Report) -> float:
@@ -146,19 +147,3 @@ def _write_reports(written: Written, narrator: Narrator, out: Path) -> list[Arti
     )
     listed.write_bytes(manifest.manifest_json(made))
     return [*reports, describe(listed, manifest.FORMAT)]
-
-
-def summary(report: Report) -> dict[str, Any]:
-    """A few numbers for lists of jobs."""
-    stages = report.metrics.model_dump(mode="json", include={"dense", "pruned", "recovered"})
-    metrics = {
-        name: {stage: (found or {}).get(name, {}).get("value") for stage, found in stages.items()}
-        for name in report.metrics.dense
-    }
-    return {
-        "sparsity": report.sparsity.model_dump(mode="json"),
-        "metrics": metrics,
-        "loss": report.loss.model_dump(mode="json"),
-        "sizes": report.sizes.model_dump(mode="json") if report.sizes else None,
-        "warnings": len(report.warnings),
-    }

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pruning.curvature.losses import Loss, loss_of
 from pruning.data.batches import ArrayData
+from pruning.memory_errors import out_of_memory
 from pruning.metrics import METRICS
 from pruning.progress import Narrator
 from pruning.report.numbers import asked, count, metric, number
@@ -78,9 +79,9 @@ def _compared(
             metrics,
             narrator,
         )
-    except MemoryError:
-        raise
     except Exception as error:  # onnxruntime has a dozen exception types without a common base
+        if out_of_memory(error):
+            raise
         return [_cannot_run(pruned, dense, some, error)]
     allowed = TOLERANCE_HALF if written.half else TOLERANCE
     final = written.report.metrics.final

@@ -1,11 +1,14 @@
 """Runs in a sandbox and tries what a child may not do; prints what became of each as JSON.
 
-`python prisoner.py SECRETS`: JSON {name: path} of files that must stay hidden.
+`python prisoner.py SECRETS SHARED`: JSON {name: path} of files that must stay hidden, and {name:
+number} of somebody's shared memory and semaphores of System V.
 """
 
 import ctypes
 import errno
+import fcntl
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -14,9 +17,11 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import shared_memory
 from pathlib import Path
 
 SECRETS = json.loads(sys.argv[1])
+SHARED = json.loads(sys.argv[2])
 LIBC = ctypes.CDLL(None, use_errno=True)
 X86 = os.uname().machine == "x86_64"
 OUTCOMES = {}
@@ -78,6 +83,11 @@ def spawn_many():
             return
 
 
+def open_queue():
+    return call(240, 180, ctypes.addressof(QUEUE), os.O_CREAT | os.O_RDWR, 0o600, 0)
+
+
+QUEUE = ctypes.create_string_buffer(b"secateur-queue")
 for family in ("AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK", "AF_PACKET", "AF_VSOCK"):
     for kind in ("SOCK_STREAM", "SOCK_DGRAM", "SOCK_RAW"):
         attempt(f"network: {family} {kind}")(
@@ -103,12 +113,31 @@ for path in ("/", "/etc", "/home", "/root", "/tmp", "/run", "/var"):
 for path in ("/tmp/x", "/usr/x", "/x", "/dev/shm/x", "/dev/x", "../x", sys.prefix + "/x"):
     attempt(f"write: {path}")(lambda p=path: write(p))
 parent = os.getppid()
+PARENT = parent.to_bytes(4, "little")
 attempt("signal: the parent")(lambda: os.kill(parent, 0))
 attempt("signal: everybody")(lambda: os.kill(-1, 0))
 attempt("signal: the group")(lambda: os.killpg(0, 0))
 attempt("trace: the parent")(lambda: call(101, 117, 16, parent, 0, 0))  # PTRACE_ATTACH
 attempt("trace: memory")(lambda: call(310, 270, parent, 0, 0, 0, 0, 0))
 attempt("limits of the parent")(lambda: resource.prlimit(parent, resource.RLIMIT_CORE))
+attempt("shared: memory of System V")(lambda: call(29, 194, 0, 1 << 20, 0o1600))
+attempt("shared: attached")(lambda: call(30, 196, SHARED["memory"], 0, 0o10000))
+attempt("shared: removed")(lambda: call(31, 195, SHARED["memory"], 0, 0))
+attempt("shared: semaphores")(lambda: call(64, 190, 0, 1, 0o1600))
+attempt("shared: semaphore read")(lambda: call(66, 191, SHARED["semaphores"], 0, 12, 0))
+attempt("shared: queue of System V")(lambda: call(68, 186, 0, 0o1600))
+attempt("shared: queue of POSIX")(lambda: open_queue())
+attempt("shared: memory of POSIX")(lambda: shared_memory.SharedMemory("x", create=True, size=9))
+attempt("shared: semaphore of POSIX")(lambda: multiprocessing.Semaphore())
+attempt("shared: a file in memory")(lambda: os.memfd_create("x"))
+attempt("names: of a folder")(lambda: call(294, 26, 0))
+attempt("names: of a folder, watched")(lambda: call(254, 27, 3, 0, 0))
+for name, path in SECRETS.items():
+    attempt(f"attributes: {name}")(lambda p=path: os.listxattr(p))
+attempt("signal: by a pipe")(lambda: fcntl.fcntl(os.pipe()[0], fcntl.F_SETOWN, parent))
+attempt("signal: by a socket")(lambda: fcntl.ioctl(socket.socketpair()[0], 0x8901, PARENT))
+attempt("schedule: the parent")(lambda: os.sched_setscheduler(parent, 3, os.sched_param(0)))
+os.sched_setaffinity(parent, {max(os.sched_getaffinity(0))})
 attempt("namespace: user")(lambda: call(272, 97, 0x10000000))
 attempt("namespace: clone")(lambda: call(56, 220, 0x10000000 | 17, 0, 0, 0, 0))
 attempt("clone3")(lambda: call(435, 435, 0, 0))
@@ -144,6 +173,7 @@ attempt("own: threads")(lambda: into_another_thread(lambda: None))
 attempt("own: null")(lambda: write("/dev/null"))
 attempt("own: random")(lambda: os.urandom(4) + read("/dev/urandom"))
 attempt("own: signal")(lambda: os.kill(os.getpid(), 0))
+attempt("own: affinity")(lambda: os.sched_setaffinity(0, os.sched_getaffinity(0)))
 attempt("own: status")(lambda: Path("/proc/self/status").read_text())
 
 status = Path("/proc/self/status").read_text().splitlines()

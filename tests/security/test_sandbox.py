@@ -1,5 +1,6 @@
 """What the sandbox denies, tried by a real child under the real launcher at each level."""
 
+import ctypes
 import errno
 import json
 import os
@@ -17,10 +18,12 @@ from worker.levels import Means, choose, means
 from worker.process import Child
 from worker.sandbox import Limits, Sandbox
 from worker.slots import House
+from worker.watch import MAX_THREADS
 
 PRISONER = str(Path(__file__).with_name("prisoner.py"))
 LIMITS = Limits(threads=2, cpu_seconds=60, file_bytes=1 << 20)
 LEVELS = ["bubblewrap", "landlock"]
+LIBC = ctypes.CDLL(None)
 PYTHON = (sys.executable, "-P", "-u")
 
 
@@ -96,11 +99,16 @@ def report(closed: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> dict:
     house = House(data / "slots")
     before = {name: (path.stat().st_mode, path.stat().st_mtime) for name, path in secrets.items()}
     os.environ["SECATEUR_REDIS_URL"] = "redis://:secret@broker"
+    shared = {"memory": LIBC.shmget(0, 4096, 0o1600), "semaphores": LIBC.semget(0, 1, 0o1600)}
+    processors = os.sched_getaffinity(0)
     try:
         named = json.dumps({name: str(path) for name, path in secrets.items()})
-        code, said = run(house, closed, PRISONER, named)
+        code, said = run(house, closed, PRISONER, named, json.dumps(shared))
+        assert os.sched_getaffinity(0) == processors
     finally:
         del os.environ["SECATEUR_REDIS_URL"]
+        LIBC.shmctl(shared["memory"], 0, None)
+        LIBC.semctl(shared["semaphores"], 0, 0)
         house.close()
     assert code == 0, said
     told = json.loads(said.splitlines()[-1])
@@ -123,7 +131,7 @@ def listed(allowed: set[str]) -> set[str]:
 
 def test_what_a_job_does_is_let_through(report: dict):
     own = {n: o for n, o in report["outcomes"].items() if n.startswith("own: ")}
-    assert len(own) == 10
+    assert len(own) == 11
     assert all("done" in outcome for outcome in own.values()), own
 
 
@@ -134,6 +142,19 @@ def test_no_process_can_be_started(report: dict):
 def test_sockets_are_refused_by_the_filter_and_not_for_want_of_a_route(report: dict):
     tried = {o["errno"] for n, o in report["outcomes"].items() if n.startswith("network: ")}
     assert tried == {errno.EPERM}
+
+
+def test_what_could_outlive_the_child_is_refused_by_the_filter(report: dict):
+    tried = {n: o.get("errno") for n, o in report["outcomes"].items() if n.startswith("shared: ")}
+    assert len(tried) == 10
+    by_files = {"shared: memory of POSIX", "shared: semaphore of POSIX"}
+    assert {tried[name] for name in tried.keys() - by_files} == {errno.EPERM}
+    assert all(tried[name] for name in by_files)
+
+
+def test_attributes_of_files_read_as_if_there_were_none(report: dict):
+    tried = {o["errno"] for n, o in report["outcomes"].items() if n.startswith("attributes: ")}
+    assert tried <= {errno.ENOTSUP, errno.ENOENT}
 
 
 def test_libc_is_told_that_clone3_does_not_exist(report: dict):
@@ -168,7 +189,7 @@ waiting = socket.socket(socket.AF_UNIX)
 waiting.bind("server")
 waiting.listen()
 ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)
-seccomp.close(unix_sockets=True)
+seccomp.close(gpu=True)
 for name in ("UNIX SEQPACKET", "UNIX STREAM", "UNIX DGRAM", "INET STREAM"):
     family, kind = name.split()
     try:
@@ -299,6 +320,35 @@ def test_a_limit_given_at_once_reaches_a_child_that_is_still_starting(
 
     code, said = run(house, closed, "-c", MEMORY, str(64 << 30), meanwhile=hand_over)
     assert (code, said.split()[-1]) == (0, "refused")
+
+
+BOMB = """
+import sys, threading, time
+sys.stdin.readline()
+threading.stack_size(32 << 10)
+while True:
+    try:
+        threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    except RuntimeError:
+        time.sleep(0.01)
+"""
+
+
+def test_a_child_that_starts_threads_without_end_is_ended(closed: Sandbox, house: House):
+    began = time.monotonic()
+    children: list[Child] = []
+
+    def hand_over(child: Child) -> None:
+        child.hand_over()
+        children.append(child)
+
+    code, _ = run(house, closed, "-c", BOMB, meanwhile=hand_over)
+    assert code == -signal.SIGKILL
+    excess = children[0].excess
+    assert excess is not None
+    assert excess.what == "threads"
+    assert MAX_THREADS < excess.found < 4 * MAX_THREADS
+    assert time.monotonic() - began < 30
 
 
 def test_cpu_time_runs_out_and_the_signal_is_told(closed: Sandbox, house: House):

@@ -4,12 +4,15 @@ Speaks the protocol of `worker.child`: one line on stdin names job.json, events 
 descriptor that is the last argument.
 """
 
+import ctypes
 import json
+import mmap
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -316,6 +319,42 @@ def eat(spec):
     time.sleep(60)
 
 
+def grow(spec):
+    """As fast as it can, in shared memory too."""
+    held = []
+    while True:
+        memory = mmap.mmap(-1, 64 << 20, spec["flags"] | mmap.MAP_ANONYMOUS)
+        memory[::4096] = b"x" * len(memory[::4096])
+        held.append(memory)
+
+
+def demand(spec):
+    """One allocation that is far too large, which nobody catches."""
+    print(len(bytearray(1 << 45)))
+
+
+def throw(spec):
+    """What a C++ library does where nobody catches its error."""
+    new = ctypes.CDLL("libstdc++.so.6")._Znwm
+    new(ctypes.c_size_t(1 << 45))
+
+
+def start_threads(spec):
+    threading.stack_size(32 << 10)
+    while True:
+        try:
+            threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+        except RuntimeError:
+            time.sleep(0.01)
+
+
+def fork_on(spec):
+    """Twice as many processes every tenth of a second."""
+    while True:
+        os.fork()
+        time.sleep(0.1)
+
+
 def linger(spec):
     done([out()])
     time.sleep(60)
@@ -333,6 +372,11 @@ def main():
         verify(job)
         return
     if job["kind"] != "prune":
+        uploaded = Path("inputs", "model" if job["model"] else "calibration").read_bytes()
+        if uploaded.startswith(b"{"):
+            spec = json.loads(uploaded)
+            globals()[spec["do"]](spec)
+            return
         facts = {"format": "onnx", "kind": job["kind"]}
         say(type="done", state="succeeded", result={"facts": facts})
         return

@@ -130,7 +130,7 @@ def test_intake_checks_pass_their_facts_on(bench: Bench):
     ("do", "says"),
     [
         ("crash", "exit code 3"),
-        ("killed", "SIGKILL. The kernel does that when memory runs out"),
+        ("killed", "SIGKILL. It was not the worker"),
         ("noise", "exit code 4"),
         ("no_json", "no event"),
         ("long_line", "a line of more than"),

@@ -7,7 +7,7 @@ from bench import Bench
 
 from pruning import threads
 from worker import cores
-from worker.slots import House
+from worker.slots import House, Occupant
 
 
 @pytest.fixture
@@ -28,13 +28,13 @@ def test_the_processes_of_one_service_share_the_cores(four: None, tmp_path: Path
 def test_services_that_use_one_slots_folder_share_the_processors_they_have_in_common(
     four: None, tmp_path: Path
 ):
-    own = House(tmp_path, range(4))
+    own = House(tmp_path, Occupant(frozenset(range(4))))
     assert cores.share(tmp_path, 1) == 4
-    other = House(tmp_path, range(4))
+    other = House(tmp_path, Occupant(frozenset(range(4))))
     checks = House(tmp_path)
     assert cores.share(tmp_path, 1) == 2
     other.close()
-    elsewhere = House(tmp_path, range(4, 8))
+    elsewhere = House(tmp_path, Occupant(frozenset(range(4, 8))))
     assert cores.share(tmp_path, 1) == 4
     for house in (own, checks, elsewhere):
         house.close()
@@ -43,7 +43,7 @@ def test_services_that_use_one_slots_folder_share_the_processors_they_have_in_co
 def test_the_house_of_a_dead_worker_takes_no_cores(four: None, tmp_path: Path):
     left = tmp_path / "1-dead"
     left.mkdir()
-    (left / "lock").write_text("[0, 1, 2, 3]")
+    (left / "lock").write_text("[[0, 1, 2, 3], 2, 2]")
     assert cores.share(tmp_path, 1) == 4
 
 

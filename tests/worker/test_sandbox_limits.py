@@ -14,7 +14,8 @@ from pruning import threads
 from worker import sandbox
 from worker.launch import __file__ as LAUNCHER
 
-LIMITS = ["RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_AS"]
+LIMITS = ["RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_AS", "RLIMIT_DATA"]
+LIMITS += ["RLIMIT_MSGQUEUE"]
 
 
 @pytest.fixture(params=["best", "off"])
@@ -54,6 +55,9 @@ def test_limits_are_set_and_can_not_be_raised(confession: dict):
     assert limits["RLIMIT_NOFILE"] == [1024, 1024]
     top = (1 << 30) + sandbox.imported_address_space()
     assert limits["RLIMIT_AS"] == [top, top]
+    private = (5 << 30,) * 2
+    assert tuple(limits["RLIMIT_DATA"]) == private
+    assert limits["RLIMIT_MSGQUEUE"] == [0, 0]
     soft, hard = limits["RLIMIT_FSIZE"]
     assert soft == hard > 0
 

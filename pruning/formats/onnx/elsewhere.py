@@ -10,6 +10,7 @@ from pruning.formats.failures import Referee
 from pruning.formats.onnx.facts import tensor_fact
 from pruning.formats.onnx.graph import Graph
 from pruning.formats.onnx.write import inference_copy
+from pruning.memory_errors import out_of_memory
 
 
 def runs_elsewhere(proto: ModelProto) -> Referee:
@@ -31,7 +32,9 @@ def runs_elsewhere(proto: ModelProto) -> Referee:
                 value.name: x.cpu().numpy().astype(tensor_fact(value).dtype)
                 for value, x in zip(declared, inputs, strict=True)
             })  # fmt: skip
-        except Exception:  # onnxruntime has a dozen exception types without a common base
+        except Exception as error:  # onnxruntime has a dozen exception types without a common base
+            if out_of_memory(error):
+                raise
             return False
         return True
 

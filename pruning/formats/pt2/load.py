@@ -9,6 +9,7 @@ from torch.export import ExportedProgram
 
 from pruning.errors import SecateurError
 from pruning.formats.pt2.package import Package
+from pruning.memory_errors import out_of_memory
 
 _LOGGERS = ("torch.export", "torch._export", "torch.export.pt2_archive._package")
 
@@ -27,9 +28,9 @@ def load(package: Package) -> ExportedProgram:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
             return torch.export.load(path)  # noqa: TID251
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
         except Exception as error:  # torch's deserialiser raises whatever its parts do
+            if out_of_memory(error):
+                raise
             raise SecateurError(
                 "model_invalid",
                 f"torch can't load the program: {_innermost(error)}",

@@ -1,0 +1,66 @@
+"""What the API takes and gives as JSON: pydantic models with examples, shown in /openapi.json."""
+
+from api.schemas.errors import Failure, FieldError, Problem
+from api.schemas.events import Events, JobEvent, StreamedEvent
+from api.schemas.jobs import (
+    Artifact,
+    Artifacts,
+    Attempt,
+    Job,
+    JobData,
+    JobPage,
+    JobRequest,
+    JobState,
+    PlanRequest,
+    Progress,
+)
+from api.schemas.service import (
+    Catalogue,
+    Control,
+    Health,
+    Key,
+    KeyPage,
+    KeyRequest,
+    Limits,
+    NewKey,
+    Readiness,
+    Sandbox,
+    Workers,
+)
+from api.schemas.uploads import Dataset, DatasetPage, Model, ModelFile, ModelPage, UploadState
+
+__all__ = [
+    "Artifact",
+    "Artifacts",
+    "Attempt",
+    "Catalogue",
+    "Control",
+    "Dataset",
+    "DatasetPage",
+    "Events",
+    "Failure",
+    "FieldError",
+    "Health",
+    "Job",
+    "JobData",
+    "JobEvent",
+    "JobPage",
+    "JobRequest",
+    "JobState",
+    "Key",
+    "KeyPage",
+    "KeyRequest",
+    "Limits",
+    "Model",
+    "ModelFile",
+    "ModelPage",
+    "NewKey",
+    "PlanRequest",
+    "Problem",
+    "Progress",
+    "Readiness",
+    "Sandbox",
+    "StreamedEvent",
+    "UploadState",
+    "Workers",
+]
