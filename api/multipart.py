@@ -10,7 +10,8 @@ from pruning.errors import SecateurError
 
 _LONGEST_HEADERS = 8 << 10
 _LONGEST_FIELD = 1 << 10
-
+_LONGEST_TYPE = 1 << 10
+_MOST_PARTS = 400  # files and all others
 
 MOST_FILES = 256
 """Parts `file` that one upload may have."""
@@ -50,6 +51,7 @@ class FileParts:
         self._value = bytearray()
         self._seen: set[str] = set()
         self._ended = False
+        self._parts = 0
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -72,6 +74,8 @@ class FileParts:
         cls, content_type: str, several: bool = False, options: Collection[str] = ()
     ) -> Self | None:
         """A parser if the content type is multipart/form-data, None for a raw body."""
+        if len(content_type) > _LONGEST_TYPE:
+            raise _invalid("The Content-Type is too long.")
         kind, given = parse_options_header(content_type)
         if kind != b"multipart/form-data":
             return None
@@ -113,6 +117,9 @@ class FileParts:
             raise _invalid("The multipart body has no part named file.")
 
     def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise _invalid(f"There are more than {_MOST_PARTS} parts.")
         self._headers, self._header_bytes = {}, 0
         self._value = bytearray()
 

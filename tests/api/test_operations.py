@@ -3,13 +3,18 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 from openapi_spec_validator import validate
+from prometheus_client.core import Metric
 
 from api.app import create_app
+from api.metrics import JobMetrics
 from pruning import catalogue
 from store import leaders
 from store.clock import utcnow
@@ -181,3 +186,24 @@ def test_the_api_serves_without_torch_numpy_or_the_broker(tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_jobs_are_not_counted_for_every_scrape(service: Service) -> None:
+    metrics = JobMetrics(service.database)
+    counted = 0
+    count = metrics._count
+
+    def slowly() -> Iterator[Metric]:
+        nonlocal counted
+        counted += 1
+        time.sleep(0.05)
+        yield from count()
+
+    metrics._count = slowly  # type: ignore[method-assign]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: [m.name for m in metrics.collect()], range(40)))
+    assert counted == 1
+    assert set(map(tuple, found)) == {("secateur_jobs", "secateur_oldest_queued_job_seconds")}
+    metrics._until = 0.0
+    list(metrics.collect())
+    assert counted == 2

@@ -134,6 +134,7 @@ def test_a_multipart_body_may_be_cut_anywhere(caller: Caller, size: int) -> None
         (multipart(('name="name"', b"x" * 2000)), "multipart_invalid"),
         (multipart(('name="file"', b"x"), ('name="file"', b"y")), "multipart_invalid"),
         (multipart((f'name="file"; x="{"y" * 9000}"', b"x")), "multipart_invalid"),
+        (multipart(*[('name="samples"', b"x=1")] * 500), "multipart_invalid"),
         (multipart(('name="file"', b"x"), end=False), "upload_incomplete"),
         (multipart(('name="file"', b"")), "upload_empty"),
         (b"", "upload_incomplete"),
@@ -145,6 +146,10 @@ def test_a_bad_form_is_refused_and_leaves_nothing(caller: Caller, body: bytes, c
 
 
 def test_a_form_without_boundary_is_refused(caller: Caller) -> None:
+    for kind in ("multipart/form-data", "multipart/form-data; boundary=b" + "; a=b" * 300):
+        headers = {"content-type": kind}
+        response = caller.http.post("/v1/models", content=b"x", headers=headers)
+        assert_problem(response, 400, "multipart_invalid")
     headers = {"content-type": "multipart/form-data"}
     response = caller.http.post("/v1/models", content=b"x", headers=headers)
     assert_problem(response, 400, "multipart_invalid")
