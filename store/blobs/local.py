@@ -73,7 +73,7 @@ class LocalBlobs:
             return BlobReader(sha256, self.path(sha256).open("rb"), self, size)
         except FileNotFoundError:
             log.error("blob %s is missing", sha256)
-            raise DamagedBlobError(sha256, "it is missing") from None
+            raise DamagedBlobError(sha256, "it is missing", missing=True) from None
 
     def exists(self, sha256: str) -> bool:
         """Whether the blob is there; one that was found damaged is not."""
