@@ -142,7 +142,7 @@ class Bench:
         """Start a process of the service with the bench's settings."""
         known = {
             f"SECATEUR_{k.upper()}": str(v)
-            for k, v in self.settings.model_dump(exclude_none=True).items()
+            for k, v in self.settings.model_dump(exclude_defaults=True).items()
         }
         path = f"{HERE}{os.pathsep}{ROOT}"
         log = open(self.folder / f"{len(self.processes)}.log", "wb")  # noqa: SIM115
