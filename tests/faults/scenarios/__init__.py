@@ -1,0 +1,1 @@
+"""One scenario a file: `SHORT` and `LONG` rounds, and `run(stage)`."""
