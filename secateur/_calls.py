@@ -1,5 +1,6 @@
 """What the service offers, call by call, as flows: shared by `Client` and `AsyncClient`."""
 
+import hashlib
 import json
 import os
 import time
@@ -66,8 +67,20 @@ class Calls:
         return request(call, self.url, done_before, patience, attempts)
 
     def values(self, call: Call, patience: float = 0.0) -> Flow[Any]:
-        """The JSON answer to a call."""
+        """The JSON answer to a call.
+
+        Raises:
+            SecateurError: `digest_mismatch` where it is a file whose bytes are not those announced.
+        """
         reply = yield from self._request(call, patience=patience)
+        announced = reply.headers.get("x-content-sha256")
+        if announced not in (None, hashlib.sha256(reply.content).hexdigest()):
+            raise SecateurError(
+                "digest_mismatch",
+                f"{call.path} arrived with other bytes than the service announced.",
+                where=call.path,
+                hint="Ask for it again.",
+            )
         return reply.json() if reply.content else None
 
     def upload(

@@ -188,6 +188,18 @@ def test_bytes_other_than_announced_are_never_put_in_place(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_report_with_other_bytes_than_announced_is_refused(
+    script: Script, client: Client
+) -> None:
+    sound, digest = b'{"loss": 1}', hashlib.sha256(b'{"loss": 1}').hexdigest()
+    for content in (sound, sound.replace(b"1", b"2")):
+        script.answers.append(reply(200, content, **{"X-Content-SHA256": digest}))
+    assert client.report("job_1") == {"loss": 1}
+    with pytest.raises(SecateurError) as refused:
+        client.report("job_1")
+    assert refused.value.code == "digest_mismatch"
+
+
 @pytest.mark.parametrize("name", ["../evil", "a/b", "..", "", "c\\d"])
 def test_a_file_name_from_the_service_can_not_leave_the_folder(
     client: Client, tmp_path: Path, name: str
