@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from pruning import allowance
 from pruning.errors import SecateurError
 from pruning.events import (
     DoneEvent,
@@ -156,6 +157,16 @@ def wait_for_job() -> Path | None:
     return Path(os.fsdecode(line.removesuffix(b"\n"))) if line.endswith(b"\n") else None
 
 
+def _ended(voice: Voice) -> allowance.End:
+    """Ends the process in the midst of a call that nothing else can end."""
+
+    def end(error: SecateurError) -> None:
+        voice.say(FailedEvent(error=told(error)))
+        os._exit(1)
+
+    return end
+
+
 def _run(job: Path, voice: Voice) -> None:
     from pruning.run import run_kind
 
@@ -175,6 +186,7 @@ def main() -> NoReturn:
         # The launcher could not forbid it: it had to start this very program.
         seccomp.forbid_programs()
     voice = Voice(int(sys.argv[-1]))
+    allowance.ended_by(_ended(voice))
     import_ahead(AHEAD[sys.argv[1]])
     job = wait_for_job()
     code = 0

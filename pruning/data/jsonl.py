@@ -18,7 +18,7 @@ from pruning.data.json_lines import HINT, Sample, samples, unreadable
 from pruning.data.labels import TARGET, Names, extremes, target_fact
 from pruning.data.members import shown
 from pruning.data.refusals import check_size, check_unpacked
-from pruning.data.text import Text, text_data
+from pruning.data.text import Text, held, parts, text_data
 from pruning.errors import SecateurError
 from pruning.facts import DatasetFacts, TargetFact, TensorFact
 from pruning.formats.limits import Limits
@@ -50,6 +50,7 @@ class _Seen:
     limits: Limits
     samples: int = 0
     bytes: int = 0
+    held: int = 0
     longest: int = 0
     pairs: bool = False
     columns: dict[str, _Column] = field(default_factory=dict)
@@ -63,12 +64,10 @@ class _Seen:
         """
         first = self.samples == 0
         self.samples += 1
-        if isinstance(sample.text, tuple):
-            self.bytes += sum(len(part) for part in sample.text)
-            self.longest = max(self.longest, *map(len, sample.text))
-        elif sample.text is not None:
-            self.bytes += len(sample.text)
-            self.longest = max(self.longest, len(sample.text))
+        for part in parts(sample.text):
+            self.bytes += len(part)
+            self.held += held(part)
+            self.longest = max(self.longest, len(part))
         if first:
             self.pairs = isinstance(sample.text, tuple)
             self.columns = {name: _Column(a.shape) for name, a in sample.arrays.items()}
@@ -84,7 +83,7 @@ class _Seen:
             _take(self.columns[name], array, name, sample.place)
         self._label(sample)
         if not self.samples % 1024:
-            check_unpacked(self.total, self.limits, "The samples take")
+            self.check()
 
     def _label(self, sample: Sample) -> None:
         if (sample.label is None) != (self.label is None):
@@ -106,9 +105,17 @@ class _Seen:
         elif self.label is not None:
             _take(self.label, np.asarray(sample.label), "label", sample.place)
 
+    def check(self) -> None:
+        """Refuses samples that would take too much memory once they are loaded.
+
+        Raises:
+            SecateurError: `data_too_large`.
+        """
+        check_unpacked(self.total - self.bytes + self.held, self.limits, "The samples take")
+
     @property
     def total(self) -> int:
-        """Bytes of all samples in memory."""
+        """Bytes of all samples, those of texts as characters."""
         columns = [
             *self.columns.values(),
             *([self.label] if isinstance(self.label, _Column) else []),
@@ -194,7 +201,7 @@ def _scan(path: Path, limits: Limits) -> tuple[_Seen, bool]:
         text = sample.text is not None
     if not seen.samples:
         raise SecateurError("data_empty", "The file holds no line.", hint=HINT)
-    check_unpacked(seen.total, limits, "The samples take")
+    seen.check()
     return seen, text
 
 

@@ -57,7 +57,7 @@ def load(path: Path, imported: "Imported", limits: Limits | None = None) -> "Arr
     """
     limits = limits or Limits()
     table = _scan(path, limits)
-    table.text_bytes = 0
+    table.text_bytes = table.held_bytes = 0
     arrays = {
         c.name: np.empty((table.rows, *(c.shape or ())), dtype=np.int64 if c.is_text else c.dtype)
         for c in table.columns

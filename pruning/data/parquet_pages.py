@@ -7,7 +7,7 @@ budgets, before the decoder sees the file. Torch-free, and without pyarrow.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from pruning.data.members import plain, shown
 from pruning.data.refusals import check_ratio, check_unpacked
@@ -21,9 +21,15 @@ _PAGES = 100_000
 _COLUMNS = 4_096
 _DEPTH = 32
 _HEADER = 4 * 1024, 256 * 1024  # a page's header is looked for in so many bytes, then in so many
-# Bytes of a value by the file's own types: boolean, int32, int64, int96, float, double. Texts
-# count with their pages.
-_WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
+# Bytes of a value by the file's own types: boolean, int32, int64, int96, float, double, and of a
+# text the number that leads to it; the texts themselves count with their pages.
+_WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8, 6: 4}
+_REPEATED = 2
+# Where a page's own header lies, by its type: data, dictionary, data of version 2.
+_DATA, _DICTIONARY, _DATA_2 = 0, 2, 3
+_HEADERS = {_DATA: 5, _DICTIONARY: 7, _DATA_2: 8}
+_ENCODING = {_DATA: 2, _DATA_2: 4}
+_DELTA_BYTE_ARRAY = 7
 _HINT = "Write it with pandas.DataFrame.to_parquet or pyarrow.parquet.write_table."
 
 
@@ -38,8 +44,23 @@ class Chunk:
     width: int
 
 
-def price(path: Path, limits: Limits) -> tuple[int, int]:
-    """Rows, and values of all columns, once what they unpack to is known to be within the limits.
+class Leaf(NamedTuple):
+    """A column of the schema: bytes of a value, and whether each row has just one."""
+
+    width: int
+    flat: bool
+
+
+class Price(NamedTuple):
+    """What a file holds; `densest` is the most bytes a value that any page unpacks to."""
+
+    rows: int
+    values: int
+    densest: float
+
+
+def price(path: Path, limits: Limits) -> Price:
+    """What a file holds, once what it unpacks to is known to be within the limits.
 
     Raises:
         SecateurError: `data_unreadable` or `data_too_large`, with the column in `where`.
@@ -50,10 +71,10 @@ def price(path: Path, limits: Limits) -> tuple[int, int]:
             rows, chunks = _footer(_read_footer(file, size, limits), size)
             if rows > limits.lines:
                 raise _too_large(f"The file has {rows} rows; the limit is {limits.lines}.")
-            unpacked = pages = 0
+            unpacked, pages, densest = 0, 0, 0.0
             for chunk in chunks:
-                taken, count = _walk(file, chunk, _PAGES - pages)
-                unpacked, pages = unpacked + taken, pages + count
+                taken, count, dense = _walk(file, chunk, _PAGES - pages)
+                unpacked, pages, densest = unpacked + taken, pages + count, max(densest, dense)
         except DamagedError as error:
             raise unreadable(plain(error)) from None
         except (TypeError, LookupError, AttributeError, ValueError):
@@ -61,7 +82,7 @@ def price(path: Path, limits: Limits) -> tuple[int, int]:
             raise unreadable("its footer or a page header is not one") from None
     check_unpacked(unpacked, limits, "The columns unpack to")
     check_ratio(unpacked, size, limits, "The columns unpack")
-    return rows, sum(chunk.values for chunk in chunks)
+    return Price(rows, sum(chunk.values for chunk in chunks), densest)
 
 
 def _read_footer(file: BinaryIO, size: int, limits: Limits) -> bytes:
@@ -86,14 +107,15 @@ def _read_footer(file: BinaryIO, size: int, limits: Limits) -> bytes:
 def _footer(raw: bytes, size: int) -> tuple[int, list[Chunk]]:
     """Number of rows, and all column chunks."""
     meta = Reader(raw).structure()
-    widths = _leaves(meta[2])
+    leaves = _leaves(meta[2])
     rows, groups = meta[3], meta.get(4, [])
     chunks: list[Chunk] = []
     for group in groups:
-        if len(group[1]) != len(widths):
+        if len(group[1]) != len(leaves):
             raise DamagedError("a row group lacks columns")
         chunks += [
-            _chunk(column, width, size) for column, width in zip(group[1], widths, strict=True)
+            _chunk(column, leaf, group[3], size)
+            for column, leaf in zip(group[1], leaves, strict=True)
         ]
     counted = [group[3] for group in groups]
     if rows < 0 or any(count < 0 for count in counted) or sum(counted) != rows:
@@ -101,18 +123,21 @@ def _footer(raw: bytes, size: int) -> tuple[int, list[Chunk]]:
     return rows, chunks
 
 
-def _leaves(schema: list[dict[int, Any]]) -> list[int]:
-    """Bytes a value of each leaf of the schema, in its order; depth and number are bounded."""
+def _leaves(schema: list[dict[int, Any]]) -> list[Leaf]:
+    """The leaves of the schema, in its order; depth and number are bounded."""
     if not schema or len(schema) > _COLUMNS:
         raise DamagedError(f"its schema has {len(schema)} elements")
     waiting = [int(schema[0].get(5, 0))]
-    widths = []
+    repeated = [False]
+    leaves = []
     for element in schema[1:]:
         while waiting and not waiting[-1]:
             waiting.pop()
+            repeated.pop()
         if not waiting:
             raise DamagedError("its schema has more elements than it says")
         waiting[-1] -= 1
+        many = repeated[-1] or element.get(3) == _REPEATED
         children = int(element.get(5, 0))
         if children < 0 or len(waiting) > _DEPTH:
             raise SecateurError(
@@ -123,16 +148,20 @@ def _leaves(schema: list[dict[int, Any]]) -> list[int]:
             )
         if children:
             waiting.append(children)
+            repeated.append(many)
         else:
             kind = element[1]
+            if kind not in _WIDTHS and kind != 7:
+                raise DamagedError(f"there is no type {kind}")
             # Of a fixed length: priced by it.
-            widths.append(max(0, int(element.get(2, 0))) if kind == 7 else _WIDTHS.get(kind, 0))
+            width = max(1, int(element.get(2, 0))) if kind == 7 else _WIDTHS[kind]
+            leaves.append(Leaf(width, not many))
     if any(waiting):
         raise DamagedError("its schema has fewer elements than it says")
-    return widths
+    return leaves
 
 
-def _chunk(column: dict[int, Any], width: int, size: int) -> Chunk:
+def _chunk(column: dict[int, Any], leaf: Leaf, rows: int, size: int) -> Chunk:
     if 1 in column or 8 in column or 9 in column:
         raise DamagedError("a column lies in another file or is encrypted")
     meta = column[3]
@@ -141,12 +170,18 @@ def _chunk(column: dict[int, Any], width: int, size: int) -> Chunk:
     stop = start + meta[7]
     if meta[5] < 0 or meta[7] < 0 or start < 4 or stop > size:
         raise DamagedError(f"the column {name!r} lies outside the file")
-    return Chunk(name, start, stop, meta[5], width)
+    # An empty list, or none, is a value too.
+    if meta[5] < rows or (leaf.flat and meta[5] != rows):
+        raise DamagedError(f"the column {name!r} has {meta[5]} values in {rows} rows")
+    return Chunk(name, start, stop, meta[5], leaf.width)
 
 
-def _walk(file: BinaryIO, chunk: Chunk, most: int) -> tuple[int, int]:
-    """Bytes that a column chunk unpacks to, and its number of pages; read as a decoder would."""
-    at, seen, pages, packed = chunk.start, 0, 0, 0
+def _walk(file: BinaryIO, chunk: Chunk, most: int) -> tuple[int, int, float]:
+    """Bytes that a column chunk unpacks to, its number of pages, and the most bytes a value.
+
+    Read as a decoder would.
+    """
+    at, seen, pages, packed, densest = chunk.start, 0, 0, 0, 0.0
     while at < chunk.stop and seen < chunk.values:
         pages += 1
         if pages > most:
@@ -163,16 +198,40 @@ def _walk(file: BinaryIO, chunk: Chunk, most: int) -> tuple[int, int]:
                 chunk.column,
             )
         packed += unpacked
-        values = int((header.get(5) or header.get(8) or {1: 0})[1])
-        if values < 0:
-            raise DamagedError(f"a page of the column {chunk.column!r} has fewer values than none")
-        seen += values
+        values = _values(header, unpacked, chunk)
+        if header[1] != _DICTIONARY:
+            seen += values
+            densest = max(densest, unpacked / max(1, values))
         at = start + taken
     if seen != chunk.values:
         raise DamagedError(
             f"the column {chunk.column!r} has {seen} values where {chunk.values} are told"
         )
-    return max(packed, seen * chunk.width), pages
+    return max(packed, seen * chunk.width), pages, densest
+
+
+def _values(header: dict[int, Any], unpacked: int, chunk: Chunk) -> int:
+    """Values of a page, by the header that a decoder takes for its type; 0 of other types."""
+    kind = header[1]
+    if kind not in _HEADERS:
+        return 0
+    own = header[_HEADERS[kind]]
+    values = int(own[1])
+    if values < 0:
+        raise DamagedError(f"a page of the column {chunk.column!r} has fewer values than none")
+    # Values of a dictionary stand one after the other, a text behind its length.
+    if kind == _DICTIONARY and chunk.width > 1 and values * chunk.width > unpacked:
+        raise DamagedError(f"a page of the column {chunk.column!r} has no room for its values")
+    if kind in _ENCODING and own[_ENCODING[kind]] == _DELTA_BYTE_ARRAY:
+        # A value may take all but nothing and be as long as those before it.
+        raise SecateurError(
+            "data_unreadable",
+            f"The column {chunk.column!r} holds texts as what differs from the one before "
+            "(DELTA_BYTE_ARRAY), which is not read.",
+            where=chunk.column,
+            hint=_HINT,
+        )
+    return values
 
 
 def _page(file: BinaryIO, at: int, chunk: Chunk) -> tuple[dict[int, Any], int]:

@@ -14,6 +14,7 @@ from pruning.data.labels import TARGET, Names, target_fact
 from pruning.data.members import plain, shown
 from pruning.data.parquet_pages import price, unreadable
 from pruning.data.refusals import check_ratio, check_size, check_unpacked
+from pruning.data.text import held
 from pruning.errors import SecateurError
 from pruning.facts import TargetFact
 from pruning.formats.limits import Limits
@@ -22,7 +23,7 @@ LABELS = ("label", TARGET)
 TEXTS = ("text", "text_pair")
 _BATCH_BYTES = 4 << 20
 _MOST_ROWS = 4_096
-
+_PLACE = 8  # of a text that another row has too
 
 # Read through a small buffer rather than mapped: a mapped file counts as memory once it is read.
 _OPTIONS: dict[str, Any] = {
@@ -58,8 +59,8 @@ class Column:
 class Table:
     """The rows, and what the columns are.
 
-    `batch` rows are read at a time; `text_bytes` and `longest` (characters) grow as texts are read;
-    `names` are there where labels are texts.
+    `batch` rows are read at a time; `text_bytes`, `held_bytes` (of memory, all rows together) and
+    `longest` (characters) grow as texts are read; `names` are there where labels are texts.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class Table:
     limits: Limits
     batch: int
     text_bytes: int = 0
+    held_bytes: int = 0
     longest: int = 0
     names: Names | None = None
 
@@ -140,6 +142,8 @@ class Table:
         size = self.path.stat().st_size
         check_ratio(self.text_bytes, size, self.limits, "The texts unpack", where=name)
         found = values.to_pylist()
+        self.held_bytes += sum(map(held, found)) + _PLACE * len(where)
+        check_unpacked(self.held_bytes, self.limits, "The texts take")
         if name in TEXTS and not all(text.strip() for text in found):
             raise SecateurError(
                 "data_unreadable", f"A text of the column {name!r} is empty.", where=name,
@@ -165,14 +169,16 @@ def open_table(path: Path, limits: Limits) -> Table:
             hint="pip install pyarrow, or give the data as .npz or .jsonl.",
         ) from None
     # pyarrow's own metadata objects end the process on some damage; its reader raises.
-    rows, values = price(path, limits)
+    rows, values, densest = price(path, limits)
     with _arrow(), pq.ParquetFile(path, **_OPTIONS) as file:
         schema = file.schema_arrow
     columns = [_column(name, kind) for name, kind in zip(schema.names, schema.types, strict=True)]
     _check_columns([c.name for c in columns], columns, limits)
     if not rows:
         raise SecateurError("data_empty", "The table has no row.")
-    batch = max(1, min(_MOST_ROWS, _BATCH_BYTES // max(1, 8 * values // rows)))
+    # Texts differ in length: a batch of the longest ones must not be larger either.
+    row = max(1, 8 * values // rows, int(densest) if any(c.is_text for c in columns) else 0)
+    batch = max(1, min(_MOST_ROWS, _BATCH_BYTES // row))
     names = Names(limits) if any(c.is_text and c.name in LABELS for c in columns) else None
     return Table(path, rows, columns, limits, batch, names=names)
 

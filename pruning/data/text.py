@@ -3,6 +3,7 @@
 What the arrays will take, texts times the longest one's tokens, is priced before they are made.
 """
 
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ Text = str | tuple[str, str]
 
 MASK = "attention_mask"
 _TOKENS = "input_ids"
+_PLACE = 64  # in the list of texts, alone or in a pair
 _ROWS = 256
 _CHARACTERS = 1_000_000  # of one call, shorter texts counted as the longest, as they are padded
 
@@ -61,6 +63,18 @@ def text_data(
     if target is not None:
         kept[TARGET] = target
     return tensors(kept, imported.facts)
+
+
+def parts(text: Text | None) -> tuple[str, ...]:
+    """The one text or the two that a sample has."""
+    if text is None:
+        return ()
+    return (text,) if isinstance(text, str) else text
+
+
+def held(text: str) -> int:
+    """Bytes of memory that a text takes: up to four a character, and what each object costs."""
+    return sys.getsizeof(text) + _PLACE
 
 
 def no_tokenizer(inputs: list[str]) -> SecateurError:
@@ -122,7 +136,7 @@ def _blocks(order: list[int], texts: Sequence[Text]) -> Iterator[list[int]]:
 
 
 def _length(text: Text) -> int:
-    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+    return sum(map(len, parts(text)))
 
 
 def _call(tokenizer: "Tokenizer", texts: list[Text]) -> dict[str, np.ndarray]:
