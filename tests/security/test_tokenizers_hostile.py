@@ -177,7 +177,7 @@ RUNNING: dict[str, tuple[dict[str, Any], list[Any], str | None]] = {
     "pieces that all begin alike": (
         {"model": {"type": "Unigram", "unk_id": 0, "byte_fallback": False,
                    "vocab": [["u", -1.0], *(["a" * i, -1.0] for i in range(1, 1_000))]}},
-        ["a" * 999_999], "data_too_large"),
+        ["a" * 199_999], "data_too_large"),
     "much of each letter": (
         {"normalizer": replace("b " * 64, String="a"),
          "pre_tokenizer": {"type": "WhitespaceSplit"}}, ["a" * 500_000], "data_too_large"),
