@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.content import Announced
 from api.problems import ProblemResponse
 from pruning.errors import SecateurError
 
@@ -60,6 +61,7 @@ class BoundedBodies:
         await self.app(scope, _replayed(messages, receive), send)
 
     async def _read(self, headers: Headers, receive: Receive) -> list[Message]:
+        announced = Announced(headers)
         if announced_length(headers) > self.limit:
             raise too_large(self.limit)
         messages: list[Message] = []
@@ -68,12 +70,15 @@ class BoundedBodies:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
-            size += len(message.get("body", b""))
+            body = message.get("body", b"")
+            size += len(body)
             if size > self.limit:
                 raise too_large(self.limit)
+            announced.update(body)
             messages.append(message)
             if not message.get("more_body", False):
                 break
+        announced.check()
         if holds_too_much(b"".join(message.get("body", b"") for message in messages)):
             raise _too_many()
         return messages

@@ -21,7 +21,9 @@ class HeadRequests:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self.app(scope, receive, send)
             return
-        inner = {**scope, "method": "GET"}
+        # A range is asked of GET alone (14.2).
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        inner = {**scope, "method": "GET", "headers": headers}
         with anyio.CancelScope() as begun:
 
             async def answer(message: Message) -> None:

@@ -9,12 +9,15 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from pruning.errors import SecateurError
 
 _LONGEST_HEADERS = 8 << 10
-_LONGEST_FIELD = 1 << 10
+_LONGEST_FIELD = 4 << 10  # bytes; of what they say, characters are counted
 _LONGEST_TYPE = 1 << 10
 _MOST_PARTS = 400  # files and all others
 
 MOST_FILES = 256
 """Parts `file` that one upload may have."""
+
+MOST_OPTIONS, LONGEST_OPTION = 64, 300
+"""How often a further part may come, and its characters; the same holds for query parameters."""
 
 
 class Piece(NamedTuple):
@@ -169,7 +172,17 @@ class FileParts:
         if self._field == "name":
             self.given_name = value
         elif self._field in self.options:
-            self.options[self._field].append(value)
+            self._add_option(value)
+
+    def _add_option(self, value: str) -> None:
+        given = self.options[self._field]
+        if len(value) > LONGEST_OPTION:
+            message = f"The part {self._field} has more than {LONGEST_OPTION} characters."
+            raise _invalid(message, where=self._field)
+        if len(given) >= MOST_OPTIONS:
+            message = f"There are more than {MOST_OPTIONS} parts {self._field}."
+            raise _invalid(message, where=self._field)
+        given.append(value)
 
     def _on_end(self) -> None:
         self._ended = True

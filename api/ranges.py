@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from api.content import repr_digest
 from api.problems import ProblemResponse
 from pruning.errors import SecateurError
 from store.blobs import BlobReader, Blobs, DamagedBlobError
@@ -57,6 +58,7 @@ def file_response(
         "cache-control": "private, no-cache",
         "x-content-type-options": "nosniff",
         "x-content-sha256": sha256,
+        "repr-digest": repr_digest(sha256),
     }
     if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)

@@ -8,12 +8,14 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 import anyio.to_thread
 from starlette.requests import ClientDisconnect, Request
 
 from api.bodies import announced_length, too_large
+from api.content import Announced
 from api.multipart import FileParts, Piece
 from pruning.errors import SecateurError
 from pruning.formats.magic import HEAD
@@ -28,6 +30,7 @@ _OURS = frozenset({"report.json", "report.html", "manifest.json"})
 _LONGEST_FILE = 255  # bytes, of a name that a file system takes
 
 Refuse = Callable[[bytes, int], None]
+Accept = Callable[[Mapping[str, Sequence[str]]], None]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ async def receive(
     *,
     several: bool = False,
     options: Collection[str] = (),
+    accept: Accept | None = None,
 ) -> Upload:
     """Streams the request's body into a blob, or into one for each of several files.
 
@@ -63,22 +67,27 @@ async def receive(
         refuse: Raises for a file that can't be read here, told its first bytes and its size.
         several: Whether a multipart body may hold more than one file.
         options: Names of further parts that it may hold.
+        accept: Raises for what those parts say; nothing is stored then.
 
     Raises:
         SecateurError: `too_large` (at once if Content-Length says so), `upload_empty`,
-            `upload_incomplete`, `digest_mismatch`, `multipart_invalid`, and what `refuse` raises.
+            `upload_incomplete`, `digest_mismatch`, `multipart_invalid`, and what `refuse` and
+            `accept` raise.
     """
+    digests = Announced(request.headers)
     expected = _expected_digest(request)
     parts = FileParts.of(request.headers.get("content-type", ""), several, options)
     announced = announced_length(request.headers)
     if announced > limit + (_MULTIPART_OVERHEAD if parts else 0):
         raise too_large(limit)
     await anyio.to_thread.run_sync(blobs.refuse_without_room, announced)
-    body = _steady(request.stream(), idle_seconds)
+    body = digests.checked(_steady(request.stream(), idle_seconds))
     pieces = _whole(body) if parts is None else parts.read(body, _MULTIPART_OVERHEAD)
     writers = [await anyio.to_thread.run_sync(blobs.writer)]
     try:
         head = await _write(pieces, blobs, limit, writers)
+        if parts is not None and accept is not None:
+            accept(parts.options)
         if parts is None or len(parts.filenames) == 1:
             blob = await _one(writers, expected, lambda size: refuse(head, size))
             return Upload(blob, *((parts.name, (), parts.options) if parts else (None,)))
@@ -261,21 +270,28 @@ def display_name(name: str | None, default: str) -> str:
     return clean.strip().lstrip(".")[:_LONGEST_NAME] or default
 
 
-BODY = {
-    "required": True,
-    "description": "The file itself, or a multipart form with the file as the part `file`; a model "
-    "of several files has one part `file` for each.",
-    "content": {
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["file"],
-                "properties": {
-                    "file": {"type": "string", "format": "binary"},
-                    "name": {"type": "string", "examples": ["lenet.onnx"]},
-                },
-            }
+_BYTES = {"type": "string", "format": "binary"}
+
+
+def body(description: str, **more: Any) -> dict[str, Any]:
+    """How the document tells what an upload's body is.
+
+    Args:
+        description: In words.
+        more: Schemas of further parts of a form.
+    """
+    name = {"type": "string", "description": "The file's name.", "maxLength": 1000}
+    form = {
+        "type": "object",
+        "required": ["file"],
+        "properties": {"file": _BYTES, "name": name, **more},
+        "additionalProperties": False,
+    }
+    return {
+        "required": True,
+        "description": description,
+        "content": {
+            "application/octet-stream": {"schema": _BYTES},
+            "multipart/form-data": {"schema": form},
         },
-    },
-}
+    }

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from api.dependencies import Caller, DatasetsPaged, Db, Parts
 from api.schemas import Dataset, DatasetPage, UploadState
 from api.shown import UNCHANGED
-from api.uploads import BODY, display_name, receive
+from api.uploads import body, display_name, receive
 from api.views import dataset_view
 from pruning.formats.magic import refuse_data
 from store.queries import datasets
@@ -19,7 +19,7 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 @router.post(
     "",
     status_code=201,
-    openapi_extra={"requestBody": BODY},
+    openapi_extra={"requestBody": body("The file itself, or a form with it as `file`.")},
     responses={200: {"model": Dataset, "description": "Bytes and name were already here."}},
 )
 async def create_dataset(
@@ -35,7 +35,8 @@ async def create_dataset(
 
     The answer's state is `checking`; read the dataset until it is `ready` or `rejected`.
     The same bytes under the same name answer with the row they made before; under another name
-    they are a new one. `X-Content-SHA256` is checked if sent.
+    they are a new one. `Content-Digest` (RFC 9530, sha-256 and sha-512, over the body) and
+    `X-Content-SHA256` (over the file) are checked if sent.
     """
     settings = parts.settings
     upload = await receive(

@@ -5,22 +5,35 @@ from typing import Annotated
 import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
 
+from api.declared import declared_axes
 from api.dependencies import Caller, Db, ModelsPaged, Parts
+from api.multipart import LONGEST_OPTION, MOST_OPTIONS
 from api.schemas import Model, ModelPage, UploadState
 from api.shown import UNCHANGED
-from api.uploads import BODY, display_name, receive
+from api.uploads import body, display_name, receive
 from api.views import model_view
-from pruning.axes import as_inputs, parse_declared
+from pruning.axes import as_inputs
 from pruning.formats.magic import refuse_model
 from store.queries import models
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
+_BODY = body(
+    "The file itself, or a form with the file as the part `file`; a model of several files has one "
+    "part `file` for each.",
+    samples={
+        "type": "array",
+        "items": {"type": "string", "maxLength": LONGEST_OPTION},
+        "maxItems": MOST_OPTIONS,
+        "description": "As the query parameter; one part for each.",
+    },
+)
+
 
 @router.post(
     "",
     status_code=201,
-    openapi_extra={"requestBody": BODY},
+    openapi_extra={"requestBody": _BODY},
     responses={200: {"model": Model, "description": "Bytes and name were already here."}},
 )
 async def create_model(
@@ -32,9 +45,9 @@ async def create_model(
         str | None, Query(max_length=1000, examples=["lenet.onnx"], description="Its file name.")
     ] = None,
     samples: Annotated[
-        list[Annotated[str, Query(max_length=300)]],
+        list[Annotated[str, Query(max_length=LONGEST_OPTION)]],
         Query(
-            max_length=64,
+            max_length=MOST_OPTIONS,
             examples=[["x=1"]],
             description="Which axis of an input holds the samples, as INPUT=AXIS, or INPUT=shared; "
             "where names of sizes and a trial do not tell.",
@@ -49,11 +62,12 @@ async def create_model(
 
     The answer's state is `checking`; read the model until it is `ready` or `rejected`.
     The same bytes under the same name answer with the row they made before; under another name
-    they are a new one. `X-Content-SHA256` is checked if sent. Of a multipart body, `samples` may be
-    parts too.
+    they are a new one. `Content-Digest` (RFC 9530, sha-256 and sha-512, over the body) and
+    `X-Content-SHA256` (over the file, or the list) are checked if sent. Of a multipart body,
+    `samples` may be parts too.
     """
     settings = parts.settings
-    declared = parse_declared(samples, "samples")
+    declared = declared_axes(samples)
     upload = await receive(
         request,
         parts.blobs,
@@ -62,8 +76,8 @@ async def create_model(
         refuse_model,
         several=True,
         options=("samples",),
+        accept=lambda said: declared.update(declared_axes([*samples, *said["samples"]])),
     )
-    declared |= parse_declared(upload.options.get("samples", ()), "samples")
 
     def record() -> tuple[Model, bool]:
         shown = display_name(name or upload.name, "model")
