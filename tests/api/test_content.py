@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from store.claims import Outcome
 from tests.api.conftest import Caller, assert_problem
 
 DATA = b"some bytes of a file " * 9000
@@ -148,3 +149,23 @@ def test_samples_of_query_and_form_must_agree(caller: Caller) -> None:
             "/v1/models", content=form, headers=headers, params={"samples": asked}
         )
         assert response.status_code == status, response.text
+
+
+def test_a_file_says_the_digest_of_the_whole_also_of_a_part(caller: Caller) -> None:
+    job = caller.submit()["id"]
+    claim = caller.service.claim_job(job)
+    artifact = caller.service.artifact("model.onnx", "onnx", DATA)
+    caller.service.finish(claim, Outcome("succeeded", artifacts=(artifact,)))
+    path = f"/v1/jobs/{job}/artifacts/model.onnx"
+    for method, head, status in (
+        ("GET", {}, 200),
+        ("GET", {"range": "bytes=5-9"}, 206),
+        ("HEAD", {}, 200),
+        ("HEAD", {"range": "bytes=5-9"}, 200),  # a range is asked of GET alone
+        ("GET", {"if-none-match": "*"}, 304),
+    ):
+        response = caller.http.request(method, path, headers=head)
+        assert response.status_code == status
+        assert response.headers["repr-digest"] == digest("sha-256", DATA)
+        if status == 200:
+            assert response.headers["content-length"] == str(len(DATA))
