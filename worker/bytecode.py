@@ -21,10 +21,17 @@ _SAMPLES = ("onnx", "pydantic", "sympy", "torch", "transformers")
 _SECONDS = 300.0
 _IMPORT = """
 import importlib
+from contextlib import suppress
 from worker.child import AHEAD
 for names in AHEAD.values():
     for name in names:
         importlib.import_module(name)
+# What no child imports ahead, since few jobs need it.
+from pruning.errors import SecateurError
+from pruning.formats.huggingface import families, offline
+for family in families.FAMILIES.values():
+    with suppress(SecateurError):
+        offline.classes(family)
 """
 
 
@@ -65,9 +72,14 @@ def write() -> bool:
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             log.warning("compiling took more than %g s and was given up", _SECONDS)
-        if not any(ROOT not in path.parents for path in found):
-            break  # ours alone
+        if all(_is_ours(path) for path in found):
+            break
     return True
+
+
+def _is_ours(path: Path) -> bool:
+    # Where the packages are installed, all others lie in the same folder.
+    return any(ROOT / name in path.parents for name in OURS)
 
 
 def _outer() -> list[str]:

@@ -1,5 +1,6 @@
 """One bar over a whole job: its phase, how much is done, what is gone and what is left."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -22,6 +23,12 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def percent(fraction: float) -> str:
+    """Of the whole job, in full per cent that are done: 99.6 % is not 100 %."""
+    # .29 * 100 is 28.999999999999996.
+    return f"{math.floor(100 * fraction + 1e-9)} %"
+
+
 def told(fraction: float, elapsed: float | None, eta: float | None) -> str:
     """The same in a few words.
 
@@ -31,7 +38,7 @@ def told(fraction: float, elapsed: float | None, eta: float | None) -> str:
         eta: Seconds that are left, as estimated.
     """
     parts = [
-        f"{100 * fraction:.0f} %",
+        percent(fraction),
         "" if elapsed is None else f"{clock(elapsed)} gone",
         "" if eta is None else f"about {clock(eta)} left",
     ]
@@ -126,7 +133,7 @@ class Bar:
             ProgressBar(
                 total=1.0, completed=fraction or 0.0, pulse=not known, animation_time=self._now()
             ),
-            Text(f"{100 * fraction:3.0f} %" if fraction is not None else ""),
+            Text(f"{percent(fraction):>5}" if fraction is not None else ""),
             Text(clock(self.elapsed)),
             Text(left),
         )

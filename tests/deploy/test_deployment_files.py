@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from store.settings import Settings
+from worker.watch import MAX_THREADS
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -125,6 +126,42 @@ def test_services_wait_for_what_they_need_and_volumes_exist():
                 assert "healthcheck" in services[needed], needed
         for volume in service.get("volumes", []):
             assert volume.split(":")[0] in COMPOSE["volumes"], name
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_every_service_is_hardened(name: str):
+    service = COMPOSE["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "/tmp" in service["tmpfs"]
+    assert service["mem_limit"]
+    assert 0 < service["pids_limit"] <= 2 * MAX_THREADS
+    if name in OURS:
+        return  # its image has a user without privileges
+    user, _, group = service["user"].partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
+
+
+@pytest.mark.parametrize("name", ["worker", "checks", "worker-gpu"])
+def test_workers_can_have_the_threads_that_a_job_may_have(name: str):
+    assert COMPOSE["services"][name]["pids_limit"] > MAX_THREADS
+
+
+def test_jobs_are_closed_off_unless_the_operator_says_otherwise():
+    for name in OURS:
+        wanted = COMPOSE["services"][name]["environment"]["SECATEUR_SANDBOX"]
+        assert wanted == "${SECATEUR_SANDBOX:-required}"
+    assert Settings().sandbox == "best"
+
+
+def test_what_ends_is_not_started_again():
+    restarts = {name: s["restart"] for name, s in COMPOSE["services"].items()}
+    assert restarts.pop("migrate") == "no"
+    assert set(restarts.values()) == {"unless-stopped"}
 
 
 def test_redis_keeps_its_data_and_asks_for_a_password():

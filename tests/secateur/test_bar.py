@@ -32,6 +32,17 @@ def drawn(bar: Bar, width: int) -> list[str]:
     return [line.rstrip() for line in text.getvalue().splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("fraction", "says"),
+    [(0.0, "0 %"), (0.29, "29 %"), (0.996, "99 %"), (0.99999, "99 %"), (1.0, "100 %")],
+)
+def test_the_share_is_never_told_before_it_is_reached(fraction: float, says: str) -> None:
+    bar = Bar(Clock())
+    bar.hear(fraction, 1.0, None, news=True)
+    assert f": {says}," in bar.words
+    assert re.search(rf"(?<!\d){says}", drawn(bar, 100)[0])
+
+
 @pytest.mark.parametrize("width", [60, 100])
 def test_phase_share_and_times_fit_one_line_and_the_rest_is_wrapped_below(width: int) -> None:
     bar = Bar(Clock())

@@ -246,6 +246,29 @@ def test_a_deletion_whose_answer_was_lost_is_done(script: Script, client: Client
     assert caught.value.code == "not_found"
 
 
+@pytest.mark.parametrize("frame", ["waiting", "told before"])
+def test_streams_that_break_after_each_frame_without_news_are_given_up_for_the_list(
+    script: Script, client: Client, monkeypatch: pytest.MonkeyPatch, frame: str
+) -> None:
+    monkeypatch.setattr("secateur.client.time.sleep", lambda _: None)
+    waiting = {"at": NOW, "type": "waiting", "ahead": 1, "running": 1, "waited_seconds": 1.0}
+    said = _frames(QUEUED) if frame == "told before" else _frames({"seq": 0} | waiting)
+    breaks = cut(200, said, 9999, Content_Type=SSE)
+    script.answers = [*[breaks] * ATTEMPTS, reply(200, {"data": [DONE], "ended": True})]
+    assert [e.seq for e in client.events("job_1", after=1) if e.seq] == [4]
+    assert len(script.requests) == ATTEMPTS + 1
+
+
+def test_streams_that_break_after_each_event_are_taken_up_as_long_as_there_are_new_ones(
+    script: Script, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("secateur.client.time.sleep", lambda _: None)
+    many = [{"seq": n, "at": NOW, "type": "phase", "phase": "loading"} for n in range(1, 20)]
+    script.answers = [cut(200, _frames(e), 9999, Content_Type=SSE) for e in many]
+    script.answers.append(reply(200, _frames(DONE | {"seq": 20}), Content_Type=SSE))
+    assert [e.seq for e in client.events("job_1")] == list(range(1, 21))
+
+
 def test_streams_that_end_at_once_are_given_up_for_the_list(
     script: Script, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
