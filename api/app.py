@@ -1,7 +1,7 @@
 """The application: settings in, ASGI app out.
 
 Served by `python -m api` (`api.server`). From the outside in: request ids and metrics,
-authentication, bounded bodies, routes.
+authentication, bounded bodies, places among those at work, routes.
 """
 
 from collections.abc import AsyncIterator
@@ -12,10 +12,13 @@ from fastapi import Depends, FastAPI
 from prometheus_client import CollectorRegistry
 
 from api import openapi, problems
+from api.admission import Admission
 from api.auth import Authentication
 from api.bodies import BoundedBodies
 from api.context import RequestContext
 from api.dependencies import Service
+from api.feed import Feed
+from api.gates import Gates
 from api.http.connections import Connections
 from api.methods import HeadRequests
 from api.metrics import ConnectionMetrics, JobMetrics, RequestMetrics
@@ -66,6 +69,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         LocalBlobs(settings.blob_dir, settings.storage_reserve_bytes),
         reader,
         Shown(reader, database),
+        Feed(database),
+        Gates(settings),
     )
     registry = CollectorRegistry()
     registry.register(JobMetrics(parts.database))
@@ -76,6 +81,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         app.openapi()  # takes half a second, which no request shall wait for
         yield
+        parts.feed.close()
         reader.close()
         parts.database.dispose()
 
@@ -106,6 +112,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         return await reader.ask(principals, digest(secret))
 
     # The last one added is the outermost.
+    app.add_middleware(Admission, gates=parts.gates)
     app.add_middleware(BoundedBodies, seconds=settings.body_seconds)
     app.add_middleware(HeadRequests)
     app.add_middleware(Authentication, authenticate=owner_of, settings=settings)

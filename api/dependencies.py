@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Query, Request
 
 from api.auth import principal
+from api.feed import Feed
+from api.gates import Gates
 from api.reading import BatchReader
 from api.shown import Shown
 from store import pages
@@ -29,6 +31,8 @@ class Service:
     blobs: Blobs
     reader: BatchReader
     shown: Shown
+    feed: Feed
+    gates: Gates
 
 
 async def service(request: Request) -> Service:

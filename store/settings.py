@@ -44,6 +44,14 @@ class Settings(BaseSettings):
     keys_limit: int = Field(default=100, ge=1)  # of one project
     failed_keys_limit: int = Field(default=20, ge=1)  # of one client's address; one more every 3 s
 
+    # what one API process does at the same time; what is over it gets 503 and Retry-After
+    uploads_limit: int = Field(default=24, ge=1)  # in progress; of one project at most half
+    uploads_waiting_limit: int = Field(default=100, ge=0)
+    upload_bytes_limit: int = Field(default=16 * GIB, ge=1)  # announced by uploads in progress
+    event_streams_limit: int = Field(default=1_000, ge=1)
+    project_event_streams_limit: int = Field(default=500, ge=1)
+    gate_seconds: float = Field(default=5.0, gt=0)  # longest wait for a place
+
     # connections: times in seconds; slow_seconds is the window in which a body or an answer must
     # move slow_bytes_per_second on average
     head_seconds: float = Field(default=10.0, gt=0)

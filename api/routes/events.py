@@ -1,8 +1,7 @@
 """What a job says while it runs: JSON pages, or Server-Sent Events until the job is over."""
 
-import json
-import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from typing import Annotated
 
 import anyio
@@ -10,21 +9,18 @@ import anyio.to_thread
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from api.accept import prefers
-from api.dependencies import Caller, Db
+from api.dependencies import Caller, Parts
+from api.gates import Gate
 from api.schemas.events import STREAM, Events
 from api.views import event_view
-from store.clock import utcnow
 from store.db import Database
 from store.queries import events
 from store.queries.events import EventPage
 
 router = APIRouter(prefix="/v1/jobs/{job_id}/events", tags=["jobs"])
-
-POLL_SECONDS = 0.3
-HEARTBEAT_SECONDS = 4.0
-"""The longest silence of a stream. A worker says as often that a job goes on (`alive`)."""
 
 _BATCH = 200
 _LARGEST = 2**31 - 1
@@ -38,7 +34,7 @@ _LARGEST = 2**31 - 1
 async def get_events(
     job_id: str,
     request: Request,
-    database: Db,
+    parts: Parts,
     caller: Caller,
     after: Annotated[int | None, Query(ge=0, le=_LARGEST, description="The last seq seen.")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = _BATCH,
@@ -52,49 +48,34 @@ async def get_events(
     stream = prefers(request, "text/event-stream", over="application/json")
     if after is None and stream and last_event_id and last_event_id.isdecimal():
         after = min(int(last_event_id[:10]), _LARGEST)
-    page = await anyio.to_thread.run_sync(
-        _read, database, caller.project_id, job_id, after or 0, limit
-    )
-    if not stream:
-        data = [event_view(event) for event in page.items]
-        return Events(data=data, next_after=page.next_after, ended=page.ended)
-    return StreamingResponse(
-        _stream(request, database, caller.project_id, job_id, after or 0),
-        media_type="text/event-stream",
-        headers={"cache-control": "no-store", "x-accel-buffering": "no"},
-    )
+    owner, seen = caller.project_id, after or 0
+    page = await anyio.to_thread.run_sync(_read, parts.database, owner, job_id, seen, limit)
+    if stream:
+        return EventStream(parts.feed.stream(owner, job_id, seen, page), parts.gates.streams, owner)
+    data = [event_view(event) for event in page.items]
+    return Events(data=data, next_after=page.next_after, ended=page.ended)
 
 
-async def _stream(
-    request: Request, database: Database, project_id: str, job_id: str, after: int
-) -> AsyncIterator[str]:
-    sent_at = time.monotonic()
-    while not await request.is_disconnected():
-        page = await anyio.to_thread.run_sync(_read, database, project_id, job_id, after, _BATCH)
-        for event in page.items:
-            fields = event_view(event)
-            yield f"id: {event.seq}\nevent: {fields['type']}\ndata: {json.dumps(fields)}\n\n"
-            sent_at = time.monotonic()
-        after = page.next_after
-        if page.ended:
-            return
-        if len(page.items) == _BATCH:
-            continue
-        if time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
-            yield await anyio.to_thread.run_sync(_quiet, database, project_id, job_id, after)
-            sent_at = time.monotonic()
-        await anyio.sleep(POLL_SECONDS)
+class EventStream(StreamingResponse):
+    """Server-Sent Events, as long as the client stays; counted.
 
+    Args:
+        chunks: What is sent.
+        gate: Where there must be room for one more.
+        project_id: Whose stream it is.
+    """
 
-def _quiet(database: Database, project_id: str, job_id: str, after: int) -> str:
-    """What a stream holds while nothing happens: why the job waits, else a comment."""
-    with database.read() as session:
-        found = events.waiting(session, project_id, job_id, utcnow())
-    if found is None:
-        return ": still here\n\n"
-    # The number of the last event, so that who asks again after it misses nothing.
-    fields = {"seq": after, **found.model_dump(mode="json")}
-    return f"event: {found.type}\ndata: {json.dumps(fields)}\n\n"
+    def __init__(self, chunks: AsyncIterator[bytes], gate: Gate, project_id: str) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(chunks, media_type="text/event-stream", headers=headers)
+        self._chunks, self._gate, self._project_id = chunks, gate, project_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the stream, or raises `overloaded` before anything of it."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._gate.place(self._project_id))
+            await stack.enter_async_context(aclosing(self._chunks))  # type: ignore[type-var]
+            await super().__call__(scope, receive, send)
 
 
 def _read(database: Database, project_id: str, job_id: str, after: int, limit: int) -> EventPage:

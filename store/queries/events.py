@@ -11,18 +11,26 @@ from pruning.errors import SecateurError
 from pruning.events import Event, WaitingEvent
 from store import backoff
 from store.clock import utcnow
+from store.lookups import Lookup
 from store.tables import Attempt, Job, JobEvent
+
+PROGRESS = Lookup(Job.id, *(Job.id, Job.state, Job.last_seq), where="kind = 'prune'")
+"""Of pruning jobs: id, state, number of the newest event."""
 
 FINAL_STATES = ("succeeded", "failed", "cancelled", "rejected")
 
 
 @dataclass(frozen=True)
 class EventPage:
-    """Events after a number. `ended`: the job is over and nothing follows these."""
+    """Events after a number. `ended`: the job is over and nothing follows these.
+
+    `last` is the number of the job's newest event.
+    """
 
     items: list[JobEvent]
     next_after: int
     ended: bool
+    last: int
 
 
 def append(
@@ -74,7 +82,15 @@ def after(
     ).first()
     if job is None:
         raise SecateurError("not_found", f"There is no job {job_id}.", where="job")
-    items = list(
+    items = of_job(session, job_id, seq, limit)
+    next_after = items[-1].seq if items else seq
+    ended = job.state in FINAL_STATES and next_after >= job.last_seq
+    return EventPage(items, next_after, ended, job.last_seq)
+
+
+def of_job(session: Session, job_id: str, seq: int, limit: int) -> list[JobEvent]:
+    """The events with numbers above `seq` of a job, whoever owns it, oldest first."""
+    return list(
         session.scalars(
             sa.select(JobEvent)
             .where(JobEvent.job_id == job_id, JobEvent.seq > seq)
@@ -82,8 +98,6 @@ def after(
             .limit(limit)
         )
     )
-    next_after = items[-1].seq if items else seq
-    return EventPage(items, next_after, job.state in FINAL_STATES and next_after >= job.last_seq)
 
 
 def waiting(session: Session, project_id: str, job_id: str, now: datetime) -> WaitingEvent | None:

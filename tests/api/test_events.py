@@ -1,14 +1,14 @@
 """A job's events as JSON pages and as a stream."""
 
 import json
-import threading
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from api.routes import events as route
+from api import feed
 from pruning.events import (
     EVENT,
     AliveEvent,
@@ -35,6 +35,14 @@ def frames(response: httpx.Response) -> Iterator[dict[str, Any]]:
             continue
         name, _, value = line.partition(":")
         fields[name or "comment"] = value.strip()
+
+
+def until(holds: Callable[[], object], seconds: float = 5.0) -> None:
+    """Waits until something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -102,8 +110,8 @@ def test_a_stream_goes_on_where_it_was_cut(
 
 
 def test_a_stream_follows_a_running_job(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(route, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(route, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(feed, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.05)
     job = caller.submit()
     with caller.http.stream("GET", f"/v1/jobs/{job['id']}/events", headers=STREAM) as response:
         found = frames(response)
@@ -149,7 +157,7 @@ def test_a_job_that_waits_is_told_how_many_come_first(caller: Caller) -> None:
 
 
 def test_a_stream_is_never_silent_for_more_than_five_seconds() -> None:
-    assert route.HEARTBEAT_SECONDS + 2 * route.POLL_SECONDS < 5
+    assert feed.HEARTBEAT_SECONDS + 2 * feed.POLL_SECONDS < 5
 
 
 def test_a_job_shows_its_fraction_and_what_is_left(caller: Caller) -> None:
@@ -169,27 +177,17 @@ def test_a_job_shows_its_fraction_and_what_is_left(caller: Caller) -> None:
     assert progress() == {"phase": "pruning", "done": 0, "total": 0, "message": "", **whole}
 
 
-def test_a_client_that_goes_away_ends_its_stream(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(route, "POLL_SECONDS", 0.01)
-    ended = threading.Event()
-    stream = route._stream
-
-    async def watched(*arguments: Any) -> AsyncIterator[str]:
-        try:
-            async for frame in stream(*arguments):
-                yield frame
-        finally:
-            ended.set()
-
-    monkeypatch.setattr(route, "_stream", watched)
+def test_a_client_that_goes_away_ends_its_stream(caller: Caller) -> None:
+    streams = caller.service.app.state.service.gates.streams
+    followed = caller.service.app.state.service.feed._followed
     job = caller.submit()
     with caller.http.stream("GET", f"/v1/jobs/{job['id']}/events", headers=STREAM) as response:
         found = frames(response)
         assert next(found)["id"] == "1"
-        assert not ended.is_set()
-    assert ended.wait(5)
+        until(lambda: (caller.project_id, job["id"]) in followed)
+        assert streams.inside[caller.project_id] == 1
+    until(lambda: (caller.project_id, job["id"]) not in followed)
+    until(lambda: not streams.inside[caller.project_id])
 
 
 def test_a_stream_of_an_unknown_job_is_a_problem(caller: Caller) -> None:
