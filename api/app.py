@@ -39,6 +39,7 @@ from api.routes import (
     plans,
 )
 from api.shown import Shown
+from api.writing import GroupWriter
 from store.blobs import LocalBlobs
 from store.db import Database
 from store.queries.keys import Principal, digest, principals
@@ -68,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         database,
         LocalBlobs(settings.blob_dir, settings.storage_reserve_bytes),
         reader,
+        GroupWriter(database),
         Shown(reader, database),
         Feed(database),
         Gates(settings),
@@ -82,6 +84,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.openapi()  # takes half a second, which no request shall wait for
         yield
         parts.feed.close()
+        parts.writer.close()
         reader.close()
         parts.database.dispose()
 

@@ -13,6 +13,7 @@ from api.feed import Feed
 from api.gates import Gates
 from api.reading import BatchReader
 from api.shown import Shown
+from api.writing import GroupWriter
 from store import pages
 from store.blobs import Blobs
 from store.db import Database
@@ -30,6 +31,7 @@ class Service:
     database: Database
     blobs: Blobs
     reader: BatchReader
+    writer: GroupWriter
     shown: Shown
     feed: Feed
     gates: Gates

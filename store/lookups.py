@@ -59,27 +59,37 @@ class Lookups:
         self._driver: Any = None
 
     def rows(self, lookup: Lookup, keys: Sequence[str]) -> list[tuple[Any, ...]]:
-        """The rows with these keys, in any order."""
+        """The rows with these keys, in any order.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: What the database says.
+        """
         text, parameters = lookup.on(self._dialect, keys)
+        failure = self._engine.dialect.loaded_dbapi.Error
         kept = self._connection is not None
         try:
             return self._fetch(text, parameters)
-        except self._engine.dialect.loaded_dbapi.Error:
+        except failure as error:
             self.close()
             if not kept:
-                raise
+                raise self._told(text, error) from error
         # A connection that was kept may have been closed by the other side meanwhile.
         try:
             return self._fetch(text, parameters)
-        except self._engine.dialect.loaded_dbapi.Error:
+        except failure as error:
             self.close()
-            raise
+            raise self._told(text, error) from error
 
     def close(self) -> None:
         """Gives up the connection."""
         if self._connection is not None:
             self._connection.invalidate()
             self._connection = None
+
+    def _told(self, text: str, error: Any) -> BaseException:
+        """The driver's error as SQLAlchemy raises it, as for any other query."""
+        base = self._engine.dialect.loaded_dbapi.Error
+        return sa.exc.DBAPIError.instance(text, None, error, base)
 
     def _fetch(self, text: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         if self._connection is None:

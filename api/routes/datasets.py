@@ -2,8 +2,8 @@
 
 from typing import Annotated
 
-import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from api.dependencies import Caller, DatasetsPaged, Db, Parts
 from api.schemas import Dataset, DatasetPage, UploadState
@@ -47,13 +47,12 @@ async def create_dataset(
         refuse_data,
     )
 
-    def record() -> tuple[Dataset, bool]:
+    def record(session: Session) -> tuple[Dataset, bool]:
         shown = display_name(name or upload.name, "dataset")
-        with parts.database.write() as session:
-            row, created = datasets.create(session, caller.project_id, shown, upload.blob)
-            return dataset_view(row), created
+        row, created = datasets.create(session, caller.project_id, shown, upload.blob)
+        return dataset_view(row), created
 
-    dataset, created = await anyio.to_thread.run_sync(record)
+    dataset, created = await parts.writer.write(record)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"/v1/datasets/{dataset.id}"
     return dataset
@@ -80,7 +79,8 @@ async def get_dataset(dataset_id: str, request: Request, parts: Parts, caller: C
 
 
 @router.delete("/{dataset_id}", status_code=204)
-def delete_dataset(dataset_id: str, database: Db, caller: Caller) -> None:
+async def delete_dataset(dataset_id: str, parts: Parts, caller: Caller) -> None:
     """Delete a dataset that no job refers to, not even one that is over."""
-    with database.write() as session:
-        datasets.delete(session, caller.project_id, dataset_id)
+    await parts.writer.write(
+        lambda session: datasets.delete(session, caller.project_id, dataset_id)
+    )

@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
+import anyio.to_thread
 from fastapi import APIRouter, Header, Request, Response
+from sqlalchemy.orm import Session
 
 from api.dependencies import Caller, Db, JobsPaged, Parts
 from api.json_bodies import JsonRoute
 from api.schemas import Job, JobPage, JobRequest, JobState
 from api.shown import UNCHANGED
-from api.submission import check, fingerprint
+from api.submission import Submission, check, fingerprint
 from api.views import job_view
 from store.queries import jobs
 
@@ -16,7 +18,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 
 
 @router.post("", status_code=202)
-def create_job(
+async def create_job(
     body: JobRequest,
     response: Response,
     parts: Parts,
@@ -33,19 +35,25 @@ def create_job(
 ) -> Job:
     """Submit a job; follow it at its Location."""
     settings, owner = parts.settings, caller.project_id
+
+    def read() -> Job | Submission:
+        with parts.database.read() as session:
+            earlier = idempotency_key and jobs.repeated(session, owner, idempotency_key, digest)
+            return job_view(earlier) if earlier else check(session, owner, body)
+
     digest = fingerprint(body)
-    with parts.database.read() as session:
-        earlier = idempotency_key and jobs.repeated(session, owner, idempotency_key, digest)
-        if earlier:
-            return _located(job_view(earlier), response)
-        submission = check(session, owner, body)
-    with parts.database.write() as session:
+    checked = await anyio.to_thread.run_sync(read)
+    if isinstance(checked, Job):
+        return _located(checked, response)
+    spec = checked.spec.model_dump(mode="json")
+
+    def record(session: Session) -> Job:
         row, _created = jobs.create(
             session,
             owner,
             model_id=body.model,
             data=body.data.roles(),
-            spec=submission.spec.model_dump(mode="json"),
+            spec=spec,
             rewind_to=body.rewind_to,
             name=body.name or "",
             priority=body.priority,
@@ -54,8 +62,9 @@ def create_job(
             request_sha256=digest,
             queued_limit=settings.queued_jobs_limit,
         )
-        job = job_view(row)
-    return _located(job, response)
+        return job_view(row)
+
+    return _located(await parts.writer.write(record), response)
 
 
 def _located(job: Job, response: Response) -> Job:
@@ -82,23 +91,25 @@ async def get_job(job_id: str, request: Request, parts: Parts, caller: Caller) -
 
 
 @router.post("/{job_id}/cancel", status_code=202)
-def cancel_job(job_id: str, database: Db, caller: Caller) -> Job:
+async def cancel_job(job_id: str, parts: Parts, caller: Caller) -> Job:
     """Ask a job to stop; it is `cancelled` once its process is gone."""
-    with database.write() as session:
-        return job_view(jobs.request_cancel(session, caller.project_id, job_id))
+    owner = caller.project_id
+    return await parts.writer.write(
+        lambda session: job_view(jobs.request_cancel(session, owner, job_id))
+    )
 
 
 @router.post("/{job_id}/retry", status_code=202)
-def retry_job(job_id: str, response: Response, parts: Parts, caller: Caller) -> Job:
+async def retry_job(job_id: str, response: Response, parts: Parts, caller: Caller) -> Job:
     """Submit the same work again as a new job."""
-    limit = parts.settings.queued_jobs_limit
-    with parts.database.write() as session:
-        job = job_view(jobs.retry(session, caller.project_id, job_id, queued_limit=limit))
+    owner, limit = caller.project_id, parts.settings.queued_jobs_limit
+    job = await parts.writer.write(
+        lambda session: job_view(jobs.retry(session, owner, job_id, queued_limit=limit))
+    )
     return _located(job, response)
 
 
 @router.delete("/{job_id}", status_code=204)
-def delete_job(job_id: str, database: Db, caller: Caller) -> None:
+async def delete_job(job_id: str, parts: Parts, caller: Caller) -> None:
     """Delete a finished job with its events and artifacts."""
-    with database.write() as session:
-        jobs.delete(session, caller.project_id, job_id)
+    await parts.writer.write(lambda session: jobs.delete(session, caller.project_id, job_id))

@@ -2,8 +2,8 @@
 
 from typing import Annotated
 
-import anyio.to_thread
 from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy.orm import Session
 
 from api.declared import declared_axes
 from api.dependencies import Caller, Db, ModelsPaged, Parts
@@ -79,20 +79,19 @@ async def create_model(
         accept=lambda said: declared.update(declared_axes([*samples, *said["samples"]])),
     )
 
-    def record() -> tuple[Model, bool]:
+    def record(session: Session) -> tuple[Model, bool]:
         shown = display_name(name or upload.name, "model")
-        with parts.database.write() as session:
-            row, created = models.create(
-                session,
-                caller.project_id,
-                shown,
-                upload.blob,
-                files=upload.files,
-                spec={"inputs": as_inputs(declared)} if declared else {},
-            )
-            return model_view(row), created
+        row, created = models.create(
+            session,
+            caller.project_id,
+            shown,
+            upload.blob,
+            files=upload.files,
+            spec={"inputs": as_inputs(declared)} if declared else {},
+        )
+        return model_view(row), created
 
-    model, created = await anyio.to_thread.run_sync(record)
+    model, created = await parts.writer.write(record)
     response.status_code = 201 if created else 200
     response.headers["Location"] = f"/v1/models/{model.id}"
     return model
@@ -119,7 +118,6 @@ async def get_model(model_id: str, request: Request, parts: Parts, caller: Calle
 
 
 @router.delete("/{model_id}", status_code=204)
-def delete_model(model_id: str, database: Db, caller: Caller) -> None:
+async def delete_model(model_id: str, parts: Parts, caller: Caller) -> None:
     """Delete a model that no job refers to, not even one that is over."""
-    with database.write() as session:
-        models.delete(session, caller.project_id, model_id)
+    await parts.writer.write(lambda session: models.delete(session, caller.project_id, model_id))
