@@ -116,7 +116,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 
     # The last one added is the outermost.
     app.add_middleware(Admission, gates=parts.gates)
-    app.add_middleware(BoundedBodies, seconds=settings.body_seconds)
+    app.add_middleware(BoundedBodies, seconds=settings.body_seconds, budget=parts.gates.bodies)
     app.add_middleware(HeadRequests)
     app.add_middleware(Authentication, authenticate=owner_of, settings=settings)
     app.add_middleware(RequestContext, metrics=RequestMetrics(registry))

@@ -8,7 +8,9 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.auth import PRINCIPAL
 from api.content import Announced
+from api.gates import Budget
 from api.problems import ProblemResponse
 from pruning.errors import SecateurError
 
@@ -31,10 +33,19 @@ class BoundedBodies:
     """Reads a small body whole before the route runs, and refuses a larger one with 413.
 
     Uploads pass through untouched: their routes stream the body and hold them to their own limit.
+
+    Args:
+        app: What comes after.
+        seconds: For the whole body.
+        budget: Bytes that the bodies of all requests may hold together.
+        limit: Bytes of one body.
     """
 
-    def __init__(self, app: ASGIApp, seconds: float, limit: int = JSON_LIMIT) -> None:
+    def __init__(
+        self, app: ASGIApp, seconds: float, budget: Budget, limit: int = JSON_LIMIT
+    ) -> None:
         self.app = app
+        self.budget = budget
         self.seconds = seconds
         self.limit = limit
 
@@ -47,32 +58,42 @@ class BoundedBodies:
         ):
             await self.app(scope, receive, send)
             return
+        owner = scope.get(PRINCIPAL)
+        held = _Held(self.budget, owner.project_id if owner else "")
+        try:
+            messages = await self._accepted(scope, receive, send, held)
+            if messages is not None:
+                await self.app(scope, _replayed(messages, receive), send)
+        finally:
+            held.give_back()
+
+    async def _accepted(
+        self, scope: Scope, receive: Receive, send: Send, held: "_Held"
+    ) -> list[Message] | None:
+        """The whole body; None where it was refused, or its client went away."""
         try:
             with anyio.fail_after(self.seconds):
-                messages = await self._read(Headers(scope=scope), receive)
+                return await self._read(Headers(scope=scope), receive, held)
         except TimeoutError:
             await ProblemResponse(_too_slow(self.seconds), scope)(scope, receive, send)
-            return
         except SecateurError as error:
             await ProblemResponse(error, scope)(scope, receive, send)
-            return
         except ClientDisconnect:
-            return
-        await self.app(scope, _replayed(messages, receive), send)
+            pass
+        return None
 
-    async def _read(self, headers: Headers, receive: Receive) -> list[Message]:
+    async def _read(self, headers: Headers, receive: Receive, held: "_Held") -> list[Message]:
         announced = Announced(headers)
         if announced_length(headers) > self.limit:
             raise too_large(self.limit)
         messages: list[Message] = []
-        size = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             body = message.get("body", b"")
-            size += len(body)
-            if size > self.limit:
+            held.take(len(body))
+            if held.size > self.limit:
                 raise too_large(self.limit)
             announced.update(body)
             messages.append(message)
@@ -82,6 +103,20 @@ class BoundedBodies:
         if holds_too_much(b"".join(message.get("body", b"") for message in messages)):
             raise _too_many()
         return messages
+
+
+class _Held:
+    """What one request holds of the budget."""
+
+    def __init__(self, budget: Budget, project: str) -> None:
+        self.budget, self.project, self.size = budget, project, 0
+
+    def take(self, size: int) -> None:
+        self.budget.take(self.project, size)
+        self.size += size
+
+    def give_back(self) -> None:
+        self.budget.give_back(self.project, self.size)
 
 
 def _replayed(messages: MutableSequence[Message], receive: Receive) -> Receive:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pruning.errors import SecateurError
 from store.settings import Settings
 
+BODY_BYTES = 64 << 20
+"""What bodies that are no uploads may hold together."""
+
 _LONGEST_RETRY = 30
 
 
@@ -148,6 +151,39 @@ class Gate:
         )
 
 
+class Budget:
+    """Bytes that requests hold in memory, and those of one project: at most half.
+
+    Args:
+        size: Bytes of all together.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.held: Counter[str] = Counter()
+
+    def take(self, project: str, size: int) -> None:
+        """Counts bytes that arrived.
+
+        Raises:
+            SecateurError: `overloaded`.
+        """
+        if self.held.total() + size > self.size or self.held[project] + size > self.size // 2:
+            raise SecateurError(
+                "overloaded",
+                "The bodies of requests that are at work take as much memory as they may.",
+                hint="Send the request again after the seconds of Retry-After.",
+                retry_after=2,
+            )
+        self.held[project] += size
+
+    def give_back(self, project: str, size: int) -> None:
+        """The bytes are held no more."""
+        self.held[project] -= size
+        if not self.held[project]:
+            del self.held[project]
+
+
 class Gates:
     """The gates of a process.
 
@@ -172,6 +208,7 @@ class Gates:
         self.streams = Gate(
             "event streams", Bounds(s.event_streams_limit, s.project_event_streams_limit)
         )
+        self.bodies = Budget(BODY_BYTES)
         # Threads of the pool are 40: all that is let in finds one.
         self.writes = Gate("writes", Bounds(12, 8, waiting=400, seconds=s.gate_seconds))
         self.reads = Gate("reads", Bounds(12, 8, waiting=400, seconds=s.gate_seconds))

@@ -8,7 +8,8 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,12 +24,14 @@ from store.blobs import Blobs, BlobWriter, StoredBlob
 from store.queries.uploads import UploadedFile
 
 _BATCH = 1 << 20
+_THREADS = 8
 _MULTIPART_OVERHEAD = 256 << 10
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _LONGEST_NAME = 200
 _OURS = frozenset({"report.json", "report.html", "manifest.json"})
 _LONGEST_FILE = 255  # bytes, of a name that a file system takes
 
+T = TypeVar("T")
 Refuse = Callable[[bytes, int], None]
 Accept = Callable[[Mapping[str, Sequence[str]]], None]
 
@@ -80,10 +83,10 @@ async def receive(
     announced = announced_length(request.headers)
     if announced > limit + (_MULTIPART_OVERHEAD if parts else 0):
         raise too_large(limit)
-    await anyio.to_thread.run_sync(blobs.refuse_without_room, announced)
+    await _in_thread(blobs.refuse_without_room, announced)
     body = digests.checked(_steady(request.stream(), idle_seconds))
     pieces = _whole(body) if parts is None else parts.read(body, _MULTIPART_OVERHEAD)
-    writers = [await anyio.to_thread.run_sync(blobs.writer)]
+    writers = [await _in_thread(blobs.writer)]
     try:
         head = await _write(pieces, blobs, limit, writers)
         if parts is not None and accept is not None:
@@ -97,12 +100,25 @@ async def receive(
     except BaseException as error:
         with anyio.CancelScope(shield=True):
             for writer in writers:
-                await anyio.to_thread.run_sync(writer.abort)
+                await _in_thread(writer.abort)
         if isinstance(error, ClientDisconnect):
             raise SecateurError(
                 "upload_incomplete", "The connection ended before the body did."
             ) from None
         raise
+
+
+async def _in_thread(do: Callable[..., T], *arguments: Any) -> T:
+    """What `do` returns, from one of the threads that uploads have for themselves.
+
+    Writing and syncing files waits for the disk: other requests do not wait behind it.
+    """
+    return await anyio.to_thread.run_sync(do, *arguments, limiter=_threads())
+
+
+@lru_cache(maxsize=1)
+def _threads() -> anyio.CapacityLimiter:
+    return anyio.CapacityLimiter(_THREADS)
 
 
 async def _write(
@@ -117,8 +133,8 @@ async def _write(
     async for piece in _batches(_bounded(pieces, limit)):
         head = head or piece.data[:HEAD]
         while len(writers) <= piece.file:
-            writers.append(await anyio.to_thread.run_sync(blobs.writer))
-        await anyio.to_thread.run_sync(_append, writers[piece.file], piece.data, blobs)
+            writers.append(await _in_thread(blobs.writer))
+        await _in_thread(_append, writers[piece.file], piece.data, blobs)
     return head
 
 
@@ -137,26 +153,24 @@ async def _one(
         )
     _compare(writer, expected, f"The {writer.size} bytes that arrived have")
     refuse(writer.size)
-    return await anyio.to_thread.run_sync(writer.commit)
+    return await _in_thread(writer.commit)
 
 
 async def _several(
     names: list[str], writers: list[BlobWriter], blobs: Blobs, expected: str | None
 ) -> tuple[tuple[UploadedFile, ...], StoredBlob]:
     while len(writers) < len(names):  # the last parts were empty
-        writers.append(await anyio.to_thread.run_sync(blobs.writer))
+        writers.append(await _in_thread(blobs.writer))
     listed = {
         name: {"bytes": writer.size, "path": name, "sha256": writer.sha256}
         for name, writer in zip(names, writers, strict=True)
     }
     canonical = [listed[name] for name in sorted(listed)]
-    index = await anyio.to_thread.run_sync(blobs.writer)
+    index = await _in_thread(blobs.writer)
     writers.append(index)
-    await anyio.to_thread.run_sync(
-        index.write, json.dumps(canonical, separators=(",", ":")).encode()
-    )
+    await _in_thread(index.write, json.dumps(canonical, separators=(",", ":")).encode())
     _compare(index, expected, "The canonical list of the files that arrived has")
-    stored = [await anyio.to_thread.run_sync(writer.commit) for writer in writers]
+    stored = [await _in_thread(writer.commit) for writer in writers]
     files = tuple(UploadedFile(n, blob) for n, blob in zip(names, stored, strict=False))
     return files, stored[-1]
 

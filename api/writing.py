@@ -1,9 +1,9 @@
 """Writes of many requests, committed together.
 
 SQLite has one writer at a time, and each commit waits for the disk. Threads that compete for it
-sleep and try again, unfairly, and some of them for too long. Here one thread of a process writes for
-all of its requests: those that arrive during a commit share the next one. PostgreSQL commits side by
-side and groups by itself, so there each write is a transaction of its own.
+sleep and try again, unfairly, and some of them for too long. Here one thread of a process writes
+for all of its requests: those that arrive during a commit share the next one. PostgreSQL commits
+side by side and groups by itself, so there each write is a transaction of its own.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """API keys: list, create, revoke."""
 
 from fastapi import APIRouter
+from sqlalchemy.orm import Session
 
 from api.dependencies import Caller, Db, KeysPaged, Parts
 from api.json_bodies import JsonRoute
@@ -22,16 +23,19 @@ def list_keys(database: Db, caller: Caller, page: KeysPaged) -> KeyPage:
 
 
 @router.post("", status_code=201)
-def create_key(body: KeyRequest, parts: Parts, caller: Caller) -> NewKey:
+async def create_key(body: KeyRequest, parts: Parts, caller: Caller) -> NewKey:
     """Make a key; its secret is in this answer and nowhere else."""
     limit = parts.settings.keys_limit
-    with parts.database.write() as session:
+
+    def make(session: Session) -> NewKey:
         row, secret = keys.create_key(session, caller.project_id, body.name, limit=limit)
         return NewKey(**key_view(row, caller.key_id).model_dump(), secret=secret)
 
+    return await parts.writer.write(make)
+
 
 @router.delete("/{key_id}", status_code=204)
-def delete_key(key_id: str, database: Db, caller: Caller) -> None:
+async def delete_key(key_id: str, parts: Parts, caller: Caller) -> None:
     """Revoke a key at once; not the one this request was made with."""
     if key_id == caller.key_id:
         raise SecateurError(
@@ -40,5 +44,4 @@ def delete_key(key_id: str, database: Db, caller: Caller) -> None:
             where="key_id",
             hint="Make another key and delete this one with it.",
         )
-    with database.write() as session:
-        keys.delete(session, caller.project_id, key_id)
+    await parts.writer.write(lambda session: keys.delete(session, caller.project_id, key_id))
