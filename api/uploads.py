@@ -8,11 +8,11 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 from starlette.requests import ClientDisconnect, Request
 
 from api.bodies import announced_length, too_large
@@ -25,6 +25,7 @@ from store.queries.uploads import UploadedFile
 
 _BATCH = 1 << 20
 _THREADS = 8
+_of_loop: RunVar[anyio.CapacityLimiter] = RunVar("upload_threads")
 _MULTIPART_OVERHEAD = 256 << 10
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _LONGEST_NAME = 200
@@ -116,9 +117,12 @@ async def _in_thread(do: Callable[..., T], *arguments: Any) -> T:
     return await anyio.to_thread.run_sync(do, *arguments, limiter=_threads())
 
 
-@lru_cache(maxsize=1)
 def _threads() -> anyio.CapacityLimiter:
-    return anyio.CapacityLimiter(_THREADS)
+    try:
+        return _of_loop.get()
+    except LookupError:
+        _of_loop.set(anyio.CapacityLimiter(_THREADS))
+        return _of_loop.get()
 
 
 async def _write(

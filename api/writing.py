@@ -114,6 +114,7 @@ class GroupWriter:
         group: list[_Write] = []
         try:
             with self._database.write() as session:
+                session.connection()  # begins, which waits for the lock
                 until = time.monotonic() + LONGEST_SECONDS
                 while self._waiting and (not group or time.monotonic() < until):
                     write = self._waiting.popleft()

@@ -185,6 +185,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         model_bytes_limit=MODEL_LIMIT,
         dataset_bytes_limit=1 << 30,
         upload_idle_seconds=1.5,
+        project_event_streams_limit=30,
         queued_jobs_limit=5,
         device="cpu",
     )
