@@ -66,8 +66,9 @@ def _use_wal(connection: sqlite3.Connection, wait: float) -> None:
             if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] == "wal":
                 return
             raise RuntimeError("this SQLite file can't use write-ahead logging")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not busy or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 
