@@ -79,9 +79,10 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     document["security"] = [{"bearer": []}]
     for path, operation in _operations(document):
         operation["responses"].pop("422", None)
-        operation["responses"]["default"] = components["responses"]["Problem"]
+        for status in _refusals(path, operation):
+            operation["responses"][status] = components["responses"]["Problem"]
         for parameter in operation.get("parameters", ()):
-            parameter["schema"] = _plain(parameter["schema"])
+            parameter["schema"] = _without_null(_plain(parameter["schema"]))
         if path in OPEN_PATHS:
             operation["security"] = []
     return document
@@ -91,6 +92,27 @@ def _operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
     for path, operations in document["paths"].items():
         for operation in operations.values():
             yield path, operation
+
+
+def _refusals(path: str, operation: dict[str, Any]) -> Iterator[str]:
+    """Statuses of problems that generated clients shall tell apart; `default` has all others."""
+    if path not in OPEN_PATHS:
+        yield "401"
+        yield "422"
+    if "{" in path:
+        yield "404"
+    if "requestBody" in operation:
+        yield from ("400", "413", "415")
+    yield "503"
+    yield "default"
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a parameter, which is left out where it has no value: null can't be written."""
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind.get("type") != "null"]
+    if len(kinds) != 1:
+        return schema
+    return {**kinds[0], **{key: value for key, value in schema.items() if key != "anyOf"}}
 
 
 def _plain(schema: Any) -> Any:

@@ -25,9 +25,15 @@ _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_KINDS = {
+    "application/octet-stream": _BYTES,
+    "application/json": _BYTES,
+    "text/html": _BYTES,
+}
 _FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {}}, "description": "The file."},
-    206: {"content": {"application/octet-stream": {}}, "description": "The range asked for."},
+    200: {"content": _KINDS, "description": "The file."},
+    206: {"content": _KINDS, "description": "The range asked for."},
     304: {"description": "The file has the ETag of If-None-Match."},
 }
 
