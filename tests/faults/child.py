@@ -6,6 +6,7 @@ what to do, by its seed: see `seed_of`. A checkpoint holds a digest of the one b
 damaged or foreign checkpoint would do shows in the artifact.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -170,7 +171,14 @@ def main() -> None:
     if not line.endswith(b"\n"):
         return
     job = json.loads(Path(os.fsdecode(line[:-1])).read_text())
-    (verify if job["kind"] == "verify" else prune)(fd, job)
+    try:
+        (verify if job["kind"] == "verify" else prune)(fd, job)
+    except OSError as problem:
+        if problem.errno != errno.ENOSPC:
+            raise
+        error = {"code": "storage_full", "message": "The disk has no room left."}
+        say(fd, type="failed", error=error)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

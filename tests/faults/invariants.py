@@ -17,7 +17,7 @@ from tests.faults.files import MODEL
 from tests.faults.service import FINAL, NotHeldError, Service
 from tests.faults.stage import Stage
 
-LOST = ("lost", "drained")
+NOT_THE_LAST = ("lost", "drained", "put_off")
 _SETTLE = 180.0
 
 
@@ -80,7 +80,7 @@ def _of_job(stage: Stage, job: Job, clock: bool) -> None:
         f"{name}: attempts {[a.number for a in attempts]} of {job.attempt}, token {job.token}",
     )
     outcomes = [a.outcome for a in attempts]
-    good = all(o in LOST for o in outcomes[:-1])
+    good = all(o in NOT_THE_LAST for o in outcomes[:-1])
     stage.hold(good and None not in outcomes, f"{name}: attempts ended {outcomes}")
     stage.hold(states.count("running") == len(attempts), f"{name}: begun {states.count('running')}")
     if clock:

@@ -47,6 +47,8 @@ SHORT: dict[str, object] = {
     "ring_again_seconds": 1.0,
     "leader_seconds": 3.0,
     "sweep_seconds": 1.0,
+    "put_off_first_seconds": 0.5,
+    "put_off_longest_seconds": 3.0,
     "database_wait_seconds": 4.0,
     "storage_reserve_bytes": 1 << 20,
 }

@@ -18,7 +18,7 @@ from tests.faults.files import network, quick, samples
 from tests.faults.service import FINAL
 from tests.faults.stage import Stage
 
-SHORT, LONG = 40, 1000
+SHORT, LONG = 24, 1000
 _CHECKPOINTS, _JOBS, _REUPLOADS = 0.1, 0.08, 0.12
 _TOLD_EVERY = 100
 
@@ -118,7 +118,7 @@ class _Asked:
 def _inputs_of_jobs(stage: Stage, flips: int) -> None:
     """A job on a damaged upload fails with a code; the same bytes sent again make it well."""
     service, door = stage.service, stage.service.door
-    large = samples(5, 100_000)
+    large = samples(5, 60_000)
     data = door.upload("datasets", "large.npz", large)
     door.checked(f"/v1/datasets/{data}")
     uploads = {("models", "small.onnx"): door.model_bytes, ("datasets", "large.npz"): large}

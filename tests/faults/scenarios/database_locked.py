@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from tests.faults.files import network
 from tests.faults.stage import Stage
 
-SHORT, LONG = 2, 8
+SHORT, LONG = 1, 8
 _ANSWERS_WITHIN = 30.0
 
 
@@ -20,7 +20,7 @@ def run(stage: Stage) -> None:
         kinds["paused"] = lambda: service.stopped(service.database.processes())
         kinds["restarted"] = lambda: service.database.restart() or nullcontext()
     for kind in stage.each(*kinds):
-        seconds = stage.random.uniform(8, 40) if stage.long else (12.0 if stage.done else 2.0)
+        seconds = stage.random.uniform(8, 40) if stage.long else 6.0
         with stage.round(f"database {kind} for {seconds:.0f} s"):
             job = service.door.submit(ms=300, salt=stage.random.randrange(1000))
             service.runs(job)

@@ -11,7 +11,7 @@ _STOPS_WITHIN = 8.0
 
 def run(stage: Stage) -> None:
     service = stage.service
-    for kind in stage.each("jobs", "control", "jobs", "api", "jobs", "checks"):
+    for kind in stage.each("jobs", "api", "control", "jobs", "jobs", "checks"):
         with stage.round(f"{kind} drained"):
             job = service.door.submit(ms=stage.random.randint(100, 300))
             service.runs(job)

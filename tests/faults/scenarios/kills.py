@@ -13,7 +13,7 @@ from tests.faults.service import FINAL, NotHeldError
 from tests.faults.shim import EVERY, KILL_AFTER, KILL_BEFORE
 from tests.faults.stage import Stage
 
-SHORT, LONG = 7, 100
+SHORT, LONG = 6, 100
 # System calls with which one checkpoint, or one upload, is stored: create, write, sync, rename,
 # sync of the folder, and what the next one adds.
 _POINTS = 9

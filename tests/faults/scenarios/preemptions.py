@@ -5,7 +5,7 @@ import time
 
 from tests.faults.stage import Stage
 
-SHORT, LONG = 4, 10
+SHORT, LONG = 2, 10
 
 
 def run(stage: Stage) -> None:
