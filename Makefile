@@ -5,6 +5,7 @@
 #   make faults    kills, full disks, locked databases, bit flips and more, on SQLite and PostgreSQL
 #                  (over an hour); make faults-soak SECONDS=3600  load and a fault every 30 s
 #   make test-wide  the whole matrix of exports; make fuzz FUZZ="--minutes 10"  every reader under atheris
+#   make schemathesis  the API against its own document for five minutes
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$p; break; fi; done)
 VENV := .venv
@@ -41,6 +42,9 @@ faults-soak: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	$(PIP) install -c constraints.txt atheris
 	$(BIN)/python -m tests.fuzz $(FUZZ)
+
+schemathesis: $(VENV)/.dev
+	$(BIN)/python -m tests.schemathesis $(SCHEMATHESIS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

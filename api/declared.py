@@ -10,6 +10,8 @@ from pruning.facts import SampleAxis
 from pruning.spec.inputs import Input
 
 _WHERE = "samples"
+WRITTEN = r"^.+=(shared|0*([0-9]|[1-5][0-9]|6[0-3]))$"
+"""How a declaration is written: INPUT=AXIS or INPUT=shared."""
 
 
 def declared_axes(options: Iterable[str]) -> dict[str, SampleAxis]:

@@ -16,6 +16,9 @@ _MOST_PARTS = 400  # files and all others
 MOST_FILES = 256
 """Parts `file` that one upload may have."""
 
+LONGEST_NAME = 1000
+"""Characters of the part `name`, as of the query parameter; what is shown of it is shorter."""
+
 MOST_OPTIONS, LONGEST_OPTION = 64, 300
 """How often a further part may come, and its characters; the same holds for query parameters."""
 
@@ -170,6 +173,10 @@ class FileParts:
     def _on_part_end(self) -> None:
         value = self._value.decode("utf-8", "replace")
         if self._field == "name":
+            if len(value) > LONGEST_NAME:
+                raise _invalid(
+                    f"The part name has more than {LONGEST_NAME} characters.", where="name"
+                )
             self.given_name = value
         elif self._field in self.options:
             self._add_option(value)

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from api.bodies import announced_length, too_large
 from api.content import Announced
-from api.multipart import FileParts, Piece
+from api.multipart import LONGEST_NAME, FileParts, Piece
 from pruning.errors import SecateurError
 from pruning.formats.magic import HEAD
 from store.blobs import Blobs, BlobWriter, StoredBlob
@@ -298,7 +298,7 @@ def body(description: str, **more: Any) -> dict[str, Any]:
         description: In words.
         more: Schemas of further parts of a form.
     """
-    name = {"type": "string", "description": "The file's name.", "maxLength": 1000}
+    name = {"type": "string", "description": "The file's name.", "maxLength": LONGEST_NAME}
     form = {
         "type": "object",
         "required": ["file"],

@@ -28,8 +28,8 @@ _PAGE_POLICY = (
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _KINDS = {
     "application/octet-stream": _BYTES,
-    "application/json": _BYTES,
-    "text/html": _BYTES,
+    "application/json": {"schema": {}},
+    "text/html": {"schema": {"type": "string"}},
 }
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {"content": _KINDS, "description": "The file."},

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from api.dependencies import Caller, DatasetsPaged, Db, Parts
+from api.multipart import LONGEST_NAME
 from api.schemas import Dataset, DatasetPage, UploadState
 from api.shown import UNCHANGED
 from api.uploads import body, display_name, receive
@@ -28,7 +29,8 @@ async def create_dataset(
     parts: Parts,
     caller: Caller,
     name: Annotated[
-        str | None, Query(max_length=1000, examples=["digits.npz"], description="Its file name.")
+        str | None,
+        Query(max_length=LONGEST_NAME, examples=["digits.npz"], description="Its file name."),
     ] = None,
 ) -> Dataset:
     """Upload arrays (.npz) as the raw body, or as the part `file` of a multipart body.

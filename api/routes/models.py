@@ -3,11 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from pydantic.config import JsonDict
 from sqlalchemy.orm import Session
 
-from api.declared import declared_axes
+from api.declared import WRITTEN, declared_axes
 from api.dependencies import Caller, Db, ModelsPaged, Parts
-from api.multipart import LONGEST_OPTION, MOST_OPTIONS
+from api.multipart import LONGEST_NAME, LONGEST_OPTION, MOST_OPTIONS
 from api.schemas import Model, ModelPage, UploadState
 from api.shown import UNCHANGED
 from api.uploads import body, display_name, receive
@@ -18,12 +19,13 @@ from store.queries import models
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
+_WRITTEN: JsonDict = {"pattern": WRITTEN}  # who writes otherwise is told more than a pattern
 _BODY = body(
     "The file itself, or a form with the file as the part `file`; a model of several files has one "
     "part `file` for each.",
     samples={
         "type": "array",
-        "items": {"type": "string", "maxLength": LONGEST_OPTION},
+        "items": {"type": "string", "maxLength": LONGEST_OPTION, "pattern": WRITTEN},
         "maxItems": MOST_OPTIONS,
         "description": "As the query parameter; one part for each.",
     },
@@ -42,10 +44,11 @@ async def create_model(
     parts: Parts,
     caller: Caller,
     name: Annotated[
-        str | None, Query(max_length=1000, examples=["lenet.onnx"], description="Its file name.")
+        str | None,
+        Query(max_length=LONGEST_NAME, examples=["lenet.onnx"], description="Its file name."),
     ] = None,
     samples: Annotated[
-        list[Annotated[str, Query(max_length=LONGEST_OPTION)]],
+        list[Annotated[str, Query(max_length=LONGEST_OPTION, json_schema_extra=_WRITTEN)]],
         Query(
             max_length=MOST_OPTIONS,
             examples=[["x=1"]],

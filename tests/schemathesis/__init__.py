@@ -1,0 +1,1 @@
+"""Schemathesis over the whole document: `make schemathesis`, and short in tests/api."""
