@@ -39,10 +39,12 @@ from api.routes import (
     plans,
 )
 from api.shown import Shown
+from api.storage_metrics import StorageMetrics
 from api.writing import GroupWriter
 from store.blobs import LocalBlobs
 from store.db import Database
 from store.queries.keys import Principal, digest, principals
+from store.scrub import progress_file
 from store.settings import Settings, get_settings
 
 _ROUTES = (
@@ -76,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     registry = CollectorRegistry()
     registry.register(JobMetrics(parts.database))
+    registry.register(StorageMetrics(parts.blobs, progress_file(settings)))
     connections = Connections(settings)
     registry.register(ConnectionMetrics(connections))
 

@@ -20,14 +20,22 @@ class Swept:
     rows: int
     files: int
     leftovers: int
+    quarantined: int = 0
 
 
-def sweep(database: Database, blobs: Blobs, older_than: datetime) -> Swept:
+def sweep(
+    database: Database,
+    blobs: Blobs,
+    older_than: datetime,
+    *,
+    quarantined_before: datetime | None = None,
+) -> Swept:
     """Removes blobs without a reference, and what crashed writers left behind.
 
     Whoever stores bytes first writes the file, which renews its time also if it exists, and then
     the row. Everything touched since `older_than` is left alone, so the time between the two steps
-    must stay below that grace. No transaction is open while files are listed or removed.
+    must stay below that grace. Damaged files that were set aside before
+    `quarantined_before` go too. No transaction is open while files are listed or removed.
     """
     rows = _drop_rows(database, older_than)
     files = 0
@@ -38,7 +46,9 @@ def sweep(database: Database, blobs: Blobs, older_than: datetime) -> Swept:
             files += _drop_files(database, blobs, batch, older_than)
             batch = []
     files += _drop_files(database, blobs, batch, older_than)
-    return Swept(rows, files, blobs.drop_leftovers(untouched_since=older_than))
+    leftovers = blobs.drop_leftovers(untouched_since=older_than)
+    aside = blobs.drop_quarantined(before=quarantined_before) if quarantined_before else 0
+    return Swept(rows, files, leftovers, aside)
 
 
 def _drop_rows(database: Database, older_than: datetime) -> int:

@@ -36,6 +36,7 @@ from pruning.memory_errors import asked_for, out_of_memory
 from pruning.report.numbers import size
 from pruning.request import RunRequest, RunResult
 from worker import seccomp
+from worker.bounds import cut
 
 # What a run imports late; a child that waits for its job has the time to do it now.
 _CHECKS_AHEAD = ("pruning.run", "onnx", "torch", "pruning.formats.onnx")
@@ -127,7 +128,7 @@ def failure(error: BaseException) -> SecateurError:
         )
     if isinstance(error, SecateurError):
         return error
-    return SecateurError("internal_error", f"{type(error).__name__}: {str(error)[:_TEXT_LIMIT]}")
+    return SecateurError("internal_error", cut(f"{type(error).__name__}: {error}", _TEXT_LIMIT))
 
 
 def told(error: SecateurError) -> dict[str, Any]:
@@ -135,8 +136,8 @@ def told(error: SecateurError) -> dict[str, Any]:
     fields = error.as_dict()
     if len(json.dumps(fields)) <= _ERROR_LIMIT:
         return fields
-    place, advice = (text and text[:_TEXT_LIMIT] for text in (error.where, error.hint))
-    short = SecateurError(error.code, error.message[:_TEXT_LIMIT], where=place, hint=advice)
+    place, advice = (text and cut(text, _TEXT_LIMIT) for text in (error.where, error.hint))
+    short = SecateurError(error.code, cut(error.message, _TEXT_LIMIT), where=place, hint=advice)
     return short.as_dict()
 
 

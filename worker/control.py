@@ -1,4 +1,4 @@
-"""The control process: relay and reaper, one active at a time. `python -m worker.control`.
+"""The control process: relay, reaper and scrub, one active at a time. `python -m worker.control`.
 
 Any number may run; the one that leads works, the others wait for it to fall silent.
 """
@@ -22,6 +22,7 @@ from worker.app import app
 from worker.failure_detector import FailureDetector
 from worker.reaper import Reaper
 from worker.relay import Relay
+from worker.scrubber import Scrubber
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,9 @@ def serve(settings: Settings, stop: threading.Event) -> None:
     db = Database(settings)
     leadership = Leadership(db, settings.leader_seconds)
     relay = Relay(db, app, settings, leadership.holds)
-    reaper = Reaper(db, LocalBlobs(settings.blob_dir), settings)
+    blobs = LocalBlobs(settings.blob_dir)
+    reaper = Reaper(db, blobs, settings)
+    scrubber = Scrubber(db, blobs, settings, leadership.holds)
     quiet = False
     try:
         while not stop.is_set():
@@ -100,6 +103,7 @@ def serve(settings: Settings, stop: threading.Event) -> None:
             stop.wait(settings.relay_seconds)
         leadership.resign()
     finally:
+        scrubber.end()
         relay.close()
         db.dispose()
 

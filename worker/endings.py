@@ -3,6 +3,7 @@
 from typing import Any
 
 from pruning.errors import SecateurError
+from worker.bounds import shortened
 
 
 class Ending(Exception):  # noqa: N818 - not an error: a reason to stop
@@ -30,7 +31,7 @@ class Failed(Ending):
 
     def __init__(self, error: SecateurError) -> None:
         super().__init__(str(error))
-        self.error: dict[str, Any] = error.as_dict()
+        self.error: dict[str, Any] = shortened(error)
 
 
 class PutOff(Failed):

@@ -16,12 +16,14 @@ from pydantic import ValidationError
 
 from pruning.events import EVENT, AliveEvent, Event, ProgressEvent, StateEvent, WaitingEvent
 from worker import memory, processes, sandbox
+from worker.bounds import NAME, bounded, cut
 from worker.deaths import Kept
 from worker.slots import Slot
 from worker.watch import Excess, Watch
 
 MAX_LINE = 1 << 20
 MAX_EVENTS = 20_000
+MAX_EVENT_BYTES = 8 << 20  # of all of them together, as they are kept
 _CHUNK = 1 << 16
 _TURN = 1 << 20  # bytes read in one turn, so that a child that never stops can't hold the loop
 _LOG_TAIL = 32 << 10
@@ -77,7 +79,7 @@ class Child:
         self._buffer = bytearray()
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
-        self._said = 0
+        self._said = self._said_bytes = 0
         self._selector = selectors.DefaultSelector()
         for fd in (self._events, self._log):
             os.set_blocking(fd, False)
@@ -203,13 +205,20 @@ class Child:
             event = EVENT.validate_json(line)
         except ValidationError as error:
             what = error.errors(include_url=False, include_input=False)[0]
-            raise MisbehavedError(f"a line that is no event: {what['msg']}") from error
+            raise MisbehavedError(f"a line that is no event: {cut(what['msg'], NAME)}") from error
         if isinstance(event, StateEvent | AliveEvent | WaitingEvent):
             raise MisbehavedError(f"an event {event.type}, which only the service may write")
+        try:
+            event = bounded(event)
+        except ValueError as error:
+            raise MisbehavedError(f"an event that can't be kept: {error}") from error
         if not isinstance(event, ProgressEvent):
             self._said += 1
+            self._said_bytes += len(event.model_dump_json())
             if self._said > MAX_EVENTS:
                 raise MisbehavedError(f"more than {MAX_EVENTS} events")
+            if self._said_bytes > MAX_EVENT_BYTES:
+                raise MisbehavedError(f"events of more than {MAX_EVENT_BYTES} bytes")
         return event
 
     def end(self, grace: float) -> bool:

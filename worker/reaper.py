@@ -68,12 +68,17 @@ class Reaper:
                 )  # fmt: skip
 
     def _sweep(self) -> None:
+        now = utcnow()
         grace = timedelta(seconds=self._settings.blob_grace_seconds)
+        kept_aside = timedelta(days=self._settings.quarantine_days)
         try:
-            swept = sweep(self._db, self._blobs, utcnow() - grace)
+            swept = sweep(self._db, self._blobs, now - grace, quarantined_before=now - kept_aside)
         except OSError as error:
             # A disk in trouble must not end the process that rings for jobs.
             log.warning("the sweep of blobs stopped: %s", error)
             return
-        if swept.files or swept.leftovers:
-            log.info("swept %d blobs and %d unfinished files", swept.files, swept.leftovers)
+        if swept.files or swept.leftovers or swept.quarantined:
+            log.info(
+                "swept %d blobs, %d unfinished files and %d damaged ones",
+                swept.files, swept.leftovers, swept.quarantined,
+            )  # fmt: skip

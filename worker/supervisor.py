@@ -9,6 +9,7 @@ Load in a short transaction (the claim), work outside any, apply in a short one 
 fencing token. Whatever happens, the child and its group are gone before the outcome is written.
 """
 
+import json
 import logging
 import os
 import re
@@ -28,6 +29,7 @@ from store.blobs import DamagedBlobError, StoredBlob
 from store.claims import Claim, NewArtifact, Outcome
 from store.clock import utcnow
 from worker import deaths
+from worker.bounds import SUMMARY_BYTES, bounded_error
 from worker.endings import Cancelled, Drained, Ending, Failed, Lost, PutOff, Stale
 from worker.files import UnsafeFileError, keep, plain
 from worker.lease import Hold
@@ -120,13 +122,15 @@ class Attempt:
             raise Lost(self._crash(first, f"The job's process left {error}.")) from error
         self._let_go(first)
         verified = self._serve(second)
+        if len(json.dumps(verified.summary)) > SUMMARY_BYTES:
+            raise Lost(self._crash(second, "The job's process sent too long a summary."))
         reports = self._artifacts(second, verified)
         if {a.name for a in written} & {a.name for a in reports}:
             raise Lost(self._crash(second, "The job's process wrote two files of one name."))
         self._let_go(second)
         if verified.rejected is None:
             return Outcome("succeeded", summary=verified.summary, artifacts=written + reports)
-        missed = verified.rejected.model_dump(exclude_none=True)
+        missed = bounded_error(verified.rejected.model_dump(exclude_none=True))
         return Outcome(
             "rejected", error=missed, summary=verified.summary, artifacts=written + reports
         )

@@ -9,9 +9,10 @@ class DamagedBlobError(SecateurError):
     Args:
         sha256: The blob.
         reason: What was found, as the end of a sentence: "it is missing".
+        missing: Whether there is no file at all.
     """
 
-    def __init__(self, sha256: str, reason: str) -> None:
+    def __init__(self, sha256: str, reason: str, *, missing: bool = False) -> None:
         super().__init__(
             "file_damaged",
             f"The stored file with the SHA-256 {sha256} is damaged: {reason}.",
@@ -19,3 +20,4 @@ class DamagedBlobError(SecateurError):
         )
         self.sha256 = sha256
         self.reason = reason
+        self.missing = missing

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -23,6 +23,7 @@ from store.clock import utcnow
 from store.disk import make_folder, sync_folder
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BESIDE = ".chunks"
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class LocalBlobs:
             return BlobReader(sha256, self.path(sha256).open("rb"), self, size)
         except FileNotFoundError:
             log.error("blob %s is missing", sha256)
-            raise DamagedBlobError(sha256, "it is missing") from None
+            raise DamagedBlobError(sha256, "it is missing", missing=True) from None
 
     def exists(self, sha256: str) -> bool:
         """Whether the blob is there; one that was found damaged is not."""
@@ -260,8 +261,13 @@ def _beside(path: Path) -> Path:
     return path.with_name(path.name + _BESIDE)
 
 
+def _nanoseconds(when: datetime) -> int:
+    """Since the epoch, exactly: a float would be off by some hundreds."""
+    return (when - _EPOCH) // timedelta(microseconds=1) * 1_000
+
+
 def _older(path: Path, when: datetime) -> bool:
     try:
-        return path.stat().st_mtime < when.timestamp()
+        return path.stat().st_mtime_ns < _nanoseconds(when)
     except FileNotFoundError:
         return False

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.blobs import StoredBlob
@@ -20,3 +21,19 @@ def record(session: Session, blobs: Iterable[StoredBlob], now: datetime) -> None
         session.execute(
             statement.on_conflict_do_update(index_elements=[Blob.sha256], set_={"touched_at": now})
         )
+
+
+def after(session: Session, sha256: str, limit: int) -> list[tuple[str, int]]:
+    """Digest and size of the blobs behind a digest, in their order."""
+    found = session.execute(
+        sa.select(Blob.sha256, Blob.bytes)
+        .where(Blob.sha256 > sha256)
+        .order_by(Blob.sha256)
+        .limit(limit)
+    )
+    return [(row.sha256, row.bytes) for row in found]
+
+
+def known(session: Session, sha256: str) -> bool:
+    """Whether there is a row for the blob."""
+    return session.get(Blob, sha256) is not None

@@ -20,7 +20,8 @@ def blobs(tmp_path) -> LocalBlobs:
 
 
 def age(blobs: LocalBlobs, digest: str, when: datetime) -> None:
-    os.utime(blobs.path(digest), (when.timestamp(),) * 2)
+    microseconds = (when - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    os.utime(blobs.path(digest), ns=(microseconds * 1_000,) * 2)
 
 
 def test_blobs_go_when_nothing_references_them(world, blobs) -> None:

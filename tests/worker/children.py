@@ -108,6 +108,57 @@ def endless_draft(spec):
     say(type="done", result={"artifacts": [out()]})
 
 
+def shout(spec):
+    """Each text as long as a line lets it be; details as deep and wide as JSON goes."""
+    long = "\0" + "ä" * 100_000
+    say(type="warning", code=long[:300], message=long, where=long[:300])
+    say(type="metric", name=long, stage="dense", value=1.0)
+    say(type="progress", phase="pruning", done=1, total=2, message=long)
+    deep = "x"
+    for _ in range(150):
+        deep = [deep]
+    wide = {f"name {i}": "y" * 90 for i in range(1_000)}
+    details = {"deep": deep, "wide": wide, "code": 1, "where": 2, "self": 3, "kept": "\0k"}
+    error = {"code": "scope_empty", "message": long, "hint": long[:9000], "details": details}
+    say(type="failed", error=error)
+    sys.exit(1)
+
+
+def many_long(spec):
+    while True:
+        say(type="warning", code="x", message="y" * 4000)
+
+
+def strange_type(spec):
+    say(type="y" * 500_000)
+    time.sleep(60)
+
+
+def strange_file(spec):
+    say(type="checkpoint", name="y" * 500_000, bytes=1)
+    time.sleep(60)
+
+
+def not_finite(spec):
+    os.write(EVENTS, b'{"type":"metric","name":"loss","stage":"dense","value":NaN}\n')
+    time.sleep(60)
+
+
+def long_summary(spec):
+    entry = out("report.json", b"{}") | {"format": "report.json"}
+    say(type="done", result={"artifacts": [entry], "summary": {"text": "y" * 100_000}})
+
+
+def long_rejection(spec):
+    entry = out("report.json", b"{}") | {"format": "report.json"}
+    missed = {"code": "gate_missed", "message": "y" * 100_000, "where": "z" * 9000}
+    say(type="done", state="rejected", result={"artifacts": [entry], "rejected": missed})
+
+
+def odd_facts(spec):
+    say(type="done", result={"facts": {"format": "onnx", "na\0me": ["\0", float("inf")]}})
+
+
 def odd_kind(spec):
     done([out() | {"format": "x" * 10_000}])
 

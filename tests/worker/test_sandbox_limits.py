@@ -13,6 +13,7 @@ from bench import ROOT, Bench, alive, until
 from pruning import threads
 from worker import sandbox
 from worker.launch import __file__ as LAUNCHER
+from worker.workplace import discard
 
 LIMITS = ["RLIMIT_CORE", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_AS", "RLIMIT_DATA"]
 LIMITS += ["RLIMIT_MSGQUEUE"]
@@ -39,6 +40,25 @@ def test_nothing_of_the_workers_environment_reaches_the_child(confession: dict):
     assert environ["HOME"].startswith(confession["folder"])
     assert environ["TMPDIR"] == environ["HOME"] + "/tmp"
     assert confession["cwd"] == environ["HOME"]
+
+
+def test_children_keep_freed_memory_unless_the_operator_says_otherwise(tmp_path: Path):
+    own = sandbox.environment(tmp_path, 1, {})
+    assert own["MALLOC_MMAP_THRESHOLD_"] == str(128 << 20)
+    assert own["MALLOC_TRIM_THRESHOLD_"] == str(256 << 20)
+    said = sandbox.environment(tmp_path, 1, {"MALLOC_TRIM_THRESHOLD_": "0"})
+    assert said["MALLOC_TRIM_THRESHOLD_"] == "0"
+
+
+def test_the_kernel_ends_a_child_before_the_service(bench: Bench):
+    place = bench.place()
+    place.settings = place.settings.model_copy(update={"warm_children": True})
+    place.prepare()
+    child = place.child()
+    score = Path(f"/proc/{child.pid}/oom_score_adj")
+    until(lambda: score.read_text() == "500\n", what="the score")
+    assert Path("/proc/self/oom_score_adj").read_text() != "500\n"
+    discard(child)
 
 
 def test_the_child_leads_its_own_session_and_group(confession: dict):
