@@ -1,6 +1,5 @@
 """Bounds on every body that is not an upload: of its bytes, its values and its time."""
 
-import re
 from collections.abc import MutableSequence
 
 import anyio
@@ -11,22 +10,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.auth import PRINCIPAL
 from api.content import Announced
 from api.gates import Budget
+from api.json_extent import check_extent
 from api.problems import ProblemResponse
 from pruning.errors import SecateurError
 
 JSON_LIMIT = 1 << 20
-MOST_VALUES = 4_000
-"""Values of one JSON body, each list and object and each entry of theirs.
-
-A spec has at most half of it (`pruning.spec.extent`). Of 80,000 keys in a mebibyte every one had to
-be explained as a wrong one, in one go: a second in which nobody else is answered.
-"""
 UPLOAD_PATHS = frozenset({"/v1/models", "/v1/datasets"})
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-
-
-# Possessive, and with an end for a text that has none, so that no character is looked at twice.
-_TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
 
 class BoundedBodies:
@@ -100,8 +90,7 @@ class BoundedBodies:
             if not message.get("more_body", False):
                 break
         announced.check()
-        if holds_too_much(b"".join(message.get("body", b"") for message in messages)):
-            raise _too_many()
+        check_extent(b"".join(message.get("body", b"") for message in messages))
         return messages
 
 
@@ -132,30 +121,6 @@ def _too_slow(seconds: float) -> SecateurError:
         f"The body did not arrive within {seconds:g} s.",
         where="body",
         hint="Send it again.",
-    )
-
-
-def holds_too_much(body: bytes) -> bool:
-    """Whether a body that may be JSON has more values than one may have, found without parsing."""
-    if _marks(body) <= MOST_VALUES:
-        return False
-    # No value has more than two texts, its key and itself.
-    most = 2 * MOST_VALUES
-    rest, texts = _TEXT.subn(b"", body, count=most + 1)
-    return texts > most or _marks(rest) > MOST_VALUES
-
-
-def _marks(body: bytes) -> int:
-    return body.count(b",") + body.count(b"[") + body.count(b"{")
-
-
-def _too_many() -> SecateurError:
-    return SecateurError(
-        "too_large",
-        f"The body holds more than the {MOST_VALUES:,} values that are taken here.",
-        where="body",
-        hint="Name many layers by one shell pattern: encoder.*",
-        limit=MOST_VALUES,
     )
 
 

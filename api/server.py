@@ -5,6 +5,7 @@ neither of them limits how long a client may take.
 """
 
 import argparse
+import gc
 import resource
 import sys
 from collections.abc import Sequence
@@ -63,9 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     allow_files()
     # Threads that work for one request give way to the loop, which answers all others, sooner.
     sys.setswitchinterval(_SWITCH_SECONDS)
+    app = create_app(settings)
+    # What is there now stays: the collector need not look at all of it, with the lock held.
+    gc.collect()
+    gc.freeze()
     server = uvicorn.Server(
         config(
-            create_app(settings),
+            app,
             host=asked.host,
             port=asked.port,
             timeout_graceful_shutdown=asked.grace,

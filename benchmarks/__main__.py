@@ -22,6 +22,7 @@ BENCHMARKS = {
     "minilm_http": "a sentence encoder over HTTP, folder up and folder back, end to end",
     "import_cost": "reading ONNX files, in units of onnx.load and its checker",
     "report_render": "report.html of 100 layers: seconds and bytes",
+    "http_door": "the API under requests made to be work, and beside slow clients in every phase",
     "curl_job": "the job of README.md, by curl, beside four busy processes",
     "job_cost": "a whole job on 2,368 weights, magnitude and OBS, in one process and by a service",
     "command_line": "start of the command line, and of one against a dead service",

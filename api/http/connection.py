@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +30,7 @@ _FREE_CHUNKS = 4096
 _LEAST_CHUNK = 16
 _FREE_OVERHEAD = 512 << 10
 _STUCK_MS = 30_000
+_UNSENT = 128 << 10
 
 
 class Connection(asyncio.Protocol):
@@ -90,7 +92,7 @@ class Connection(asyncio.Protocol):
         self._peer = _pair(transport.get_extra_info("peername"))
         self._local = _pair(transport.get_extra_info("sockname"))
         self.address = self._peer[0] if self._peer else ""
-        end_if_stuck(transport.get_extra_info("socket"))
+        bound(transport.get_extra_info("socket"))
         self.connections.join(self)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -110,9 +112,12 @@ class Connection(asyncio.Protocol):
         self._can_write.clear()
 
     def resume_writing(self) -> None:
-        """The client has caught up."""
+        """The client has caught up: what waited for that goes on."""
         self.write_paused = False
         self._can_write.set()
+        if self._running is None and self._queue and not self.transport.is_closing():
+            self._start(self._queue.popleft())
+        self.pace()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the client."""
@@ -206,7 +211,7 @@ class Connection(asyncio.Protocol):
             expects_continue=request.expects_continue,
         )
         self._reading, self.head_since, self._head_bytes, self._body_bytes = exchange, None, 0, 0
-        if self._running is None:
+        if self._running is None and not self._queue and not self.write_paused:
             self._start(exchange)
         else:
             self._queue.append(exchange)
@@ -260,10 +265,11 @@ class Connection(asyncio.Protocol):
             self.known = True
             self.connections.authenticated(self)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Sends bytes, or holds them for a client that does not read."""
-        self.written += len(data)
-        self.transport.write(data)
+        if data and not self.transport.is_closing():
+            self.written += len(data)
+            self.transport.write(data)
 
     async def writable(self) -> None:
         """Waits until the client has read most of what was written."""
@@ -281,7 +287,8 @@ class Connection(asyncio.Protocol):
         elif not exchange.keep_alive:
             self.end()
         elif self._queue:
-            self._start(self._queue.popleft())
+            if not self.write_paused:  # else when the client has read what it has asked for
+                self._start(self._queue.popleft())
         elif self._refusal is not None:
             self._write_refusal(self._refusal)
         else:
@@ -334,8 +341,12 @@ class Connection(asyncio.Protocol):
             self.transport.close()
 
     def cut(self) -> None:
-        """Closes at once."""
+        """Closes at once, and has the kernel drop what it holds for the client."""
         self._deaf = True
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def _start(self, exchange: Exchange) -> None:
@@ -376,9 +387,16 @@ def _pair(address: Any) -> tuple[str, int] | None:
     return (str(address[0]), int(address[1])) if isinstance(address, tuple) else None
 
 
-def end_if_stuck(connection: socket.socket | None) -> None:
-    """Has the kernel end a connection whose peer takes none of what was sent, closed or not."""
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if connection is not None and option is not None:
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, option, _STUCK_MS)
+def bound(connection: socket.socket | None) -> None:
+    """Bounds what the kernel does for a client that does not read.
+
+    It ends a connection of which nothing is taken for some time, also one that is closed here, and
+    holds little that is not yet on its way.
+    """
+    if connection is None:
+        return
+    for name, value in (("TCP_USER_TIMEOUT", _STUCK_MS), ("TCP_NOTSENT_LOWAT", _UNSENT)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)

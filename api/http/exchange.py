@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 HELD = 64 << 10
 """Bytes of a body that are held for the application; with more, the socket is not read."""
 
+PIECE = 64 << 10
+"""Bytes of a response that are handed to the transport at once."""
+
 log = logging.getLogger("secateur.api.http")
 _UNSAFE = re.compile(rb"[\x00\r\n]")
 _STATUS = {
@@ -141,14 +144,14 @@ class Exchange:
         """Takes a message of the response; waits while the client does not read."""
         if self.connection.write_paused and not self.gone:
             await self.connection.writable()
-        if self.gone:
+        if self.gone or self.connection.transport.is_closing():
             return
         if not self.started:
             self._start(message)
         elif self.complete:
             raise RuntimeError("the response is complete already")
         else:
-            self._continue(message)
+            await self._continue(message)
 
     def _start(self, message: Message) -> None:
         if message["type"] != "http.response.start":
@@ -191,7 +194,7 @@ class Exchange:
         if head and not self.gone:
             self.connection.write(head)
 
-    def _continue(self, message: Message) -> None:
+    async def _continue(self, message: Message) -> None:
         if message["type"] != "http.response.body":
             raise RuntimeError(f"a response does not go on with {message['type']}")
         body: bytes = message.get("body", b"")
@@ -207,9 +210,18 @@ class Exchange:
             if not more:
                 body += b"0\r\n\r\n"
         head, self._head = self._head, b""
-        if head or body:
-            self.connection.write(head + body)
-        if not more:
+        if len(body) <= PIECE:
+            if head or body:
+                self.connection.write(head + body)
+        else:
+            # Whoever does not read holds one piece, not all of it.
+            self.connection.write(head)
+            whole = memoryview(body)
+            for start in range(0, len(body), PIECE):
+                if self.connection.write_paused:
+                    await self.connection.writable()
+                self.connection.write(whole[start : start + PIECE])
+        if not more and not self.gone:
             self.complete = True
             self._change.set()
             self.connection.completed(self)

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from api.bodies import JSON_LIMIT, MOST_VALUES, holds_too_much
+from api.bodies import JSON_LIMIT
+from api.json_extent import LONGEST_NUMBER, MOST_VALUES, check_extent
+from pruning.errors import SecateurError
 from tests.api.conftest import Caller, assert_problem
 
 MANY = {
@@ -18,6 +20,7 @@ MANY = {
     "backslashes": {"name": ["\\"] * (MOST_VALUES + 2)},
 }
 FEW: dict[str, Any] = {
+    "digits in a text": {"name": "9" * 1_000 + "," * MOST_VALUES},
     "commas in a text": {"name": "," * 100_000},
     "brackets in a text": {"name": '[{"\\' * 50_000},
     "escapes in a text": {"name": '\\",' * 50_000},
@@ -38,7 +41,7 @@ def test_more_values_than_any_request_needs_are_refused(
 @pytest.mark.parametrize("body", FEW.values(), ids=FEW)
 def test_what_stands_in_texts_is_no_value(body: Any) -> None:
     for indent in (None, 1):
-        assert not holds_too_much(json.dumps(body, indent=indent).encode())
+        check_extent(json.dumps(body, indent=indent).encode())
 
 
 def test_nesting_counts(caller: Caller) -> None:
@@ -54,5 +57,17 @@ def test_nesting_counts(caller: Caller) -> None:
 )
 def test_texts_without_an_end_are_looked_at_once(body: bytes) -> None:
     """Quadratic search would take minutes."""
-    assert not holds_too_much(body)
-    holds_too_much(b"[" * (MOST_VALUES + 1) + body)
+    check_extent(body)
+    with pytest.raises(SecateurError):
+        check_extent(b"[" * (MOST_VALUES + 1) + body)
+
+
+@pytest.mark.parametrize("number", ["1." + "9" * 290 + "e1", "9" * 299, "9" * 4_000])
+def test_long_numbers_are_refused(caller: Caller, number: str) -> None:
+    """Digits of a real are turned into one in a time that grows with their square."""
+    body = f'{{"name": [{",".join([number] * 10)}]}}'.encode()
+    headers = {"content-type": "application/json"}
+    response = caller.http.post("/v1/keys", content=body, headers=headers)
+    assert_problem(response, 400, "invalid_json")
+    check_extent(f'{{"name": "{number}"}}'.encode())
+    check_extent(f"[{'9' * LONGEST_NUMBER}, 0.{'1' * (LONGEST_NUMBER - 2)}]".encode())

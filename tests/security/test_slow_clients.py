@@ -251,3 +251,28 @@ def test_who_moves_fast_enough_is_not_cut(server: Server, talkative_job: str) ->
             claim = server.service.claim_job(quiet)
             server.service.report(claim, PhaseEvent(phase="verifying"))
             assert any("verifying" in line for line in lines)
+
+
+def test_nothing_is_made_for_who_has_not_read_what_came_before(
+    server: Server, talkative_job: str
+) -> None:
+    """32 requests of a few bytes would else hold 32 large responses."""
+    asked = server.head(f"GET /v1/jobs/{talkative_job}/events?limit=1000")
+    count = (
+        'secateur_http_requests_total{method="GET",route="/v1/jobs/{job_id}/events",status="200"}'
+    )
+
+    def answered() -> int:
+        with server.service.client(None) as http:
+            text = http.get("/metrics").text
+        return int(float(next((x for x in text.splitlines() if count in x), "x 0").split()[-1]))
+
+    before = answered()
+    with server.client(receive_buffer=TINY) as client:
+        client.send(asked * 20)
+        time.sleep(0.5)
+        assert answered() - before <= 4
+    with server.client() as client:
+        client.send(asked * 20)
+        found = client.answer(silent=1.5)
+    assert found.statuses == [200] * 20
