@@ -88,9 +88,7 @@ def fill(database: Database, project: str, *, rows: int, layers: int) -> Stored:
     spec = {"scope": {"exclude": ["a" * 200] * 200}}
     with database.write() as session:
         for _ in range(rows):
-            jobs.create(
-                session, project, model_id=model.id, data={"calibration": data}, spec=spec
-            )
+            jobs.create(session, project, model_id=model.id, data={"calibration": data}, spec=spec)
     while True:
         with database.write() as session:
             claim = leases.claim(session, "cpu", "benchmark", utcnow(), lease_seconds=3600)

@@ -19,6 +19,8 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "an index for a field": {"0": 1},
     "brackets": {"layers[0]": 0.5},
 }
+# Bodies of so much are not read at all; the command line meets the bounds of a spec for them.
+BEFORE_PARSING = (HOSTILE["unknown fields"], HOSTILE["a number"])
 
 
 @pytest.mark.parametrize("door", ["/v1/plans", "/v1/jobs"])
@@ -35,6 +37,9 @@ def test_a_spec_made_to_cost_time_is_refused_at_once(caller: Caller, spec: Any, 
     started = time.perf_counter()
     response = caller.http.post(door, json=request | {"spec": spec})
     assert time.perf_counter() - started < 2  # it took from 3 to 49 s
-    problem = assert_problem(response, 422, "spec_invalid")
     assert len(response.content) < 20_000
+    if spec in BEFORE_PARSING:
+        assert response.json()["code"] in ("too_large", "invalid_json")
+        return
+    problem = assert_problem(response, 422, "spec_invalid")
     assert problem["where"].startswith("spec")
