@@ -4,6 +4,7 @@ What a wrong field costs to explain, and a pattern to match, is bounded by these
 """
 
 from collections.abc import Iterator
+from math import isfinite
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -20,7 +21,7 @@ DEEPEST = 16
 """Mappings and lists within each other."""
 
 LARGEST = 2**63
-"""What no number of a spec reaches, either way."""
+"""What no whole number of a spec reaches, either way."""
 
 MOST_PATTERNS = 256
 
@@ -49,8 +50,10 @@ def check_extent(data: Any) -> None:
             raise _too_large(f"more than {MOST_VALUES:,} keys and values", "spec")
         if isinstance(value, str) and len(value) > LONGEST_TEXT:
             raise _too_large(f"a text of {len(value):,} characters", where)
-        if isinstance(value, int | float) and not abs(value) < LARGEST:
-            raise _too_large("a number that is not finite or has 20 digits or more", where)
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            raise _too_large("a whole number of 19 digits or more", where)
+        if isinstance(value, float) and not isfinite(value):
+            raise _too_large("a number that is not finite", where)
         if not isinstance(value, dict | list | tuple):
             continue
         if len(ahead) > DEEPEST:
@@ -75,6 +78,6 @@ def _too_large(what: str, where: str) -> SecateurError:
         f"The spec has {what}.",
         where=where,
         hint=f"A spec has at most {MOST_VALUES:,} keys and values, {LONGEST_TEXT:,} characters in "
-        f"a text, {DEEPEST} levels, and numbers below 2^63. Many layers are named by a "
-        "shell pattern: encoder.*",
+        f"a text, {DEEPEST} levels, and finite numbers, whole ones below 2^63. Many "
+        "layers are named by a shell pattern: encoder.*",
     )
