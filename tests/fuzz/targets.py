@@ -23,6 +23,7 @@ LIMITS = Limits(
 
 _FOLDERS = {
     "huggingface": ("config.json", "model.safetensors", "tokenizer.json"),
+    "tokenizer": ("tokenizer.json",),
     "architecture": ("architecture.json", "model.safetensors"),
     "state_dict": ("model.pt",),
 }

@@ -1,8 +1,10 @@
 """One small valid upload of each kind: what hostile ones are made from."""
 
+import base64
 import io
 import json
 import os
+import struct
 import sys
 import zipfile
 from collections.abc import Callable
@@ -94,6 +96,45 @@ def huggingface(path: Path) -> Path:
     return path
 
 
+def charsmap(text: bytes) -> str:
+    """A map of the letter a to a text: units of a double array, and the text."""
+    units = [0] * 512
+    units[0] = 256 << 10  # the root: children at 256 xor their label
+    units[256 ^ 97] = (64 << 10) | 1 << 8 | 97  # a key ends here, its value at the offset
+    units[(256 ^ 97) ^ 64] = 1 << 31
+    trie = struct.pack("<512I", *units)
+    return base64.b64encode(struct.pack("<I", len(trie)) + trie + text + b"\0").decode()
+
+
+def tokenizer(path: Path) -> Path:
+    """The same folder with a tokenizer of many parts."""
+    huggingface(path)
+    file = path / "tokenizer.json"
+    value = json.loads(file.read_text())
+    special = {"SpecialToken": {"id": "[UNK]", "type_id": 0}}
+    texts = [{"Sequence": {"id": text, "type_id": n}} for n, text in enumerate("AB")]
+    replace = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
+    mapped = {"type": "Precompiled", "precompiled_charsmap": charsmap(b"bb")}
+    value["normalizer"] = {
+        "type": "Sequence",
+        "normalizers": [{"type": "NFKC"}, mapped, replace, {"type": "Prepend", "prepend": "▁"}],
+    }
+    value["pre_tokenizer"] = {
+        "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True,
+    }  # fmt: skip
+    value["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [special, texts[0]],
+        "pair": [special, *texts],
+        "special_tokens": {"[UNK]": {"id": "[UNK]", "ids": [1], "tokens": ["[UNK]"]}},
+    }
+    value["model"] = {
+        "type": "Unigram", "unk_id": 0, "vocab": [["▁", -1.0], ["b", -2.0]], "byte_fallback": False,
+    }  # fmt: skip
+    file.write_text(json.dumps(value))
+    return path
+
+
 def architecture(path: Path) -> Path:
     """A folder with architecture.json and safetensors."""
     from pruning.formats.architecture import export
@@ -156,10 +197,24 @@ def parquet(path: Path) -> Path:
     return path
 
 
+def parquet_texts(path: Path) -> Path:
+    """Texts, and labels as differences, in pages of version 2."""
+    import pyarrow
+    from pyarrow.parquet import write_table
+
+    table = pyarrow.table({"text": [f"a b {i}" for i in range(9)], "label": [0, 1, 2] * 3})
+    write_table(
+        table, path, use_dictionary=False, data_page_version="2.0",
+        column_encoding={"text": "PLAIN", "label": "DELTA_BINARY_PACKED"},
+    )  # fmt: skip
+    return path
+
+
 SAMPLES = {
     "onnx": Sample("model", onnx),
     "pt2": Sample("model", pt2),
     "huggingface": Sample("model", huggingface),
+    "tokenizer": Sample("model", tokenizer),
     "architecture": Sample("model", architecture),
     "state_dict": Sample("model", state_dict),
     "npz": Sample("data", npz),
@@ -167,6 +222,7 @@ SAMPLES = {
     "jsonl": Sample("data", jsonl),
     "images": Sample("data", images),
     "parquet": Sample("data", parquet),
+    "parquet_texts": Sample("data", parquet_texts),
 }
 
 if __name__ == "__main__":

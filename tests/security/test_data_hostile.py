@@ -248,6 +248,30 @@ def one_column(
     return parquet({1: 1, 2: schema, 3: Long(rows), 4: groups}, body)
 
 
+def texts_column(rows: int, values: int, *pages: dict[int, Any], repeated: int = 0) -> Make:
+    """A table of one column of texts, with pages as told, each of 16 bytes."""
+    body = b"".join(thrift(page) + bytes(16) for page in pages)
+    size = Long(len(body))
+    column = {1: 6, 2: [0], 3: [b"text"], 4: 0, 5: Long(values), 6: size, 7: size, 9: Long(4)}
+    schema = [{4: b"schema", 5: 1}, {1: 6, 3: repeated, 4: b"text", 6: 0}]
+    groups = [{1: [{2: Long(4), 3: column}], 2: size, 3: Long(rows)}]
+    return parquet({1: 1, 2: schema, 3: Long(rows), 4: groups}, body)
+
+
+def page_2(values: int, **more: Any) -> dict[int, Any]:
+    own = {1: values, 2: 0, 3: values, 4: 0, 5: 0, 6: 0}
+    return {1: 3, 2: 16, 3: 16, 8: own} | {int(n[1:]): value for n, value in more.items()}
+
+
+def differences(path: Path) -> None:
+    """A text of 100 KB 200 times, each as what differs from the one before: nothing."""
+    table = pa.table({"text": ["a" * 100_000] * 200})
+    pq.write_table(
+        table, path, use_dictionary=False, compression="none",
+        column_encoding={"text": "DELTA_BYTE_ARRAY"},
+    )  # fmt: skip
+
+
 def page(values: int, unpacked: int, packed: int) -> dict[int, Any]:
     return {1: 0, 2: unpacked, 3: packed, 5: {1: values, 2: 0, 3: 3, 4: 3}}
 
@@ -357,6 +381,24 @@ CASES: dict[str, tuple[Make, str]] = {
         one_column(1_000_000, 1_000_000, page(1_000_000, 80, 80), bytes(80)), "data_unreadable"),
     "parquet: a page that claims 2 GB": (
         one_column(10, 10, page(10, (1 << 31) - 1, 80), bytes(80)), "data_too_large"),
+    "parquet: 400 million texts in 200 bytes": (
+        texts_column(1, 400_000_000, page(400_000_000, 16, 16)), "data_unreadable"),
+    "parquet: ten million texts in 200 bytes": (
+        texts_column(10_000_000, 10_000_000, page(10_000_000, 16, 16)), "data_too_large"),
+    "parquet: 400 million texts that repeat": (
+        texts_column(1, 400_000_000, page(400_000_000, 16, 16), repeated=2), "data_too_large"),
+    "parquet: fewer values than rows": (texts_column(9, 3, page(3, 16, 16)), "data_unreadable"),
+    "parquet: a page with two headers": (
+        texts_column(4, 4, page_2(400_000_000, _5={1: 4, 2: 0, 3: 3, 4: 3})), "data_unreadable"),
+    "parquet: a page without its header": (
+        texts_column(4, 4, {1: 3, 2: 16, 3: 16, 5: {1: 4, 2: 0, 3: 3, 4: 3}}), "data_unreadable"),
+    "parquet: a dictionary of 2^31": (
+        texts_column(4, 4, {1: 2, 2: 16, 3: 16, 7: {1: (1 << 31) - 1, 2: 0}}, page(4, 16, 16)),
+        "data_unreadable"),
+    "parquet: texts as differences": (differences, "data_unreadable"),
+    "parquet: a type that there is not": (
+        parquet({1: 1, 2: [{4: b"schema", 5: 1}, {1: 9, 3: 0, 4: b"x"}], 3: Long(0), 4: []}),
+        "data_unreadable"),
     "parquet: a page beyond its chunk": (
         one_column(10, 10, page(10, 80, 1 << 30), bytes(80)), "data_unreadable"),
     # pyarrow's own objects for the metadata end the process on this one.
@@ -451,3 +493,14 @@ def test_a_progressive_image_is_read(intake, tmp_path):
     image = png((64, 64), form="JPEG", progressive=True)
     zipped(("a/0.jpg", image), ("b/0.jpg", image))(path)
     assert intake("data", path)["code"] is None
+
+
+def test_a_batch_of_long_texts_behind_short_ones_takes_no_more_than_others(intake, tmp_path):
+    path = tmp_path / "upload"
+    draw = np.random.default_rng(0)
+    long = [bytes(draw.integers(97, 123, 900_000, np.uint8)).decode() for _ in range(99)]
+    table = pa.table({"text": ["a"] * 40_000 + long})
+    pq.write_table(table, path, use_dictionary=False, compression="none", write_batch_size=8)
+    said = intake("data", path)
+    assert (said["code"], said["crash"]) == (None, None)
+    assert said["grown"] < 48 * MIB

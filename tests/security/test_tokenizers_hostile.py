@@ -1,8 +1,6 @@
 """Hostile tokenizers: refused before they run, or ended with a code in the midst of a call."""
 
-import base64
 import json
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.security.samples import SAMPLES, environment
+from tests.security.samples import SAMPLES, charsmap, environment
 
 Refused = Callable[..., dict[str, Any]]
 MIB = 1 << 20
@@ -32,16 +30,6 @@ def spoilt(folder: Path, **changes: Any) -> Path:
 def replace(content: str, *, times: int = 1, **pattern: str) -> dict[str, Any]:
     step = {"type": "Replace", "pattern": pattern, "content": content}
     return {"type": "Sequence", "normalizers": [step] * times}
-
-
-def charsmap(text: bytes) -> str:
-    """A map of the letter a to a text: units of a double array, and the text."""
-    units = [0] * 512
-    units[0] = 256 << 10  # the root: children at 256 xor their label
-    units[256 ^ 97] = (64 << 10) | 1 << 8 | 97  # a key ends here, its value at the offset
-    units[(256 ^ 97) ^ 64] = 1 << 31
-    trie = struct.pack("<512I", *units)
-    return base64.b64encode(struct.pack("<I", len(trie)) + trie + text + b"\0").decode()
 
 
 def added(content: str, count: int = 1) -> list[dict[str, Any]]:
