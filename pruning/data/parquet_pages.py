@@ -24,6 +24,7 @@ _HEADER = 4 * 1024, 256 * 1024  # a page's header is looked for in so many bytes
 # Bytes of a value by the file's own types: boolean, int32, int64, int96, float, double, and of a
 # text the number that leads to it; the texts themselves count with their pages.
 _WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8, 6: 4}
+_TEXT = 6
 _REPEATED = 2
 # Where a page's own header lies, by its type: data, dictionary, data of version 2.
 _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3
@@ -41,22 +42,40 @@ class Chunk:
     start: int
     stop: int
     values: int
-    width: int
+    leaf: "Leaf"
 
 
 class Leaf(NamedTuple):
-    """A column of the schema: bytes of a value, and whether each row has just one."""
+    """A column of the schema: bytes of a value, if texts, and if each row has just one value."""
 
     width: int
+    text: bool
     flat: bool
 
 
 class Price(NamedTuple):
-    """What a file holds; `densest` is the most bytes a value that any page unpacks to."""
+    """What a file holds.
+
+    Attributes:
+        rows: Of all groups.
+        values: Of all columns.
+        densest: The most bytes a value that any page unpacks to.
+        shared: Whether texts lie in a dictionary, so that many rows may have the same long one.
+    """
 
     rows: int
     values: int
     densest: float
+    shared: bool
+
+
+class _Walked(NamedTuple):
+    """What a column chunk unpacks to in bytes, its pages, and as in `Price`."""
+
+    unpacked: int
+    pages: int
+    densest: float
+    shared: bool
 
 
 def price(path: Path, limits: Limits) -> Price:
@@ -71,18 +90,25 @@ def price(path: Path, limits: Limits) -> Price:
             rows, chunks = _footer(_read_footer(file, size, limits), size)
             if rows > limits.lines:
                 raise _too_large(f"The file has {rows} rows; the limit is {limits.lines}.")
-            unpacked, pages, densest = 0, 0, 0.0
+            walked: list[_Walked] = []
+            pages = 0
             for chunk in chunks:
-                taken, count, dense = _walk(file, chunk, _PAGES - pages)
-                unpacked, pages, densest = unpacked + taken, pages + count, max(densest, dense)
+                walked.append(_walk(file, chunk, _PAGES - pages))
+                pages += walked[-1].pages
         except DamagedError as error:
             raise unreadable(plain(error)) from None
         except (TypeError, LookupError, AttributeError, ValueError):
             # Fields that lack, or hold something else than the format has there.
             raise unreadable("its footer or a page header is not one") from None
+    unpacked = sum(part.unpacked for part in walked)
     check_unpacked(unpacked, limits, "The columns unpack to")
     check_ratio(unpacked, size, limits, "The columns unpack")
-    return Price(rows, sum(chunk.values for chunk in chunks), densest)
+    return Price(
+        rows,
+        sum(chunk.values for chunk in chunks),
+        max((part.densest for part in walked), default=0.0),
+        any(part.shared for part in walked),
+    )
 
 
 def _read_footer(file: BinaryIO, size: int, limits: Limits) -> bytes:
@@ -155,7 +181,7 @@ def _leaves(schema: list[dict[int, Any]]) -> list[Leaf]:
                 raise DamagedError(f"there is no type {kind}")
             # Of a fixed length: priced by it.
             width = max(1, int(element.get(2, 0))) if kind == 7 else _WIDTHS[kind]
-            leaves.append(Leaf(width, not many))
+            leaves.append(Leaf(width, kind == _TEXT, not many))
     if any(waiting):
         raise DamagedError("its schema has fewer elements than it says")
     return leaves
@@ -173,15 +199,12 @@ def _chunk(column: dict[int, Any], leaf: Leaf, rows: int, size: int) -> Chunk:
     # An empty list, or none, is a value too.
     if meta[5] < rows or (leaf.flat and meta[5] != rows):
         raise DamagedError(f"the column {name!r} has {meta[5]} values in {rows} rows")
-    return Chunk(name, start, stop, meta[5], leaf.width)
+    return Chunk(name, start, stop, meta[5], leaf)
 
 
-def _walk(file: BinaryIO, chunk: Chunk, most: int) -> tuple[int, int, float]:
-    """Bytes that a column chunk unpacks to, its number of pages, and the most bytes a value.
-
-    Read as a decoder would.
-    """
-    at, seen, pages, packed, densest = chunk.start, 0, 0, 0, 0.0
+def _walk(file: BinaryIO, chunk: Chunk, most: int) -> _Walked:
+    """All pages of a column chunk, read as a decoder would."""
+    at, seen, pages, packed, densest, shared = chunk.start, 0, 0, 0, 0.0, False
     while at < chunk.stop and seen < chunk.values:
         pages += 1
         if pages > most:
@@ -199,7 +222,9 @@ def _walk(file: BinaryIO, chunk: Chunk, most: int) -> tuple[int, int, float]:
             )
         packed += unpacked
         values = _values(header, unpacked, chunk)
-        if header[1] != _DICTIONARY:
+        if header[1] == _DICTIONARY:
+            shared |= chunk.leaf.text
+        else:
             seen += values
             densest = max(densest, unpacked / max(1, values))
         at = start + taken
@@ -207,7 +232,7 @@ def _walk(file: BinaryIO, chunk: Chunk, most: int) -> tuple[int, int, float]:
         raise DamagedError(
             f"the column {chunk.column!r} has {seen} values where {chunk.values} are told"
         )
-    return max(packed, seen * chunk.width), pages, densest
+    return _Walked(max(packed, seen * chunk.leaf.width), pages, densest, shared)
 
 
 def _values(header: dict[int, Any], unpacked: int, chunk: Chunk) -> int:
@@ -220,7 +245,8 @@ def _values(header: dict[int, Any], unpacked: int, chunk: Chunk) -> int:
     if values < 0:
         raise DamagedError(f"a page of the column {chunk.column!r} has fewer values than none")
     # Values of a dictionary stand one after the other, a text behind its length.
-    if kind == _DICTIONARY and chunk.width > 1 and values * chunk.width > unpacked:
+    width = chunk.leaf.width
+    if kind == _DICTIONARY and width > 1 and values * width > unpacked:
         raise DamagedError(f"a page of the column {chunk.column!r} has no room for its values")
     if kind in _ENCODING and own[_ENCODING[kind]] == _DELTA_BYTE_ARRAY:
         # A value may take all but nothing and be as long as those before it.

@@ -22,6 +22,7 @@ from pruning.formats.limits import Limits
 LABELS = ("label", TARGET)
 TEXTS = ("text", "text_pair")
 _BATCH_BYTES = 4 << 20
+_TEXT_BYTES = 32 << 20  # of the longest texts; most batches have far less
 _MOST_ROWS = 4_096
 _PLACE = 8  # of a text that another row has too
 
@@ -59,8 +60,9 @@ class Column:
 class Table:
     """The rows, and what the columns are.
 
-    `batch` rows are read at a time; `text_bytes`, `held_bytes` (of memory, all rows together) and
-    `longest` (characters) grow as texts are read; `names` are there where labels are texts.
+    `batch` rows are read at a time; `shared` as in `parquet_pages.Price`; `text_bytes`,
+    `held_bytes` (of memory, all rows together) and `longest` (characters) grow as texts are read;
+    `names` are there where labels are texts.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class Table:
     columns: list[Column]
     limits: Limits
     batch: int
+    shared: bool
     text_bytes: int = 0
     held_bytes: int = 0
     longest: int = 0
@@ -109,7 +112,8 @@ class Table:
         """Some rows at a time: a checked array, or a list of texts, by column."""
         import pyarrow.parquet as pq
 
-        texts = [c.name for c in self.columns if c.is_text]
+        # A dictionary is read as one, and grows by every text of a row group that is in none.
+        texts = [c.name for c in self.columns if c.is_text and self.shared]
         with _arrow(), pq.ParquetFile(self.path, **_OPTIONS, read_dictionary=texts) as file:
             for batch in file.iter_batches(self.batch, use_threads=False):
                 yield {
@@ -169,7 +173,7 @@ def open_table(path: Path, limits: Limits) -> Table:
             hint="pip install pyarrow, or give the data as .npz or .jsonl.",
         ) from None
     # pyarrow's own metadata objects end the process on some damage; its reader raises.
-    rows, values, densest = price(path, limits)
+    rows, values, densest, shared = price(path, limits)
     with _arrow(), pq.ParquetFile(path, **_OPTIONS) as file:
         schema = file.schema_arrow
     columns = [_column(name, kind) for name, kind in zip(schema.names, schema.types, strict=True)]
@@ -177,10 +181,11 @@ def open_table(path: Path, limits: Limits) -> Table:
     if not rows:
         raise SecateurError("data_empty", "The table has no row.")
     # Texts differ in length: a batch of the longest ones must not be larger either.
-    row = max(1, 8 * values // rows, int(densest) if any(c.is_text for c in columns) else 0)
-    batch = max(1, min(_MOST_ROWS, _BATCH_BYTES // row))
+    batch = max(1, min(_MOST_ROWS, _BATCH_BYTES // max(1, 8 * values // rows)))
+    if any(c.is_text for c in columns):
+        batch = max(1, min(batch, int(_TEXT_BYTES // max(1, densest))))
     names = Names(limits) if any(c.is_text and c.name in LABELS for c in columns) else None
-    return Table(path, rows, columns, limits, batch, names=names)
+    return Table(path, rows, columns, limits, batch, shared, names=names)
 
 
 def _column(name: str, kind: Any) -> Column:

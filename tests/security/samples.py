@@ -198,14 +198,14 @@ def parquet(path: Path) -> Path:
 
 
 def parquet_texts(path: Path) -> Path:
-    """Texts, and labels as differences, in pages of version 2."""
+    """Texts behind their lengths, and labels as differences, in pages of version 2."""
     import pyarrow
     from pyarrow.parquet import write_table
 
     table = pyarrow.table({"text": [f"a b {i}" for i in range(9)], "label": [0, 1, 2] * 3})
     write_table(
         table, path, use_dictionary=False, data_page_version="2.0",
-        column_encoding={"text": "PLAIN", "label": "DELTA_BINARY_PACKED"},
+        column_encoding={"text": "DELTA_LENGTH_BYTE_ARRAY", "label": "DELTA_BINARY_PACKED"},
     )  # fmt: skip
     return path
 
