@@ -22,7 +22,7 @@ from pruning.formats.limits import Limits
 LABELS = ("label", TARGET)
 TEXTS = ("text", "text_pair")
 _BATCH_BYTES = 4 << 20
-_TEXT_BYTES = 32 << 20  # of the longest texts; most batches have far less
+_TEXT_BYTES = 16 << 20  # of the longest texts; most batches have far less
 _MOST_ROWS = 4_096
 _PLACE = 8  # of a text that another row has too
 
@@ -128,10 +128,11 @@ class Table:
 
         if array.null_count:
             raise _null(name)
-        if not pa.types.is_dictionary(array.type):
-            array = array.dictionary_encode()
-        used, where = np.unique(array.indices.to_numpy(), return_inverse=True)
-        values = array.dictionary.take(pa.array(used))
+        if pa.types.is_dictionary(array.type):
+            used, where = np.unique(array.indices.to_numpy(), return_inverse=True)
+            values = array.dictionary.take(pa.array(used))
+        else:
+            where, values = np.arange(len(array)), array
         lengths = pc.binary_length(values).to_numpy()
         if len(lengths) and lengths.max() > self.limits.line_bytes:
             raise SecateurError(
