@@ -68,14 +68,19 @@ class AliveEvent(_OfTheJob):
 
     type: Literal["alive"] = "alive"
     phase: Phase | None = None
-    quiet_seconds: Seconds = Field(description="Since the last progress.")
+    quiet_seconds: Seconds = Field(
+        description="Since the job last got on; progress that is told again does not count."
+    )
 
 
 class WaitingEvent(_Event):
     """The job waits for a worker. Made for a stream as it is read, and stored nowhere."""
 
     type: Literal["waiting"] = "waiting"
-    ahead: int = Field(description="Queued jobs that come first, as far as priority and age tell.")
+    ahead: int = Field(
+        description="Queued jobs expected to start first: those before it in its project, and "
+        "as many of each other project."
+    )
     running: int = Field(description="Jobs that workers of this kind are busy with.")
     waited_seconds: Seconds = Field(description="Since the job was queued.")
     put_off: dict[str, Any] | None = Field(

@@ -185,7 +185,7 @@ class Client:
                 `training`, `evaluation` to datasets.
             spec: What to do; everything left out has a default.
             name: Shown in lists.
-            priority: 0 to 9, larger first.
+            priority: 0 to 9, larger first among the jobs of the project.
             idempotency_key: Two submissions with the same key and content are one job. Made up
                 for each call when left out, so that its own repetitions are safe.
             rewind_to: A `Model` or its id, an earlier checkpoint of the same network, for schedules

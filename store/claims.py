@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.blobs import StoredBlob
+from store.clock import elapsed
 from store.states import SUBJECTS
 from store.tables import Checkpoint, Dataset, Job, Model
 
@@ -57,6 +58,12 @@ class Claim:
     data: dict[str, Input] = field(default_factory=dict)
     subject: Input | None = None
     checkpoints: tuple[SavedCheckpoint, ...] = ()
+    since: float = field(default_factory=elapsed, compare=False)
+
+    @property
+    def age(self) -> float:
+        """For how many seconds it is held, on the clock of the process that has it."""
+        return elapsed() - self.since
 
 
 @dataclass(frozen=True)

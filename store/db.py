@@ -16,6 +16,8 @@ from sqlalchemy.orm import Session
 from store.disk import make_folder
 from store.settings import Settings
 
+IDLE_SECONDS = 30  # after which PostgreSQL ends a transaction that does nothing
+
 
 def engine_for(settings: Settings) -> sa.Engine:
     """An engine for the settings' database; the folder of a SQLite file is made if needed."""
@@ -36,6 +38,8 @@ def engine_for(settings: Settings) -> sa.Engine:
             # Not as a start-up option: connection poolers refuse these.
             with connection.cursor() as cursor:
                 cursor.execute(f"SET lock_timeout = {wait * 1e3:.0f}")
+                # A process that is stopped in mid-transaction keeps what it has locked.
+                cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000}")
             connection.commit()
 
         event.listen(engine, "connect", bound)

@@ -27,7 +27,7 @@ from pruning.events import (
     WaitingEvent,
     WarningEvent,
 )
-from store import backoff
+from store import queue, shares
 from store.backoff import Backoff
 from store.blobs import StoredBlob
 from store.claims import Claim, Lease, Outcome, claim_of
@@ -50,31 +50,17 @@ def claim(
     lease_seconds: float,
     sandbox: str | None = None,
 ) -> Claim | None:
-    """Takes the next queued job of a class, or None if there is none.
+    """Takes the next queued job of a class (`store.queue`), or None if there is none.
 
-    Order: highest priority, then the project with the fewest running jobs of the class, then the
-    oldest job. The attempt's number and the fencing token each grow by one. `sandbox` is the level
-    that the worker's processes run under, for the attempt's row.
+    The attempt's number and the fencing token each grow by one. `sandbox` is the level that the
+    worker's processes run under, for the attempt's row.
     """
-    running = (
-        sa.select(Job.project_id, sa.func.count().label("jobs"))
-        .where(Job.state == "running", Job.klass == klass)
-        .group_by(Job.project_id)
-        .subquery()
-    )
-    candidate = session.execute(
-        sa.select(Job.id, Job.token)
-        .outerjoin(running, running.c.project_id == Job.project_id)
-        .where(Job.state == "queued", Job.klass == klass, backoff.free(now))
-        .order_by(Job.priority.desc(), sa.func.coalesce(running.c.jobs, 0), Job.created_at, Job.id)
-        .limit(1)
-        .with_for_update(of=Job, skip_locked=True)
-    ).first()
-    if candidate is None:
+    turn = queue.next_turn(session, klass, now)
+    if turn is None:
         return None
     taken = session.execute(
         sa.update(Job)
-        .where(Job.id == candidate.id, Job.token == candidate.token, Job.state == "queued")
+        .where(Job.id == turn.job_id, Job.token == turn.token, Job.state == "queued")
         .values(
             token=Job.token + 1,
             attempt=Job.attempt + 1,
@@ -87,7 +73,8 @@ def claim(
     ).first()
     if taken is None:
         return None
-    job = session.get_one(Job, candidate.id, populate_existing=True)
+    shares.serve(session, klass, turn.of, turn.time)
+    job = session.get_one(Job, turn.job_id, populate_existing=True)
     transition(session, job, "running", now=now)
     session.add(
         Attempt(
@@ -109,6 +96,7 @@ def renew(session: Session, claim: Claim, now: datetime) -> Lease:
     job = _held(session, claim, now)
     if job is None:
         return Lease(valid=False)
+    shares.account(session, job, claim.age, now)
     job.beat += 1
     session.flush()
     return Lease(valid=True, cancel_requested=job.cancel_requested)
@@ -186,7 +174,7 @@ def drop_checkpoints(
 
 def finish(session: Session, claim: Claim, outcome: Outcome, now: datetime) -> bool:
     """Ends the job: artifacts, summary and final state in one transaction."""
-    job = _held(session, claim, now)
+    job = _ending(session, claim, now)
     if job is None:
         return False
     blobs.record(session, [a.blob for a in outcome.artifacts], now)
@@ -210,7 +198,7 @@ def finish(session: Session, claim: Claim, outcome: Outcome, now: datetime) -> b
 
 def release(session: Session, claim: Claim, reason: str, now: datetime) -> bool:
     """Gives the job back unfinished because the worker stops; this is no lost attempt."""
-    job = _held(session, claim, now)
+    job = _ending(session, claim, now)
     if job is None:
         return False
     to = "cancelled" if job.cancel_requested else "queued"
@@ -236,7 +224,7 @@ def put_off(
     Returns:
         The job's new state (queued, failed or cancelled), or None if the claim is stale.
     """
-    job = _held(session, claim, now)
+    job = _ending(session, claim, now)
     if job is None:
         return None
     job.put_offs += 1
@@ -259,7 +247,7 @@ def lose(
     Returns:
         The job's new state (queued, failed or cancelled), or None if the claim is stale.
     """
-    job = _held(session, claim, now)
+    job = _ending(session, claim, now)
     return None if job is None else _attempt_lost(session, job, error, now, max_attempts)
 
 
@@ -315,6 +303,8 @@ def reap(session: Session, silent: Held, now: datetime, max_attempts: int) -> Re
     ).first()
     if job is None:
         return None
+    # Its holder had it for as long again as it was watched before it counted as silent.
+    shares.account(session, job, job.held_seconds + (job.lease_seconds or 0.0), now)
     worker_id, attempt = job.worker_id or "", job.attempt
     error = SecateurError(
         "child_crashed", f"Worker {worker_id} stopped renewing its lease on the job."
@@ -335,6 +325,14 @@ def _held(session: Session, claim: Claim, now: datetime) -> Job | None:
     return session.get_one(Job, claim.job_id, populate_existing=True) if held else None
 
 
+def _ending(session: Session, claim: Claim, now: datetime) -> Job | None:
+    """As `_held`, with all that the attempt has cost until now."""
+    job = _held(session, claim, now)
+    if job is not None:
+        shares.account(session, job, claim.age, now)
+    return job
+
+
 def _attempt_lost(
     session: Session, job: Job, error: dict[str, Any], now: datetime, max_attempts: int
 ) -> str:
@@ -343,6 +341,7 @@ def _attempt_lost(
     if job.cancel_requested:
         transition(session, job, "cancelled", now=now, reason="lost")
     elif lost < max_attempts:
+        queue.enter(session, job)
         transition(session, job, "queued", now=now, error=error, reason="lost")
     else:
         exhausted = SecateurError(
@@ -374,10 +373,8 @@ def _progress(
 ) -> dict[str, Any] | None:
     """What the job shows of its progress: that of its phase, and that of all of it."""
     if isinstance(event, AliveEvent):
-        whole = event.model_dump(
-            mode="json", exclude={"type", "quiet_seconds", "phase"}, exclude_none=True
-        )
-        return None if before is None else before | whole
+        known = event.model_dump(mode="json", exclude={"type", "quiet_seconds"}, exclude_none=True)
+        return ((before or {}) | known) or None
     if isinstance(event, PhaseEvent):
         whole = {key: value for key, value in (before or {}).items() if key in _WHOLE}
         return {"phase": event.phase, **whole} if whole else None

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from pruning.errors import SecateurError
 from pruning.events import StateEvent
-from store import backoff, outbox
+from store import backoff, outbox, queue, shares
 from store.queries import events
 from store.queries.events import FINAL_STATES
 from store.tables import Attempt, Checkpoint, Dataset, Job, Model
@@ -25,9 +25,17 @@ TRANSITIONS: dict[str, frozenset[str]] = {
 SUBJECTS: dict[str, type[Model] | type[Dataset]] = {"check_model": Model, "check_dataset": Dataset}
 
 
-def begin(session: Session, job: Job, now: datetime) -> None:
-    """Adds a new job as queued, with its first event and its doorbell."""
+def begin(session: Session, job: Job, now: datetime, *, size: int = 0) -> None:
+    """Adds a new job as queued, with its first event and its doorbell.
+
+    Args:
+        session: A write transaction.
+        job: The job.
+        now: The time of creation.
+        size: Bytes that its check has to read.
+    """
     job.state = "queued"
+    queue.enter(session, job, size)
     job.created_at = job.updated_at = job.queued_at = now
     session.add(job)
     session.flush()
@@ -47,8 +55,9 @@ def transition(
 ) -> None:
     """Moves a job to another state. The caller holds the job's row, fresh and locked.
 
-    Appends a `StateEvent`, sets the timestamps, closes the running attempt, rings for a job that
-    is queued again, and passes the end of an intake check on to its model or dataset.
+    Appends a `StateEvent`, sets the timestamps, closes the running attempt and charges its project,
+    rings for a job that is queued again, and passes the end of an intake check on to its model or
+    dataset.
 
     Args:
         session: A write transaction.
@@ -72,6 +81,7 @@ def transition(
         )
     if job.state == "running":
         _close_attempt(session, job, reason or to, error, now)
+        shares.charge(session, job)
     job.state = to
     job.updated_at = now
     if to == "running":

@@ -138,16 +138,17 @@ class Job(Base):
     nothing. Its holder counts `beat` up, and loses the job to a reaper that has seen the same beat
     for `lease_seconds`. `attempts_without_checkpoint` counts attempts lost in a row, `put_offs` how
     often in a row the job was put off; `not_before` and `held_from` say when it may be tried again
-    (`store.backoff`). `rewind_to` names a model too, an earlier checkpoint of the one that is
-    pruned. There are no foreign keys to models and
-    datasets, because a running check may outlive its upload; deleting an upload is refused while a
-    pruning refers to it.
+    (`store.backoff`). `arrival` and `place` put it in line (`store.queue`); of the running attempt,
+    `held_seconds` and `cost` are what is charged to the project (`store.shares`). `rewind_to` names
+    a model too, an earlier checkpoint of the one that is pruned. There are no foreign keys to
+    models and datasets, because a running check may outlive its upload; deleting an upload is
+    refused while a pruning refers to it.
     """
 
     __tablename__ = "job"
     __table_args__ = (
         sa.UniqueConstraint("project_id", "idempotency_key", name="uq_job_idempotency_key"),
-        sa.Index("ix_job_claim", "state", "klass", "priority", "created_at"),
+        sa.Index("ix_job_queue", "state", "klass", "project_id", "place", "not_before"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -160,6 +161,8 @@ class Job(Base):
     rewind_to: Mapped[Id | None] = mapped_column(index=True)
     spec: Mapped[Json]
     priority: Mapped[int] = mapped_column(default=0)
+    arrival: Mapped[int] = mapped_column(sa.BigInteger, index=True)
+    place: Mapped[int] = mapped_column(sa.BigInteger)
     retry_of: Mapped[Id | None]
     idempotency_key: Mapped[str | None]
     request_sha256: Mapped[Id | None]
@@ -180,6 +183,8 @@ class Job(Base):
     worker_id: Mapped[str | None]
     lease_seconds: Mapped[float | None]
     beat: Mapped[int] = mapped_column(default=0)
+    held_seconds: Mapped[float] = mapped_column(default=0.0)
+    cost: Mapped[float] = mapped_column(default=0.0)
     last_seq: Mapped[int] = mapped_column(default=0)
 
     created_at: Mapped[datetime]
@@ -276,6 +281,25 @@ class Checkpoint(Base):
     bytes: Mapped[int] = mapped_column(sa.BigInteger)
     attempt: Mapped[int]
     created_at: Mapped[datetime]
+
+
+class Share(Base):
+    """What a project has used of a class of workers, in seconds (`store.shares`)."""
+
+    __tablename__ = "share"
+
+    project_id: Mapped[Owner] = mapped_column(primary_key=True)
+    klass: Mapped[str] = mapped_column(primary_key=True)
+    used: Mapped[float]
+
+
+class VirtualTime(Base):
+    """What the project that was served last in a class had used then."""
+
+    __tablename__ = "virtual_time"
+
+    klass: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
 
 
 class Outbox(Base):

@@ -86,7 +86,9 @@ class JobRequest(PlanRequest):
     )
 
     name: Annotated[str, Field(max_length=200)] | None = None
-    priority: int = Field(5, ge=0, le=9, description="9 is the most urgent.")
+    priority: int = Field(
+        5, ge=0, le=9, description="Among the jobs of the project; 9 is the most urgent."
+    )
 
 
 class Progress(Answer):

@@ -1,15 +1,16 @@
 """Events of jobs, numbered within the job from 1 without gaps."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from pruning.errors import SecateurError
 from pruning.events import Event, WaitingEvent
-from store import backoff
+from store import backoff, queue
 from store.clock import utcnow
 from store.lookups import Lookup
 from store.tables import Attempt, Job, JobEvent
@@ -102,29 +103,45 @@ def of_job(session: Session, job_id: str, seq: int, limit: int) -> list[JobEvent
 
 def waiting(session: Session, project_id: str, job_id: str, now: datetime) -> WaitingEvent | None:
     """What a queued job waits for; None for one that is not queued, or not there."""
-    job = session.execute(
-        sa.select(
-            Job.klass, Job.priority, Job.created_at, Job.queued_at, Job.id, Job.not_before,
-            backoff.free(now).label("free"), Attempt.error,
-        )
-        .outerjoin(Attempt, sa.and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
-        .where(Job.id == job_id, Job.project_id == project_id, Job.state == "queued")
-    ).first()  # fmt: skip
-    if job is None:
+    owned = sa.select(Job.id).where(Job.id == job_id, Job.project_id == project_id)
+    if session.scalar(owned) is None:
         return None
-    earlier = sa.or_(
-        Job.created_at < job.created_at,
-        sa.and_(Job.created_at == job.created_at, Job.id < job.id),
-    )
-    before = sa.or_(Job.priority > job.priority, sa.and_(Job.priority == job.priority, earlier))
-    ahead, running = session.execute(
+    return waiting_all(session, [job_id], now).get(job_id)
+
+
+def waiting_all(
+    session: Session, job_ids: Collection[str], now: datetime
+) -> dict[str, WaitingEvent]:
+    """What each of some jobs waits for, whoever owns them; those that are not queued are left out.
+
+    For all together it takes about as long as for one of them.
+    """
+    last = sa.and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt)
+    jobs = session.execute(
         sa.select(
-            sa.func.count().filter(Job.state == "queued", before),
-            sa.func.count().filter(Job.state == "running"),
-        ).where(Job.klass == job.klass, Job.state.in_(("queued", "running")))
-    ).one()
+            Job.id,
+            Job.klass,
+            Job.queued_at,
+            Job.not_before,
+            backoff.free(now).label("free"),
+            Attempt.error,
+        )
+        .outerjoin(Attempt, last)
+        .where(Job.id.in_(job_ids), Job.state == "queued")
+    ).all()
+    found: dict[str, WaitingEvent] = {}
+    for klass in {job.klass for job in jobs}:
+        of_class = [job for job in jobs if job.klass == klass]
+        outlook = queue.outlook(session, klass, [job.id for job in of_class])
+        found |= {job.id: _waiting(job, outlook[job.id], now) for job in of_class}
+    return found
+
+
+def _waiting(job: Any, outlook: queue.Waiting, now: datetime) -> WaitingEvent:
     waited = max(0.0, (now - job.queued_at).total_seconds())
-    event = WaitingEvent(ahead=ahead, running=running, waited_seconds=round(waited, 2))
+    event = WaitingEvent(
+        ahead=outlook.ahead, running=outlook.running, waited_seconds=round(waited, 2)
+    )
     if not job.free:
         event.put_off = job.error
         event.retry_seconds = round((job.not_before - now).total_seconds(), 2)

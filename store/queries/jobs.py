@@ -55,7 +55,7 @@ def create(
         spec: The complete spec.
         rewind_to: A ready model of the project, an earlier checkpoint of the one that is pruned.
         name: What the user calls it.
-        priority: 0 to 9; higher goes first.
+        priority: 0 to 9; of the jobs of a project, higher goes first.
         klass: cpu or gpu.
         idempotency_key: The same key gives the same job.
         request_sha256: Digest of the request, to tell a repetition from a different request.
@@ -268,7 +268,12 @@ def _refuse_too_many(session: Session, project_id: str, limit: int) -> None:
     queued = session.scalar(
         sa.select(sa.func.count())
         .select_from(Job)
-        .where(Job.project_id == project_id, Job.kind == "prune", Job.state == "queued")
+        .where(
+            Job.project_id == project_id,
+            Job.kind == "prune",
+            Job.state == "queued",
+            Job.klass.in_(("cpu", "gpu")),  # so that the index of the queue serves
+        )
     )
     if queued is not None and queued >= limit:
         raise SecateurError(

@@ -118,7 +118,7 @@ class Uploads(Generic[Row]):
             subject_id=row.id,
             spec=spec or {},
         )
-        states.begin(session, check, at)
+        states.begin(session, check, at, size=row.bytes)
         return row, True
 
     def get(

@@ -79,6 +79,20 @@ class World:
         with self.database.read() as session:
             return session.get_one(Job, job_id)
 
+    def other(self, name: str) -> dict[str, Any]:
+        """Another project with the same uploads, as arguments for `submit`."""
+        with self.database.write() as session:
+            project = keys.create_project(session, name, START).id
+            model, _ = models.create(session, project, "n", self.blob("net"), START)
+            dataset, _ = datasets.create(session, project, "d", self.blob("data"), START)
+        while (check := self.claim("check")) is not None:
+            self.finish(check, summary={"facts": self.facts})
+        return {
+            "project": project,
+            "model_id": model.id,
+            "data": {"calibration": dataset.id},
+        }
+
     def stranger(self) -> str:
         """Another project, with nothing in it."""
         with self.database.write() as session:

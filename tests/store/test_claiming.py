@@ -4,7 +4,7 @@ from collections import Counter
 
 from store import leases
 from store.db import Database
-from store.queries import datasets, keys, models
+from store.queries import keys
 
 
 def claim_all(world, worker: str) -> list[str]:
@@ -22,33 +22,17 @@ def test_a_class_without_jobs_gives_nothing(world) -> None:
     assert world.claim("gpu") is None
 
 
-def test_higher_priority_first_then_the_oldest(world) -> None:
-    low = world.submit(priority=1, now=world.at(0))
-    late = world.submit(priority=5, now=world.at(2))
-    early = world.submit(priority=5, now=world.at(1))
-    assert claim_all(world, "w") == [early, late, low]
+def test_higher_priority_first_then_in_the_order_of_arrival(world) -> None:
+    low = world.submit(priority=1)
+    early = world.submit(priority=5)
+    late = world.submit(priority=5)
+    urgent = world.submit(priority=9)
+    assert claim_all(world, "w") == [urgent, early, late, low]
 
 
-def test_a_project_with_fewer_running_jobs_goes_first(world) -> None:
-    first = [world.submit(now=world.at(i)) for i in range(3)]
-    project = world.stranger()
-    with world.database.write() as session:
-        model, _ = models.create(session, project, "n", world.blob("net"), world.at(5))
-        dataset, _ = datasets.create(session, project, "d", world.blob("data"), world.at(5))
-    for _ in range(2):
-        world.finish(world.claimed("check"), summary={"facts": {}})
-    theirs = {"project": project, "model_id": model.id, "data": {"calibration": dataset.id}}
-    second = [world.submit(**theirs, now=world.at(10 + i)) for i in range(2)]
-    urgent = world.submit(priority=9, now=world.at(20))
-    # Priority decides before fairness; after it the first project has one running job more.
-    assert claim_all(world, "w") == [urgent, second[0], first[0], second[1], first[1], first[2]]
-
-
-def test_running_jobs_of_another_class_do_not_count(world) -> None:
-    world.submit(klass="gpu")
-    world.claimed("gpu")
-    ours = world.submit(now=world.at(1))
-    assert world.claimed("cpu").job_id == ours
+def test_a_clock_that_is_set_back_puts_no_job_before_another(world) -> None:
+    wanted = [world.submit(now=world.at(-120 * i)) for i in range(4)]
+    assert claim_all(world, "w") == wanted
 
 
 def test_a_job_queued_again_keeps_its_age(world) -> None:

@@ -45,7 +45,7 @@ def test_the_comparison_sees_what_the_migrations_lack(settings, database) -> Non
     upgrade(settings)
     with database.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE job DROP COLUMN phase")
-        connection.exec_driver_sql("DROP INDEX ix_job_claim")
+        connection.exec_driver_sql("DROP INDEX ix_job_queue")
         context = MigrationContext.configure(connection)
         kinds = {str(d[0]) for d in compare_metadata(context, Base.metadata)}
     assert kinds == {"add_column", "add_index"}
@@ -69,7 +69,7 @@ def test_partial_indexes_and_cascades_are_in_the_migrations(settings, database) 
 
 
 def test_every_table_but_the_internal_ones_names_its_project() -> None:
-    internal = {"project", "blob", "outbox", "leader", "worker"}
+    internal = {"project", "blob", "outbox", "leader", "worker", "virtual_time"}
     owned = {name for name, t in Base.metadata.tables.items() if "project_id" in t.columns}
     assert owned == Base.metadata.tables.keys() - internal
 
