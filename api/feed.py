@@ -232,11 +232,9 @@ class Feed:
         asked = [key for key in quiet if key[1] in queued and key[1] not in new]
         if asked:
             with self._database.read() as session:
-                now = utcnow()
-                for project_id, job in asked:
-                    waiting = events.waiting(session, project_id, job, now)
-                    if waiting is not None:
-                        told[job] = _waiting_frame(waiting, known[job])
+                # All of one look: each stream's first page showed whose job it is.
+                waiting = events.waiting_all(session, [job for _, job in asked], utcnow())
+            told = {job: _waiting_frame(event, known[job]) for job, event in waiting.items()}
         over = {
             job
             for job, last in known.items()

@@ -43,6 +43,11 @@ def enter(session: Session, job: Job, size: int = 0) -> None:
     job.place = urgency * _ARRIVALS + job.arrival + size // BYTES_PER_ARRIVAL
 
 
+def anything_waits(session: Session, klass: str, now: datetime) -> bool:
+    """Whether a job of a class could be claimed."""
+    return bool(session.scalar(sa.select(sa.exists().where(*_queued(klass), backoff.free(now)))))
+
+
 @dataclass(frozen=True)
 class Turn:
     """The job that is next, and whose turn it is; charged by `shares.serve` once it is claimed."""

@@ -15,7 +15,7 @@ import os
 import re
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeVar
 
 from sqlalchemy.exc import DBAPIError
@@ -24,7 +24,7 @@ from pruning.course import Course
 from pruning.errors import SecateurError
 from pruning.events import CheckpointEvent, DoneEvent, Event, FailedEvent, ProgressEvent
 from pruning.request import CHECKPOINTS, OUT, RunResult
-from store import failures, leases, outbox
+from store import failures, leases, queue
 from store.blobs import DamagedBlobError, StoredBlob
 from store.claims import Claim, NewArtifact, Outcome
 from store.clock import utcnow
@@ -105,7 +105,9 @@ class Attempt:
         )
         if damaged:
             self._drop_checkpoints(damaged)
-        result = self._serve(first, self._look_ahead)
+        self._hand_over(first)
+        self._prepare_next()
+        result = self._follow(first)
         if claim.kind != "prune":
             self._let_go(first)
             return Outcome("succeeded", summary={"facts": result.facts})
@@ -121,7 +123,8 @@ class Attempt:
         except UnsafeFileError as error:
             raise Lost(self._crash(first, f"The job's process left {error}.")) from error
         self._let_go(first)
-        verified = self._serve(second)
+        self._hand_over(second)
+        verified = self._follow(second)
         if len(json.dumps(verified.summary)) > SUMMARY_BYTES:
             raise Lost(self._crash(second, "The job's process sent too long a summary."))
         reports = self._artifacts(second, verified)
@@ -157,24 +160,25 @@ class Attempt:
         if not self._hold.write(lambda s: leases.drop_checkpoints(s, claim, damaged, utcnow())):
             raise Stale("another worker has the job")
 
-    def _look_ahead(self) -> None:
+    def _prepare_next(self) -> None:
         """Where another job waits, the child that it will need begins to import."""
         try:
             with self._place.db.read() as session:
-                waiting = outbox.waiting(session, utcnow(), timedelta(0))
+                waits = queue.anything_waits(session, self._claim.klass, utcnow())
         except DBAPIError:
             return  # it only takes the next job longer
-        if waiting.get(self._claim.klass):
+        if waits:
             self._place.prepare()
 
-    def _serve(self, child: Child, meanwhile: Callable[[], None] | None = None) -> RunResult:
-        """Hand over what lies in its slot, and follow it to its result."""
+    def _hand_over(self, child: Child) -> None:
+        """What lies in its slot is the child's from now on."""
         memory = self._place.memory_bytes
         child.hand_over(memory, reserves=device_of(self._claim.klass) != "cpu")
         self._progress_at = time.monotonic()
         self._last_progress = None
-        if meanwhile is not None:
-            meanwhile()
+
+    def _follow(self, child: Child) -> RunResult:
+        """Follow the child to its result."""
         done = self._listen(child)
         if not child.end(0.0):
             raise Stale("a process of the job can't be killed")

@@ -10,7 +10,7 @@ import pytest
 from bench import Bench
 from sqlalchemy.exc import IntegrityError
 
-from store import db, leases
+from store import leases
 from store.clock import elapsed, utcnow
 from store.db import Database
 from store.queries import keys
@@ -19,10 +19,9 @@ from worker.lease import Hold
 
 
 @pytest.fixture
-def hold(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hold]]:
+def hold(bench: Bench) -> Iterator[Callable[..., Hold]]:
     """Makes a hold on a job whose lease is .2 s, and a database that says early that it is busy."""
-    monkeypatch.setattr(db, "BUSY_SECONDS", 0.02)
-    impatient = Database(bench.settings)
+    impatient = Database(bench.settings.model_copy(update={"database_wait_seconds": 0.02}))
 
     def make(draining: bool = False) -> Hold:
         bench.submit("succeed")
