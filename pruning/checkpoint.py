@@ -97,8 +97,8 @@ class Checkpoints:
 
     def write(self, path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
         """Aside, synced and renamed; the event is sent when it is there."""
-        record = {"fingerprint": self.fingerprint, "tensors": _digest(tensors), **values}
-        record["threads"] = torch.get_num_threads()
+        record = {"fingerprint": self.fingerprint, "threads": torch.get_num_threads(), **values}
+        record["digest"] = _digest(tensors, _canonical(record))
         aside = path.with_suffix(".part")
         with aside.open("wb") as file:
             write_tensors(file, tensors, {KEY: json.dumps(record)})
@@ -109,16 +109,9 @@ class Checkpoints:
         self.job.narrator.checkpoint(path)
 
     def read(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and values of a file of this very job that is whole."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                record = json.loads((file.metadata() or {}).get(KEY, "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError):
-            return None
-        if record.get("fingerprint") != self.fingerprint or record["tensors"] != _digest(tensors):
-            return None
-        return tensors, record
+        """Tensors and values of a file of this very job that is whole; None for any other."""
+        found = _whole(path)
+        return found if found and found[1].get("fingerprint") == self.fingerprint else None
 
     def latest(self) -> State | None:
         """The state of the newest valid checkpoint, whose weights are put into the module."""
@@ -144,16 +137,23 @@ class Checkpoints:
     def found(self, number: int) -> Snapshot | None:
         """What was written after `number` steps; None without a valid file."""
         record = None if self.folder is None else self.read(self._path(number))
-        return None if record is None else (record[0], record[1]["state"])
+        if record is None:
+            return None
+        snapshot = record[0], record[1].get("state", {})
+        try:
+            _state_of(snapshot)
+        except (KeyError, TypeError, ValueError):
+            return None  # whole, but written by another version
+        return snapshot
 
     def restore(self, snapshot: Snapshot) -> State:
         """The state of a snapshot, its weights put into the module."""
-        tensors, values = snapshot
-        kept, saliency = (tensors[k].to(self.job.device).clone() for k in ("kept", "saliency"))
+        tensors, device = snapshot[0], self.job.device
         module = {k: v for k, v in tensors.items() if k.startswith("module.")}
         load_state(self.job.module, {k.removeprefix("module."): v for k, v in module.items()})
-        each = {k.removeprefix("each."): v for k, v in tensors.items() if k.startswith("each.")}
-        return _state(deepcopy(values), kept, saliency, each)
+        state = _state_of(snapshot)
+        state.kept, state.saliency = (t.to(device).clone() for t in (state.kept, state.saliency))
+        return state
 
     def _path(self, number: int) -> Path:
         assert self.folder is not None
@@ -242,15 +242,20 @@ def _state_values(state: State) -> dict[str, Any]:
     }
 
 
-def _state(
-    values: dict[str, Any], kept: Tensor, saliency: Tensor, each: dict[str, Tensor]
-) -> State:
+def _state_of(snapshot: Snapshot) -> State:
+    """The state of a snapshot, whose tensors it shares.
+
+    Raises:
+        KeyError, TypeError, ValueError: It is none of this version.
+    """
+    tensors, values = snapshot[0], deepcopy(snapshot[1])
+    each = {k.removeprefix("each."): v for k, v in tensors.items() if k.startswith("each.")}
     stopped = values["stopped"]
     return State(
         dense=Evaluation(**values["dense"]),
         dense_metrics=values["dense_metrics"],
-        kept=kept,
-        saliency=saliency,
+        kept=tensors["kept"],
+        saliency=tensors["saliency"],
         predicted_by_layer=values["predicted_by_layer"],
         rounds=[Round.model_validate(r) for r in values["rounds"]],
         sweep=[DampingTrial.model_validate(t) for t in values["sweep"]],
@@ -283,14 +288,30 @@ def threads_of(folder: Path | None) -> Iterator[None]:
 
 def _recorded_threads(folder: Path | None) -> int | None:
     for path in sorted(folder.glob("*.safetensors")) if folder is not None else ():
-        try:
-            with safe_open(path, framework="pt") as file:
-                found = json.loads((file.metadata() or {}).get(KEY, "{}")).get("threads")
-        except (SafetensorError, OSError, ValueError):
-            continue
-        if isinstance(found, int) and found > 0:
-            return found
+        whole = _whole(path)
+        threads = whole and whole[1].get("threads")
+        if isinstance(threads, int) and threads > 0:
+            return threads
     return None
+
+
+def _whole(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and values of a file in which no bit has changed; None for any other."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    digest = record.pop("digest", None)
+    return (tensors, record) if digest == _digest(tensors, _canonical(record)) else None
+
+
+def _canonical(record: dict[str, Any]) -> str:
+    """One text for the same values, before they are written and after they were read."""
+    return json.dumps(json.loads(json.dumps(record)), sort_keys=True)
 
 
 def digest_of(job: Job) -> str:

@@ -262,6 +262,16 @@ def fail(spec):
     sys.exit(1)
 
 
+def find_no_room(spec):
+    error = {"code": "storage_full", "message": "The disk had no room for the job's files."}
+    say(type="failed", error=error)
+    sys.exit(1)
+
+
+def write(spec):
+    done([out(content=bytes(spec["bytes"]))])
+
+
 def fail_oddly(spec):
     say(type="failed", error={"code": 7, "message": ["?"], "details": 3})
     sys.exit(1)
