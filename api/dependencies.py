@@ -60,7 +60,12 @@ def _page_of(kind: str) -> Any:
     written = {"pattern": pages.cursor_pattern(kind)}
 
     async def asked(
-        limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="Items on a page.")] = 50,
+        limit: Annotated[
+            int,
+            Query(
+                ge=1, le=PAGE_LIMIT, description="Most items on a page; large ones make it shorter."
+            ),
+        ] = 50,
         cursor: Annotated[
             str | None,
             Query(description="next_cursor of the page before.", json_schema_extra=written),

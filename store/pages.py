@@ -1,6 +1,7 @@
 """Cursor pages: newest first, continued after the last row that was seen."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -11,6 +12,9 @@ from pruning.errors import SecateurError
 from store.ids import ALPHABET, PREFIXES
 
 Row = TypeVar("Row")
+Takes = Callable[[Row], bool]
+
+_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,33 @@ def page(
     *,
     limit: int,
     cursor: str | None,
+    takes: Takes[Row] | None = None,
 ) -> Page[Row]:
     """One page of a query, by id from the newest to the oldest.
+
+    Args:
+        session: A transaction.
+        query: All rows of the list.
+        id_column: Their order.
+        limit: Most rows of the page.
+        cursor: That of the page before.
+        takes: Given each row in turn; the page ends before the first that it refuses.
 
     Raises:
         SecateurError: `invalid_cursor`.
     """
     if cursor is not None:
         query = query.where(id_column < _last_seen(cursor, _kind_of(id_column)))
-    rows = list(session.scalars(query.order_by(id_column.desc()).limit(limit + 1)))
-    more = len(rows) > limit
-    rows = rows[:limit]
+    # In small batches: a row may be large, and the page may end early.
+    query = query.order_by(id_column.desc()).limit(limit + 1).execution_options(yield_per=_BATCH)
+    rows: list[Row] = []
+    more = False
+    with session.scalars(query) as found:
+        for row in found:
+            more = len(rows) == limit or not (takes is None or takes(row))
+            if more:
+                break
+            rows.append(row)
     return Page(rows, rows[-1].id if more else None)  # type: ignore[attr-defined]
 
 

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from api.dependencies import Caller, DatasetsPaged, Db, Parts
+from api.listing import Listing
 from api.multipart import LONGEST_NAME
 from api.schemas import Dataset, DatasetPage, UploadState
 from api.shown import UNCHANGED
@@ -60,18 +61,22 @@ async def create_dataset(
     return dataset
 
 
-@router.get("")
+@router.get("", response_model=DatasetPage)
 def list_datasets(
     database: Db, caller: Caller, page: DatasetsPaged, state: UploadState | None = None
-) -> DatasetPage:
+) -> Response:
     """The project's datasets, newest first."""
+    listing = Listing(dataset_view)
     with database.read() as session:
         found = datasets.list_page(
-            session, caller.project_id, state=state, limit=page.limit, cursor=page.cursor
+            session,
+            caller.project_id,
+            state=state,
+            limit=page.limit,
+            cursor=page.cursor,
+            takes=listing.takes,
         )
-        return DatasetPage(
-            data=[dataset_view(row) for row in found.items], next_cursor=found.next_cursor
-        )
+    return listing.response(found.next_cursor)
 
 
 @router.get("/{dataset_id}", response_model=Dataset, responses=UNCHANGED)

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.dependencies import Caller, Db, JobsPaged, Parts
 from api.json_bodies import JsonRoute
+from api.listing import Listing
 from api.schemas import Job, JobPage, JobRequest, JobState
 from api.shown import UNCHANGED
 from api.submission import Submission, check, fingerprint
@@ -72,16 +73,22 @@ def _located(job: Job, response: Response) -> Job:
     return job
 
 
-@router.get("")
+@router.get("", response_model=JobPage)
 def list_jobs(
     database: Db, caller: Caller, page: JobsPaged, state: JobState | None = None
-) -> JobPage:
+) -> Response:
     """The project's jobs, newest first."""
+    listing = Listing(job_view)
     with database.read() as session:
         found = jobs.list_page(
-            session, caller.project_id, state=state, limit=page.limit, cursor=page.cursor
+            session,
+            caller.project_id,
+            state=state,
+            limit=page.limit,
+            cursor=page.cursor,
+            takes=listing.takes,
         )
-        return JobPage(data=[job_view(row) for row in found.items], next_cursor=found.next_cursor)
+    return listing.response(found.next_cursor)
 
 
 @router.get("/{job_id}", response_model=Job, responses=UNCHANGED)

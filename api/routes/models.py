@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from api.declared import WRITTEN, declared_axes
 from api.dependencies import Caller, Db, ModelsPaged, Parts
+from api.listing import Listing
 from api.multipart import LONGEST_NAME, LONGEST_OPTION, MOST_OPTIONS
 from api.schemas import Model, ModelPage, UploadState
 from api.shown import UNCHANGED
@@ -100,18 +101,22 @@ async def create_model(
     return model
 
 
-@router.get("")
+@router.get("", response_model=ModelPage)
 def list_models(
     database: Db, caller: Caller, page: ModelsPaged, state: UploadState | None = None
-) -> ModelPage:
+) -> Response:
     """The project's models, newest first."""
+    listing = Listing(model_view)
     with database.read() as session:
         found = models.list_page(
-            session, caller.project_id, state=state, limit=page.limit, cursor=page.cursor
+            session,
+            caller.project_id,
+            state=state,
+            limit=page.limit,
+            cursor=page.cursor,
+            takes=listing.takes,
         )
-        return ModelPage(
-            data=[model_view(row) for row in found.items], next_cursor=found.next_cursor
-        )
+    return listing.response(found.next_cursor)
 
 
 @router.get("/{model_id}", response_model=Model, responses=UNCHANGED)

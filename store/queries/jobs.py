@@ -13,7 +13,7 @@ from store import states
 from store.clock import utcnow
 from store.ids import new_id
 from store.lookups import Lookup
-from store.pages import Page, page
+from store.pages import Page, Takes, page
 from store.queries import datasets, models
 from store.tables import Job, JobInput
 
@@ -151,12 +151,13 @@ def list_page(
     state: str | None = None,
     limit: int = 50,
     cursor: str | None = None,
+    takes: Takes[Job] | None = None,
 ) -> Page[Job]:
     """The project's jobs, newest first."""
     query = sa.select(Job).where(Job.project_id == project_id, Job.kind == "prune")
     if state is not None:
         query = query.where(Job.state == state)
-    return page(session, query, Job.id, limit=limit, cursor=cursor)
+    return page(session, query, Job.id, limit=limit, cursor=cursor, takes=takes)
 
 
 def request_cancel(

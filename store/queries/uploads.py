@@ -15,7 +15,7 @@ from store.blobs import StoredBlob
 from store.clock import utcnow
 from store.ids import new_id
 from store.lookups import Lookup
-from store.pages import Page, page
+from store.pages import Page, Takes, page
 from store.queries import blobs
 from store.tables import Dataset, Job, JobInput, Model, ModelFile
 
@@ -187,12 +187,13 @@ class Uploads(Generic[Row]):
         state: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        takes: Takes[Row] | None = None,
     ) -> Page[Row]:
         """The project's uploads, newest first."""
         query = sa.select(self._table).where(self._table.project_id == project_id)
         if state is not None:
             query = query.where(self._table.state == state)
-        return page(session, query, self._table.id, limit=limit, cursor=cursor)
+        return page(session, query, self._table.id, limit=limit, cursor=cursor, takes=takes)
 
     def delete(
         self, session: Session, project_id: str, row_id: str, now: datetime | None = None
