@@ -1,4 +1,4 @@
-"""JSON bodies as RFC 8259 has them: UTF-8, without NaN, and without numbers that become infinite.
+"""JSON bodies as RFC 8259 has them: UTF-8, no NaN, no number that becomes infinite, no half pair.
 
 Python's parser takes more. What it alone understands would reach the store, and there become
 something else or nothing.
@@ -12,6 +12,9 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""Half of a character. In pairs they are one, alone they can't be written as UTF-8 again."""
 
 _SUSPECT = re.compile(r"[eE]\+?\d{3}")
 """A number that may be too large: `json_extent` takes none of 300 digits. Few bodies hold one, and
@@ -44,9 +47,13 @@ def parsed(body: bytes) -> Any:
     """
     try:
         text = body.decode()
-        if _SUSPECT.search(text):
-            return json.loads(text, parse_constant=_no_number, parse_float=_real)
-        return json.loads(text, parse_constant=_no_number)
+        real = _real if _SUSPECT.search(text) else None
+        value = json.loads(text, parse_constant=_no_number, parse_float=real)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError:
+        raise json.JSONDecodeError("it holds half of a surrogate pair", "", 0) from None
     except UnicodeDecodeError as error:
         raise json.JSONDecodeError("the bytes are not UTF-8", "", error.start) from None
     except RecursionError:

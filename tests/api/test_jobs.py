@@ -76,8 +76,8 @@ def test_a_job_shows_phase_and_progress_and_at_last_its_end(caller: Caller) -> N
         ),
         ({"scope": {"exclude": ["*"]}}, "scope_empty", None),
         ({"scope": {"exclude": ["fc9"]}}, "spec_invalid", "spec.scope.exclude"),
-        ({"scope": {"exclude": ["\x00\ud800"]}}, "spec_invalid", None),
-        ({"\ud800": 1}, "spec_invalid", None),
+        ({"scope": {"exclude": ["\x00"]}}, "spec_invalid", None),
+        ({"\x00": 1}, "spec_invalid", None),
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/plans"])
@@ -154,7 +154,6 @@ def test_data_without_labels_are_pruned_layer_by_layer(caller: Caller, path: str
         ({"priority": 10}, "priority"),
         ({"prority": 1}, "prority"),
         ({"name": "x" * 201}, "name"),
-        ({"name": "\ud800"}, "name"),
         ({"spec": []}, "spec"),
         ({"spec": {"criterion": json.loads("[" * 300 + "]" * 300)}}, "spec"),
     ],

@@ -115,11 +115,19 @@ def test_thousands_of_unknown_parameters_cost_nothing(caller: Caller) -> None:
         b'{"model": "a", "data": {"calibration": "b"}, "spec": {"seed": -Infinity}}',
         b'{"model": "a", "data": {"calibration": "b"}, "spec": {"seed": 1' + b"0" * 400 + b".0}}",
         '{"name": "é"}'.encode("utf-16"),
+        b'{"name": "\\ud800"}',
+        b'{"model": "a", "data": {"calibration": "b"}, "spec": {"\\uDC00x": 1}}',
         b'{"model": ' + b"[" * 3000 + b"]" * 3000 + b"}",
     ],
-    ids=["overflow", "nan", "infinity", "digits", "utf-16", "deep"],
+    ids=["overflow", "nan", "infinity", "digits", "utf-16", "value", "key", "deep"],
 )
 def test_what_python_alone_takes_for_json_is_refused(caller: Caller, body: bytes) -> None:
     headers = {"content-type": "application/json"}
     for path in ("/v1/jobs", "/v1/plans"):
         assert_problem(caller.http.post(path, content=body, headers=headers), 400, "invalid_json")
+
+
+def test_a_whole_pair_of_surrogates_is_a_character(caller: Caller) -> None:
+    headers = {"content-type": "application/json"}
+    made = caller.http.post("/v1/keys", content=b'{"name": "\\ud83d\\ude00"}', headers=headers)
+    assert (made.status_code, made.json()["name"]) == (201, "\U0001f600")
