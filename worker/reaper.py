@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from store import leases
 from store.blobs import Blobs
-from store.clock import elapsed, utcnow
+from store.clock import EarliestTime, elapsed, utcnow
 from store.db import Database
 from store.settings import Settings
 from store.sweep import sweep
@@ -31,6 +31,7 @@ class Reaper:
         self._blobs = blobs
         self._settings = settings
         self._looked = self._swept = float("-inf")
+        self._time = EarliestTime()
         self._beats: FailureDetector[str] = FailureDetector(2 * settings.reaper_seconds + 1.0)
 
     def turn(self, *, leads: bool = True) -> None:
@@ -40,6 +41,7 @@ class Reaper:
             leads: Whether to act. Who only follows looks all the same: having taken over, it knows
                 already who is silent.
         """
+        self._time.now()
         now = elapsed()
         if now - self._looked >= self._settings.reaper_seconds:
             self._looked = now
@@ -68,7 +70,7 @@ class Reaper:
                 )  # fmt: skip
 
     def _sweep(self) -> None:
-        now = utcnow()
+        now = self._time.now()
         grace = timedelta(seconds=self._settings.blob_grace_seconds)
         kept_aside = timedelta(days=self._settings.quarantine_days)
         try:

@@ -1,6 +1,7 @@
 import pytest
 
 from pruning.events import (
+    AliveEvent,
     CheckpointEvent,
     DoneEvent,
     FailedEvent,
@@ -245,3 +246,13 @@ def test_events_bear_the_time_at_which_they_were_received(world) -> None:
             ("loading", world.at(3)),
             ("checking", world.at(5)),
         ]
+
+
+def test_the_first_sign_of_life_is_kept_before_any_progress(world) -> None:
+    job_id = world.submit()
+    claim = world.claimed()
+    said = [AliveEvent(quiet_seconds=4.0, elapsed_seconds=4.0, fraction=0.0)]
+    with world.database.write() as session:
+        assert leases.report(session, claim, said, world.at(4))
+    assert world.job(job_id).progress == {"elapsed_seconds": 4.0, "fraction": 0.0}
+    assert world.job(job_id).phase is None

@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from alembic.command import downgrade
 from alembic.command import upgrade as upgrade_to
 from alembic.migration import MigrationContext
 
+from store import leases
 from store.clock import utcnow
 from store.db import Database
 from store.migrate import config, is_current, upgrade
@@ -108,6 +110,28 @@ def test_paths_in_stored_checkpoint_events_are_removed(settings, database) -> No
     with database.read() as session:
         bodies = session.scalars(sa.select(JobEvent.body).order_by(JobEvent.seq)).all()
     assert bodies == [{"type": "checkpoint", "name": "round-1", "bytes": 3}, kept]
+
+
+def test_jobs_that_were_there_get_in_line_by_priority_and_age(settings, database) -> None:
+    job = {"project_id": "p", "kind": "prune", "klass": "cpu", "name": "n", "spec": {}}
+    job |= {"state": "queued", "cancel_requested": False}
+    counts = ("attempt", "attempts_without_checkpoint", "token", "last_seq")
+    at = utcnow()
+    with database.engine.begin() as connection:
+        alembic = config()
+        alembic.attributes["connection"] = connection
+        upgrade_to(alembic, "0007")
+        connection.execute(sa.insert(Project).values(id="p", name="p", created_at=at))
+        jobs = sa.Table("job", sa.MetaData(), autoload_with=connection)
+        for number, priority in enumerate((0, 5, 5, 9)):
+            created = at + timedelta(seconds=number)
+            times = dict.fromkeys(("created_at", "updated_at", "queued_at"), created)
+            row = job | times | dict.fromkeys(counts, 0)
+            connection.execute(jobs.insert().values(id=f"job_{number}", priority=priority, **row))
+    upgrade(settings)
+    with database.write() as session:
+        taken = [leases.claim(session, "cpu", "w", at, lease_seconds=9) for _ in range(4)]
+    assert [claim.job_id for claim in taken if claim] == ["job_3", "job_1", "job_2", "job_0"]
 
 
 def test_down_to_nothing_and_up_again(settings, database) -> None:

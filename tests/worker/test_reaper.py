@@ -1,7 +1,11 @@
 """The reaper's turn, on a real store."""
 
+import time
+
+import pytest
 from bench import Bench, until
 
+from store.blobs import put
 from worker.reaper import Reaper
 
 
@@ -19,3 +23,22 @@ def test_a_sweep_that_meets_a_broken_disk_does_not_end_the_reaping(bench: Bench)
         return bench.job(job).state == "queued"
 
     assert until(reaped, 5)
+
+
+def test_what_was_just_written_is_not_swept_as_the_clock_is_set(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    """In none of the orders in which clock and file can change."""
+    settings = bench.settings.model_copy(update={"sweep_seconds": 0.0, "blob_grace_seconds": 600.0})
+    reaper = Reaper(bench.db, bench.blobs, settings)
+    clock, ahead = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: clock() + ahead[0])
+    monkeypatch.setattr(time, "time_ns", lambda: int((clock() + ahead[0]) * 1e9))
+    kept = []
+    for step in (0, 3600, -120, -3600, 0):
+        kept.append(put(bench.blobs, [f"before {step}".encode()]).sha256)
+        ahead[0] = step
+        reaper.turn()
+        kept.append(put(bench.blobs, [f"after {step}".encode()]).sha256)
+        reaper.turn()
+    assert all(bench.blobs.exists(digest) for digest in kept)
