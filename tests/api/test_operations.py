@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ from prometheus_client.core import Metric
 from api.app import create_app
 from api.metrics import JobMetrics
 from pruning import catalogue
-from store import leaders
+from store import leaders, roster
 from store.clock import utcnow
 from store.migrate import upgrade
 from store.settings import Settings
@@ -38,6 +39,23 @@ def test_readiness_tells_of_the_control_process(service: Service) -> None:
     finally:
         with service.database.write() as session:
             leaders.resign(session, "control", "me")
+
+
+def test_readiness_counts_the_workers_that_live(service: Service) -> None:
+    now = utcnow()
+    with service.database.write() as session:
+        roster.seen(session, "here:1", "landlock", now)
+        roster.seen(session, "here:2", "bubblewrap", now)
+        roster.seen(session, "gone:3", "bubblewrap", now - timedelta(hours=1))
+    try:
+        assert httpx.get(f"{service.url}/readyz").json()["workers"]["alive"] == 2
+        with service.database.write() as session:
+            roster.gone(session, "here:2")
+        assert httpx.get(f"{service.url}/readyz").json()["workers"]["alive"] == 1
+    finally:
+        with service.database.write() as session:
+            roster.gone(session, "here:1")
+    assert httpx.get(f"{service.url}/readyz").json()["workers"]["alive"] == 0
 
 
 def test_a_service_without_schema_or_blobs_is_not_ready(tmp_path: Path) -> None:

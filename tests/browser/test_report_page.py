@@ -13,7 +13,7 @@ from benchmarks.report_example import example
 from pruning import prune
 from pruning.report.html import report_html
 from pruning.report.schema import Report
-from tests.browser.devtools import NAMES, Browser, Tab, find_browser, tab
+from tests.browser.devtools import Browser, Tab, tab
 
 pytestmark = pytest.mark.browser
 
@@ -114,16 +114,6 @@ PLOTS = {
     # sparsity, saliency, steps
     "bare": 3 + 2,
 }
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    binary = find_browser()
-    if binary is None:
-        pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed and CHROMIUM names none")
-    started = Browser(binary, tmp_path_factory.mktemp("browser"))
-    yield started
-    started.close()
 
 
 @pytest.fixture(scope="module", params=PAGES)
