@@ -14,7 +14,8 @@ from store.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
+_FAILED_SECONDS = 60.0
 _END_SECONDS = 5.0
 
 
@@ -44,16 +45,20 @@ class Scrubber:
         return (self._stop.wait(seconds) if seconds else self._stop.is_set()) or not self._leads()
 
     def _work(self) -> None:
-        while not self._stop.wait(_LOOK_SECONDS):
-            if not self._leads():
-                continue
-            progress = Progress.read(self._file)
-            if not progress.due(utcnow(), self._settings.scrub_days):
-                continue
+        while not self._stop.is_set():
+            pause = _LOOK_SECONDS
             try:
-                self._pass(progress)
+                if self._leads():
+                    self._turn()
             except (OSError, DBAPIError) as error:
                 log.warning("the scrub of stored files stopped: %s", error)
+                pause = _FAILED_SECONDS
+            self._stop.wait(pause)
+
+    def _turn(self) -> None:
+        progress = Progress.read(self._file)
+        if progress.due(utcnow(), self._settings.scrub_days):
+            self._pass(progress)
 
     def _pass(self, progress: Progress) -> None:
         before = dict(progress.files)
