@@ -5,6 +5,8 @@ import time
 from bench import Bench, until
 
 from store.blobs import put
+from store.clock import utcnow
+from store.queries import blobs
 from store.scrub import Progress, progress_file
 from store.tables import Blob
 from worker.scrubber import Scrubber
@@ -31,11 +33,7 @@ def test_who_does_not_lead_reads_nothing_and_who_loses_the_lead_stops(bench: Ben
     content = bytes(8 << 20)
     stored = put(bench.blobs, [content])
     with bench.db.write() as session:
-        session.add(
-            Blob(
-                sha256=stored.sha256, bytes=stored.bytes, touched_at=bench.rows(Blob)[0].touched_at
-            )
-        )
+        blobs.record(session, [stored], utcnow())
     leads = False
     settings = bench.settings.model_copy(update={"scrub_bytes_per_second": 1 << 20})
     scrubber = Scrubber(bench.db, bench.blobs, settings, lambda: leads)
