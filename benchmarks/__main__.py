@@ -26,6 +26,9 @@ BENCHMARKS = {
     "curl_job": "the job of README.md, by curl, beside four busy processes",
     "job_cost": "a whole job on 2,368 weights, magnitude and OBS, in one process and by a service",
     "command_line": "start of the command line, and of one against a dead service",
+    "polling": "GET of a job beside a bare route of the same process, also while the job runs",
+    "streams": "what 300 event streams cost other requests",
+    "uploads_at_once": "1,000 uploads of 1 MB at the same moment: answers, memory, /healthz",
     "service_overhead": "the same job through the service and in one process",
 }
 
