@@ -22,7 +22,7 @@ from demo.network import digits, export, train
 from demo.network import save as save_arrays
 from secateur import Client
 
-ROUNDS = 5
+ROUNDS = 3
 SECONDS = 2.0
 CONNECTIONS = (1, 8, 32)
 LEAST_SHARE = 0.5
@@ -31,7 +31,8 @@ LONGEST = 0.1
 LONG = {
     "criterion": {"kind": "magnitude"},
     "target": {"sparsity": 0.8},
-    "recovery": {"kind": "fine_tune", "epochs": 100_000},
+    "schedule": {"kind": "rounds", "rounds": 20, "rewind": {"kind": "learning_rate"}},
+    "recovery": {"kind": "fine_tune", "epochs": 1_000, "batch_size": 16},
     "trust": {"checks": False, "ladder": False, "bootstrap": 0},
 }
 """A job that goes on for as long as it is let."""

@@ -16,9 +16,11 @@ from pruning.events import WaitingEvent
 from secateur._files import Reporter, Source, file_sha256, safe_name, takes_long, upload_body
 from secateur._flow import (
     ATTEMPTS,
+    BUSY_STATUS,
     FIRST,
     NOT_CONNECTED,
     PATIENCE,
+    UPLOAD_PATIENCE,
     Call,
     Emit,
     Flow,
@@ -28,6 +30,7 @@ from secateur._flow import (
     Sleep,
     backoff,
     request,
+    retry_after,
 )
 from secateur._sse import Parser
 from secateur.errors import SecateurError, connection_failed, from_problem
@@ -40,6 +43,9 @@ R = TypeVar("R", Model, Dataset, Job, Key)
 M = TypeVar("M", Model, Dataset)
 
 KINDS: dict[type[Any], str] = {Model: "models", Dataset: "datasets", Job: "jobs", Key: "keys"}
+_AWAY = frozenset({"unavailable", "overloaded", "database_busy"})
+"""Codes of a service that may give a stream a little later."""
+
 _STREAM_SILENCE = 60.0
 """Seconds without a byte after which an event stream is taken for dead."""
 
@@ -64,7 +70,8 @@ class Calls:
     ) -> Flow[Reply]:
         # Only who has answered before is taken to be away for a moment.
         attempts, patience = (ATTEMPTS, patience) if self.answered else (FIRST, 0.0)
-        return request(call, self.url, done_before, patience, attempts)
+        busy = 0.0 if call.body is None else UPLOAD_PATIENCE
+        return request(call, self.url, done_before, patience, attempts, busy)
 
     def values(self, call: Call, patience: float = 0.0) -> Flow[Any]:
         """The JSON answer to a call.
@@ -234,7 +241,7 @@ class Calls:
                 if isinstance(error, NOT_CONNECTED):  # nobody is there: until somebody answers
                     yield from self._ended(job_id, last)
             except SecateurError as error:
-                if error.code != "unavailable":
+                if error.code not in _AWAY:
                     raise
             failures = 0 if last > before else failures + 1
             yield Sleep(backoff(failures + 1))
@@ -335,6 +342,13 @@ class Calls:
             have = part.stat().st_size if part.exists() else 0
             try:
                 yield from self._take(path, artifact, part, have, progress)
+            except _Busy as busy:
+                failures += 1
+                if failures >= ATTEMPTS and waited >= PATIENCE:
+                    raise busy.error from None
+                pause = max(backoff(failures), busy.seconds)
+                waited += pause
+                yield Sleep(pause)
             except httpx.TransportError as error:
                 now = part.stat().st_size if part.exists() else 0
                 failures, waited = (0, 0.0) if now > have else (failures + 1, waited)
@@ -363,6 +377,8 @@ class Calls:
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": f'"{artifact.sha256}"'}
         reply: Reply = yield Open(Call("GET", path, headers=headers))
+        if reply.status in BUSY_STATUS:
+            raise _Busy(from_problem(reply.status, (yield from _rest())), retry_after(reply))
         if reply.status >= 400:
             raise from_problem(reply.status, (yield from _rest()))
         done = have if reply.status == 206 else 0
@@ -376,6 +392,14 @@ class Calls:
             os.fsync(file.fileno())
         if done < artifact.bytes:
             raise httpx.ReadError("the body ended early")
+
+
+class _Busy(Exception):  # noqa: N818 - no error yet: it is tried again
+    """The service takes no more downloads at the moment."""
+
+    def __init__(self, error: SecateurError, seconds: float) -> None:
+        super().__init__(str(error))
+        self.error, self.seconds = error, seconds
 
 
 def _rest() -> Flow[bytes]:

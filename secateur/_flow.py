@@ -27,7 +27,10 @@ FIRST = 2
 PATIENCE = 90.0
 """Seconds of pauses that following a job outlasts, as while its service restarts."""
 
-_REPEATABLE_STATUS = frozenset({429, 502, 503, 504})
+UPLOAD_PATIENCE = 120.0
+"""Seconds of pauses that an upload goes through while the service takes no more of them."""
+
+BUSY_STATUS = frozenset({429, 502, 503, 504})
 NOT_CONNECTED = (httpx.ConnectError, httpx.ConnectTimeout)
 _LONGEST_PAUSE = 10.0
 
@@ -138,6 +141,7 @@ def request(
     done_before: int | None = None,
     patience: float = 0.0,
     attempts: int = ATTEMPTS,
+    busy_patience: float = 0.0,
 ) -> Flow[Reply]:
     """Sends the call, again where that is safe, and returns the reply of status < 400.
 
@@ -149,6 +153,7 @@ def request(
         patience: Seconds of pauses to go through before giving up, however many attempts.
         attempts: Times that no connection may come about. One that is waited for in vain counts
             as all of them, where that is fewer than usual.
+        busy_patience: The same as `patience`, where a service answers that it is busy.
 
     Raises:
         SecateurError: What the service says, or `connection_failed`.
@@ -159,6 +164,7 @@ def request(
     while True:
         attempt += 1
         over = attempt >= ATTEMPTS and waited >= patience
+        refused = attempt >= ATTEMPTS and waited >= max(patience, busy_patience)
         try:
             reply: Reply = yield Send(call)
         except httpx.TransportError as error:
@@ -174,11 +180,7 @@ def request(
             continue
         if reply.status < 400 or (unanswered and reply.status == done_before):
             return reply
-        if (
-            over
-            or reply.status not in _REPEATABLE_STATUS
-            or not (call.repeatable and replayable(call))
-        ):
+        if refused or reply.status not in BUSY_STATUS or not (call.repeatable and replayable(call)):
             raise from_problem(reply.status, reply.content)
         pause = max(backoff(attempt), retry_after(reply))
         waited += pause
@@ -186,11 +188,15 @@ def request(
 
 
 def retry_after(reply: Reply) -> float:
-    """Seconds the service asks to wait; dates and nonsense count as none."""
+    """Seconds the service asks to wait; dates and nonsense count as none.
+
+    A little more, by chance: who was refused at the same time does not come back at the same time.
+    """
     try:
-        return min(max(float(reply.headers.get("retry-after", 0)), 0.0), _LONGEST_PAUSE)
+        asked = min(max(float(reply.headers.get("retry-after", 0)), 0.0), _LONGEST_PAUSE)
     except ValueError:
         return 0.0
+    return asked * random.uniform(1.0, 1.3)
 
 
 def replayable(call: Call) -> bool:
