@@ -97,6 +97,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Upload a trained network and data, say what to remove, get the same network "
         "back, smaller, with a report of what it cost. Errors are problem+json (RFC 9457).",
         version=_version(),
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
@@ -115,7 +116,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.include_router(module.router)
 
     async def owner_of(secret: str) -> Principal | None:
-        return await reader.ask(principals, digest(secret))
+        return await reader.look_up(principals, digest(secret))
 
     # The last one added is the outermost.
     app.add_middleware(Admission, gates=parts.gates)

@@ -12,6 +12,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
+from starlette.requests import Request
+from starlette.responses import Response
 
 from api.auth import OPEN_PATHS
 from api.problems import MEDIA_TYPE
@@ -36,7 +38,10 @@ _LONGEST_DEFAULT = 80
 
 
 def install(app: FastAPI) -> None:
-    """Makes `app.openapi` return the completed document."""
+    """Makes `app.openapi` return the completed document, and GET /openapi.json its bytes.
+
+    FastAPI's own route would write the document anew for each request, on the event loop.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -53,6 +58,14 @@ def install(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+    written: list[bytes] = []
+
+    async def get_document(_request: Request) -> Response:
+        if not written:
+            written.append(json.dumps(app.openapi(), ensure_ascii=False).encode())
+        return Response(written[0], media_type="application/json")
+
+    app.add_route("/openapi.json", get_document, include_in_schema=False)
 
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ with any change of what is shown; only if it differs, the whole is read and writ
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -49,7 +49,7 @@ class ShownRows(Generic[Row]):
     """The resources of one kind, those that were asked for lately as their bytes.
 
     Args:
-        reader: Who looks for them; its thread alone uses what is kept.
+        reader: Who looks for them.
         database: Where they are.
         versions: Project, id, and what differs whenever the resource is shown otherwise.
         rows: The rows of these ids.
@@ -79,39 +79,42 @@ class ShownRows(Generic[Row]):
         Raises:
             SecateurError: `not_found`.
         """
-        found = await self._reader.ask(self._find, (project_id, row_id))
-        if found is None:
+        key = (project_id, row_id)
+        version = await self._reader.look_up(self._current, key)
+        shown = self._kept.get(key)
+        if version is not None and (shown is None or shown.version != version):
+            shown = await self._reader.ask(self._load, key)
+            if shown is not None:
+                self._keep(key, shown)
+        if version is None or shown is None:
             raise self._missing(row_id)
-        return _response(request, found)
+        return _response(request, shown)
 
-    def _find(self, lookups: Lookups, keys: Sequence[Key]) -> Mapping[Key, _Shown]:
+    def _current(self, lookups: Lookups, keys: Sequence[Key]) -> dict[Key, tuple[Any, ...]]:
+        """The versions of those that there are."""
         asked = set(keys)
         rows = lookups.rows(self._versions, [row_id for _, row_id in keys])
-        versions = {row[:2]: row[2:] for row in rows if row[:2] in asked}
-        shown: dict[Key, _Shown] = {}
-        for key, version in versions.items():
-            kept = self._kept.get(key)
-            if kept is not None and kept.version == version:
-                self._kept.move_to_end(key)
-                shown[key] = kept
-        changed = [row_id for project_id, row_id in versions if (project_id, row_id) not in shown]
-        if changed:
-            with self._database.read() as session:
-                for row in self._rows(session, changed):
-                    # What changed since its version was read is read again the next time.
-                    key = (row.project_id, row.id)
-                    shown[key] = self._keep(key, versions[key], self._view(row))
-        return shown
+        return {row[:2]: row[2:] for row in rows if row[:2] in asked}
 
-    def _keep(self, key: Key, version: tuple[Any, ...], view: BaseModel) -> _Shown:
-        body = view.model_dump_json().encode()
-        shown = _Shown(version, body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    def _load(self, lookups: Lookups, keys: Sequence[Key]) -> dict[Key, _Shown]:
+        """Those that there are, read and written anew."""
+        versions = self._current(lookups, keys)
+        loaded: dict[Key, _Shown] = {}
+        with self._database.read() as session:
+            for row in self._rows(session, [row_id for _, row_id in versions]):
+                # What changed since its version was read is read again the next time.
+                key = (row.project_id, row.id)
+                body = self._view(row).model_dump_json().encode()
+                etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+                loaded[key] = _Shown(versions[key], body, etag)
+        return loaded
+
+    def _keep(self, key: Key, shown: _Shown) -> None:
         before = self._kept.pop(key, None)
-        self._bytes += len(body) - (len(before.body) if before else 0)
+        self._bytes += len(shown.body) - (len(before.body) if before else 0)
         self._kept[key] = shown
         while self._bytes > KEPT_BYTES:
             self._bytes -= len(self._kept.popitem(last=False)[1].body)
-        return shown
 
 
 def _response(request: Request, found: _Shown) -> Response:

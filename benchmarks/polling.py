@@ -22,7 +22,7 @@ from demo.network import digits, export, train
 from demo.network import save as save_arrays
 from secateur import Client
 
-ROUNDS = 3
+ROUNDS = 5
 SECONDS = 2.0
 CONNECTIONS = (1, 8, 32)
 LEAST_SHARE = 0.5

@@ -50,10 +50,13 @@ class Lookups:
 
     Args:
         database: What is read.
+        waits: Whether it may wait for a SQLite file that is locked, which in write-ahead mode it is
+            for readers only while the log is recovered; else that is an error at once.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, waits: bool = True) -> None:
         self._engine = database.engine
+        self._waits = waits
         self._dialect = self._engine.dialect.name
         self._connection: sa.PoolProxiedConnection | None = None
         self._driver: Any = None
@@ -97,6 +100,8 @@ class Lookups:
             self._driver = cast(Any, self._connection.driver_connection)
             if self._dialect == "sqlite":
                 self._driver.execute("PRAGMA query_only = ON")
+                if not self._waits:
+                    self._driver.execute("PRAGMA busy_timeout = 0")
             else:
                 self._driver.autocommit = True
                 self._driver.execute("SET default_transaction_read_only = on")

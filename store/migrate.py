@@ -1,5 +1,6 @@
 """Brings the database to the newest schema: `python -m store.migrate`."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from alembic import command
@@ -46,7 +47,13 @@ def is_current(database: Database) -> bool:
     """Whether the database has the newest schema."""
     with database.read() as session:
         found = MigrationContext.configure(session.connection()).get_current_revision()
-    return found == ScriptDirectory.from_config(config()).get_current_head()
+    return found == _newest()
+
+
+@lru_cache(maxsize=1)
+def _newest() -> str | None:
+    """The newest revision there is; reading the scripts takes longer than all else of readiness."""
+    return ScriptDirectory.from_config(config()).get_current_head()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from sqlalchemy.exc import OperationalError
 
 from api import reading, shown
 from api.app import _ROUTES
@@ -175,3 +176,23 @@ def test_what_goes_wrong_is_told_to_all_who_wait_and_the_next_is_answered(
         reader.close()
 
     asyncio.run(ask())
+
+
+def test_a_lookup_that_fails_at_once_is_answered_by_the_thread(service: Service) -> None:
+    """The event loop never waits for a file that is locked."""
+    threads: list[str] = []
+
+    def find(lookups: Lookups, keys: Sequence[str]) -> dict[str, str]:
+        threads.append(threading.current_thread().name)
+        if len(threads) == 1:
+            raise OperationalError("SELECT", None, Exception("database is locked"))
+        return {key: key for key in keys}
+
+    async def ask() -> tuple[str | None, str | None]:
+        reader = BatchReader(service.database)
+        found = await reader.look_up(find, "a"), await reader.look_up(find, "b")
+        reader.close()
+        return found
+
+    assert asyncio.run(ask()) == ("a", "b")
+    assert threads == ["MainThread", "reader", "MainThread"]

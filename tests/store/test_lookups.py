@@ -101,3 +101,10 @@ def test_nothing_can_be_written(world: World, lookups: Lookups):
     lookups.rows(VERSIONS, ["job_x"])
     with pytest.raises(world.database.engine.dialect.loaded_dbapi.Error):
         lookups._driver.execute("DELETE FROM job")
+
+
+def test_one_that_does_not_wait_finds_the_same(world: World):
+    quick = Lookups(world.database, waits=False)
+    job = world.submit()
+    assert [row[1] for row in quick.rows(VERSIONS, [job])] == [job]
+    quick.close()
