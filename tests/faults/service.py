@@ -222,6 +222,10 @@ class Service:
             return self.main(name).children()
         return []
 
+    def up(self, name: str) -> None:
+        """Wait until a worker has its pool: before that it does not hear what it is told."""
+        self.until(lambda: self.pools(name), 60, f"the pool of {name}")
+
     def holder(self, job_id: str) -> psutil.Process | None:
         """The pool process that holds a job."""
         worker = self.job(job_id).worker_id
@@ -290,8 +294,9 @@ class Service:
 
     def stop(self) -> float:
         """End all parts in order; seconds it took. Exit codes are in `ended`."""
+        for name in ("checks", "jobs"):
+            self.up(name)
         began = time.monotonic()
-        self.tend()
         for names in (("checks", "jobs"), ("control", "api"), ("valkey",)):
             for name in names:
                 self.parts[name].signal(signal.SIGTERM)

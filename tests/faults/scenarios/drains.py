@@ -16,6 +16,8 @@ def run(stage: Stage) -> None:
             job = service.door.submit(ms=stage.random.randint(100, 300))
             service.runs(job)
             service.rest(stage.random.uniform(0, 1.0))
+            if kind in ("jobs", "checks"):
+                service.up(kind)
             children = service.children(job) if kind == "jobs" else []
             began = time.monotonic()
             service.parts[kind].signal(signal.SIGTERM)
