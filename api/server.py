@@ -61,13 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     asked = parser.parse_args(arguments)
     logs.configure(settings)
-    allow_files()
-    # Threads that work for one request give way to the loop, which answers all others, sooner.
-    sys.setswitchinterval(_SWITCH_SECONDS)
     app = create_app(settings)
-    # What is there now stays: the collector need not look at all of it, with the lock held.
-    gc.collect()
-    gc.freeze()
+    prepare()
     server = uvicorn.Server(
         config(
             app,
@@ -80,7 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def allow_files() -> None:
+def prepare() -> None:
+    """Sets this process up to serve, once its app has been made."""
+    _allow_files()
+    # Threads that work for one request give way to the loop, which answers all others, sooner.
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    # What is there now stays: the collector need not look at all of it, with the lock held.
+    gc.collect()
+    gc.freeze()
+
+
+def _allow_files() -> None:
     """Lets this process have as many files open as connections and uploads need."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)

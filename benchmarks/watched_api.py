@@ -20,7 +20,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from api.app import create_app
-from api.server import allow_files, config
+from api.server import config, prepare
 from store.migrate import upgrade
 from store.queries import keys
 from store.settings import get_settings
@@ -76,7 +76,7 @@ def main() -> None:
     with app.state.service.database.write() as session:
         project = keys.project_named(session, "benchmark")
         _, secret = keys.create_key(session, project.id, "benchmark")
-    allow_files()
+    prepare()
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: object = None) -> None:
