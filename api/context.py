@@ -12,7 +12,7 @@ from api.metrics import RequestMetrics
 from api.problems import REQUEST_ID, ProblemResponse, unexpected
 
 log = logging.getLogger("secateur.api.access")
-_PROTECTION = {
+PROTECTION = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -54,7 +54,7 @@ class RequestContext:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 headers.setdefault("Cache-Control", "no-store")
-                for name, value in _PROTECTION.items():
+                for name, value in PROTECTION.items():
                     headers.setdefault(name, value)
             await send(message)
 

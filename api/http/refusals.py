@@ -4,6 +4,7 @@ import http
 import logging
 import secrets
 
+from api.context import PROTECTION
 from api.problems import REQUEST_ID, ProblemResponse
 from pruning.errors import SecateurError
 
@@ -17,6 +18,7 @@ def refusal(error: SecateurError, default_headers: list[tuple[bytes, bytes]]) ->
     fields = [
         *default_headers,
         *response.raw_headers,
+        *((name.lower().encode(), value.encode()) for name, value in PROTECTION.items()),
         (b"x-request-id", request_id.encode()),
         (b"connection", b"close"),
     ]

@@ -134,6 +134,8 @@ def test_a_head_with_two_meanings_is_refused_and_ends_the_connection(
     problem = json.loads(answer.data.partition(b"\r\n\r\n")[2])
     assert problem["code"] == "request_malformed"
     assert problem["request_id"] == answer.header("x-request-id")
+    assert answer.header("x-content-type-options") == "nosniff"
+    assert answer.header("x-frame-options") == "DENY"
 
 
 @pytest.mark.parametrize("sent", BODIES.values(), ids=BODIES)
