@@ -132,7 +132,10 @@ class Gate:
         if not self.inside[project]:
             del self.inside[project], self.sizes[project]
         while self._places < self.bounds.places:
-            able = [w for w in self.waiting if self._has_room(w.project, w.size)]
+            # One that was cancelled in this turn of the loop is still in the list.
+            able = [
+                w for w in self.waiting if not w.turn.done() and self._has_room(w.project, w.size)
+            ]
             if not able:
                 return
             following = min(able, key=lambda waiter: self.inside[waiter.project])

@@ -31,7 +31,7 @@ LONGEST = 0.2
 WATCHED_SECONDS = 15.0
 
 
-async def _send(url: str, key: str, body: bytes, number: int) -> tuple[int, bool, float]:
+async def send(url: str, key: str, body: bytes, number: int) -> tuple[int, bool, float]:
     """Status (0 where the connection ended without one), whether with Retry-After, and seconds."""
     parts = urlsplit(url)
     begin = time.perf_counter()
@@ -94,7 +94,7 @@ async def _all(url: str, key: str) -> dict[str, Any]:
     common = os.urandom(SIZE - 20)
     bodies = [b"PK\x03\x04" + b"%016d" % n + common for n in range(UPLOADS)]
     begin = time.perf_counter()
-    answers = await asyncio.gather(*(_send(url, key, b, n) for n, b in enumerate(bodies)))
+    answers = await asyncio.gather(*(send(url, key, b, n) for n, b in enumerate(bodies)))
     seconds = time.perf_counter() - begin
     return {
         "seconds": seconds,

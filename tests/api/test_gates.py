@@ -100,6 +100,22 @@ def test_a_turn_that_comes_as_its_request_is_cancelled_goes_to_the_next() -> Non
     run(check())
 
 
+def test_a_request_that_is_cancelled_as_a_place_comes_free_does_not_take_it() -> None:
+    async def check() -> None:
+        gate = Gate("things", Bounds(places=1, project_places=1, waiting=4, seconds=5))
+        first, second, third = Held(gate), Held(gate, "b"), Held(gate, "c")
+        await turn()
+        first.out.set()
+        second.task.cancel()
+        await turn()
+        assert third.inside.is_set()
+        await third.leave()
+        assert not gate.inside
+        assert not gate.waiting
+
+    run(check())
+
+
 def test_the_next_place_goes_to_the_project_that_has_the_fewest() -> None:
     async def check() -> None:
         gate = Gate("things", Bounds(places=3, project_places=3, waiting=10, seconds=5))
