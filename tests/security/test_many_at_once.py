@@ -135,7 +135,6 @@ def held_uploads(server: Server, caller: Caller, count: int) -> Iterator[None]:
     """Uploads that have begun and do not go on."""
     with ExitStack() as stack:
         gate = server.service.app.state.service.gates.uploads
-        inside = sum(gate.inside.values())
         for _ in range(count):
             client = stack.enter_context(server.client())
             client.send(
