@@ -8,7 +8,7 @@ import pytest
 from tests.api.conftest import Caller
 from tests.schemathesis.run import run
 
-SECONDS = int(os.environ.get("SECATEUR_SCHEMATHESIS_SECONDS", "10"))
+SECONDS = int(os.environ.get("SECATEUR_SCHEMATHESIS_SECONDS", "8"))
 
 
 @pytest.mark.timeout(240)
