@@ -3,7 +3,7 @@
 import logging
 from datetime import timedelta
 
-from store import leases
+from store import leaders, leases
 from store.blobs import Blobs
 from store.clock import EarliestTime, elapsed, utcnow
 from store.db import Database
@@ -51,8 +51,9 @@ class Reaper:
             self._sweep()
 
     def _reap(self, leads: bool) -> None:
-        # A write transaction: while nobody can write, no worker can show that it lives.
-        with self._db.write() as session:
+        # Something is written: while nobody can write, no worker can show that it lives.
+        with self._db.write(durable=False) as session:
+            leaders.rewrite(session)
             held = leases.held(session)
         silence = self._beats.look({job.job_id: job.sign for job in held})
         if not leads:

@@ -28,7 +28,7 @@ def run(stage: Stage) -> None:
             service.runs(jobs[0])
             service.rest(stage.random.uniform(0, 0.8))
             with _full(stage, kind):
-                _during(stage, time.monotonic() + (6.0 if stage.long else 3.0))
+                _during(stage, time.monotonic() + (12.0 if stage.long else 7.0))
             began = time.monotonic()
             for job in jobs:
                 ended = service.ends(job, 60)
