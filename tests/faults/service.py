@@ -26,7 +26,7 @@ from store.db import Database
 from store.migrate import upgrade
 from store.queries import keys
 from store.settings import Settings
-from store.tables import Base, Job
+from store.tables import Base, Job, Worker
 from tests.faults.databases import Postgres, Sqlite
 from tests.faults.door import Door
 from tests.faults.shim import Shim
@@ -223,8 +223,14 @@ class Service:
         return []
 
     def up(self, name: str) -> None:
-        """Wait until a worker has its pool: before that it does not hear what it is told."""
-        self.until(lambda: self.pools(name), 60, f"the pool of {name}")
+        """Wait until a worker's pool says that it lives: before, it does not hear a SIGTERM."""
+
+        def there() -> bool:
+            process = self.parts[name].process
+            mark = f":{process.pid}." if process else ""
+            return any(mark in row.name for row in self.rows(Worker))
+
+        self.until(there, 60, f"the pool of {name}")
 
     def holder(self, job_id: str) -> psutil.Process | None:
         """The pool process that holds a job."""
