@@ -69,6 +69,7 @@ class Hold:
         Raises:
             Stale: The database did not answer for too long.
         """
+        since = self._renewed
         while True:
             try:
                 with self._db.write(durable=durable) as session:
@@ -77,10 +78,28 @@ class Hold:
                 raise
             except DBAPIError as error:
                 leases_waited = 1 if self._draining() else _PATIENCE
-                if elapsed() - self._renewed > leases_waited * self.claim.lease_seconds:
+                if elapsed() - since > leases_waited * self.claim.lease_seconds:
                     raise Stale("the database did not answer in time") from error
                 log.warning("job %s: %s; trying again", self.claim.job_id, error.orig)
                 time.sleep(_RETRY_SECONDS)
+                self._hold_on()
+
+    def _hold_on(self) -> None:
+        """Renew the lease while something else can't be written.
+
+        A disk that is nearly full takes the few bytes of a renewal and not those of events.
+        """
+        now = elapsed()
+        if now - self._renewed < self._heartbeat:
+            return
+        try:
+            with self._db.write(durable=False) as session:
+                lease = leases.renew(session, self.claim, utcnow())
+        except DBAPIError:
+            return
+        if not lease.valid:
+            raise Stale("another worker has the job")
+        self._renewed = now
 
     def beat(self) -> None:
         """Renew the lease and look for a cancel, each when its time has come.

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 from bench import Bench
 from sqlalchemy.exc import IntegrityError
 
@@ -61,6 +62,18 @@ def test_a_worker_that_stops_waits_for_a_lease_only(bench: Bench, hold):
     with locked(bench), pytest.raises(Stale):
         held.write(lambda session: leases.renew(session, held.claim, utcnow()))
     assert elapsed() - begun < 2
+
+
+def test_what_can_not_be_written_does_not_keep_the_lease_from_being_renewed(bench: Bench, hold):
+    held, begun = hold(), elapsed()
+    before = bench.job(held.claim.job_id).beat
+
+    def too_large_for_a_while(session) -> None:
+        if elapsed() - begun < 5 * held.claim.lease_seconds:
+            session.execute(sa.text("SELECT * FROM a_disk_that_is_full"))
+
+    held.write(too_large_for_a_while)
+    assert bench.job(held.claim.job_id).beat >= before + 2
 
 
 def test_what_the_database_refuses_is_not_asked_again(bench: Bench, hold):
