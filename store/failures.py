@@ -66,7 +66,7 @@ def _of_disk(error: OSError) -> SecateurError | None:
 def _of_database(error: DBAPIError) -> SecateurError | None:
     cause = error.orig
     if isinstance(cause, sqlite3.Error):
-        return _of_sqlite(cause)
+        return _of_sqlite(cause) or _before(error, cause)
     state = getattr(cause, "sqlstate", None)
     if state in _PG_FULL:
         return no_room("database")
@@ -92,6 +92,18 @@ def _of_sqlite(cause: sqlite3.Error) -> SecateurError | None:
     if code == sqlite3.SQLITE_READONLY or primary not in _SQLITE_FAILING:
         return None  # the first is a write inside `Database.read`
     return _unavailable("database", "The database can't be read or written at the moment.")
+
+
+def _before(error: DBAPIError, cause: sqlite3.Error) -> SecateurError | None:
+    """What SQLite rolled a transaction back for, where that is why its savepoint is gone."""
+    if getattr(cause, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
+        return None
+    earlier = error.__context__
+    while earlier is not None:
+        if isinstance(earlier, sqlite3.Error) and (known := _of_sqlite(earlier)) is not None:
+            return known
+        earlier = earlier.__context__
+    return None
 
 
 def _busy() -> SecateurError:

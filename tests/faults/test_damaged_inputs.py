@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from bench import MODEL, Bench
-from damage import DAMAGES, flip, truncate
 
 from store.blobs import put
 from store.claims import Outcome
@@ -15,6 +14,7 @@ from store.leases import finish
 from store.queries import datasets, jobs, models
 from store.queries.uploads import UploadedFile
 from store.tables import Checkpoint, Dataset, Model
+from tests.faults.damage import DAMAGES, flip, truncate
 from worker.answer import answer
 from worker.supervisor import Attempt
 

@@ -199,3 +199,24 @@ def test_no_postgresql_at_all_is_unavailable() -> None:
         session.execute(sa.text("SELECT 1"))
     assert code(refused.value) == "unavailable"
     database.dispose()
+
+
+def test_sqlite_that_gives_up_a_transaction_with_its_savepoints_says_why(sqlite: Path) -> None:
+    """It rolls everything back when it is full: what fails then is the way back to a savepoint."""
+    database = Database(Settings(data_dir=sqlite.parent))
+
+    def small(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")
+
+    def write_within_savepoints() -> None:
+        with database.write() as session:
+            for _ in range(100):
+                with session.begin_nested():
+                    keys.create_project(session, "x" * 5000)
+
+    sa.event.listen(database.engine, "connect", small)
+    with pytest.raises(DBAPIError) as refused:
+        write_within_savepoints()
+    assert "no such savepoint" in str(refused.value)
+    assert code(refused.value) == "storage_full"
+    database.dispose()
