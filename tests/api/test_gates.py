@@ -107,6 +107,7 @@ def test_a_request_that_is_cancelled_as_a_place_comes_free_does_not_take_it() ->
         await turn()
         first.out.set()
         second.task.cancel()
+        await first.task
         await turn()
         assert third.inside.is_set()
         await third.leave()
