@@ -21,6 +21,7 @@ from store import leaders, roster
 from store.clock import utcnow
 from store.migrate import upgrade
 from store.settings import Settings
+from store.tables import Worker
 from tests.api.conftest import Caller, Service, assert_problem, serving
 
 
@@ -46,7 +47,7 @@ def test_readiness_counts_the_workers_that_live(service: Service) -> None:
     with service.database.write() as session:
         roster.seen(session, "here:1", "landlock", now)
         roster.seen(session, "here:2", "bubblewrap", now)
-        roster.seen(session, "gone:3", "bubblewrap", now - timedelta(hours=1))
+        session.add(Worker(name="gone:3", sandbox="limits", seen_at=now - timedelta(hours=1)))
     try:
         assert httpx.get(f"{service.url}/readyz").json()["workers"]["alive"] == 2
         with service.database.write() as session:
