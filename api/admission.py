@@ -16,6 +16,7 @@ from api.problems import ProblemResponse
 from pruning.errors import SecateurError
 
 _BY_READER = re.compile(r"/v1/(?:models|datasets|jobs)/[^/]+|/v1/jobs/[^/]+/events|/healthz")
+_DOWNLOAD = re.compile(r"/v1/jobs/[^/]+/(?:artifacts/.+|report)")
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -58,4 +59,6 @@ class Admission:
             return self.gates.writes
         if _BY_READER.fullmatch(path):
             return None
+        if _DOWNLOAD.fullmatch(path):
+            return self.gates.downloads
         return self.gates.operations if path in OPEN_PATHS else self.gates.reads

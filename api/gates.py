@@ -187,6 +187,16 @@ class Budget:
             del self.held[project]
 
 
+def half(places: int) -> int:
+    """Rounded up: what one project may have of places that several share."""
+    return places - places // 2
+
+
+def uploads_of_a_project(settings: Settings) -> int:
+    """Uploads of one project that may be in progress at the same time."""
+    return half(settings.uploads_limit)
+
+
 class Gates:
     """The gates of a process.
 
@@ -196,17 +206,21 @@ class Gates:
 
     def __init__(self, settings: Settings) -> None:
         s = settings
-        half = s.uploads_limit - s.uploads_limit // 2
         self.uploads = Gate(
             "uploads",
             Bounds(
                 places=s.uploads_limit,
-                project_places=half,
+                project_places=uploads_of_a_project(s),
                 waiting=s.uploads_waiting_limit,
                 seconds=s.gate_seconds,
                 size=s.upload_bytes_limit,
                 project_size=s.upload_bytes_limit // 2,
             ),
+        )
+        # Apart from other reads: one takes as long as its client likes to.
+        self.downloads = Gate(
+            "downloads",
+            Bounds(s.downloads_limit, half(s.downloads_limit), s.downloads_limit, s.gate_seconds),
         )
         self.streams = Gate(
             "event streams", Bounds(s.event_streams_limit, s.project_event_streams_limit)

@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     uploads_limit: int = Field(default=24, ge=1)  # in progress; of one project at most half
     uploads_waiting_limit: int = Field(default=100, ge=0)
     upload_bytes_limit: int = Field(default=16 * GIB, ge=1)  # announced by uploads in progress
+    downloads_limit: int = Field(default=64, ge=1)  # of files of jobs; of one project at most half
     event_streams_limit: int = Field(default=1_000, ge=1)
     project_event_streams_limit: int = Field(default=500, ge=1)
     gate_seconds: float = Field(default=5.0, gt=0)  # longest wait for a place

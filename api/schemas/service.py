@@ -97,10 +97,16 @@ class Limits(Answer):
                 "model_bytes": 2147483648,
                 "dataset_bytes": 2147483648,
                 "json_bytes": 1048576,
+                "json_values": 4000,
+                "spec_values": 2000,
+                "patterns": 256,
                 "page_items": 200,
                 "queued_jobs": 1000,
                 "wall_seconds": 3600,
                 "attempts": 3,
+                "keys": 100,
+                "uploads_at_once": 12,
+                "event_streams": 500,
             }
         }
     )
@@ -108,10 +114,16 @@ class Limits(Answer):
     model_bytes: int
     dataset_bytes: int
     json_bytes: int
+    json_values: int = Field(description="Keys and values of one JSON body.")
+    spec_values: int = Field(description="Keys and values of one spec.")
+    patterns: int = Field(description="Patterns of names in one list of a spec.")
     page_items: int
     queued_jobs: int
     wall_seconds: float
     attempts: int
+    keys: int = Field(description="Keys of one project.")
+    uploads_at_once: int = Field(description="Uploads of one project in progress.")
+    event_streams: int = Field(description="Event streams of one project.")
 
 
 class Health(Answer):

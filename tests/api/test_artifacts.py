@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -174,3 +175,18 @@ def test_a_lost_file_is_our_error_and_tells_nothing(caller: Caller) -> None:
     problem = assert_problem(response, 500, "file_damaged")
     assert (problem["where"], "retry" in problem["hint"]) == ("lost.bin", True)
     assert str(path) not in response.text
+
+
+def test_downloads_that_take_their_time_hold_up_nothing_else(caller: Caller) -> None:
+    """One takes as long as its client likes to read, and lists are asked for meanwhile."""
+    service, large = caller.service, os.urandom(8 << 20)
+    found = caller.submit()
+    claim = service.claim_job(found["id"])
+    artifacts = (service.artifact("large.onnx", "onnx", large),)
+    service.finish(claim, Outcome("succeeded", artifacts=artifacts, summary={"sparsity": 0.5}))
+    limits = httpx.Limits(max_connections=None)
+    with ExitStack() as open_ones, service.client(caller.secret, limits=limits) as http:
+        for _ in range(16):  # more than reads may be at work
+            one = http.stream("GET", f"/v1/jobs/{found['id']}/artifacts/large.onnx")
+            assert open_ones.enter_context(one).status_code == 200
+        assert caller.http.get("/v1/jobs", timeout=4).status_code == 200
