@@ -169,3 +169,28 @@ _CALLS = {
     "rnn_relu_cell": _of_steps(relu_cell),
 }
 """torch's kernels by name to the same out of plain operations."""
+
+_OPERATIONS = {"lstm": 13, "gru": 14, "rnn_tanh": 4, "rnn_relu": 4}
+"""What torch's kernels make of one step in one direction, where they go step by step."""
+
+
+def operations(name: str, args: Sequence[Any]) -> int:
+    """Operations that a call makes for its steps; 0 of one that goes over them at once.
+
+    Args:
+        name: Of the function, with or without an overload.
+        args: Its arguments.
+    """
+    each = _OPERATIONS.get(name.partition(".")[0])
+    if each is None or len(args) < 9 or not isinstance(args[0], Tensor):
+        return 0
+    x = args[0]
+    at_once = x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if at_once and name.startswith("lstm"):
+        return 0
+    if _is_padded(args):
+        layers, ways = args[4], 2 if args[7] else 1
+        steps = x.shape[1 if args[8] and x.dim() == 3 else 0]
+    else:
+        layers, ways, steps = args[5], 2 if args[8] else 1, len(args[1])
+    return int(each * steps * layers * ways)

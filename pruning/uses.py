@@ -367,6 +367,17 @@ def _storage(tensor: Tensor) -> int | None:
         return None
 
 
+def computed(module: nn.Module, *inputs: Tensor) -> Any:
+    """The module's result for a batch, by the same kernels as in `Uses.run`, with nothing watched.
+
+    Args:
+        module: In evaluation mode.
+        *inputs: The batch.
+    """
+    with torch.no_grad(), _unfused():
+        return module(*inputs)
+
+
 @contextmanager
 def _unfused() -> Iterator[None]:
     """Without fused attention and recurrent layers, which would hide their products."""

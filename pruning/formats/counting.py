@@ -1,21 +1,25 @@
 """What a pass takes, counted while it runs, with data or without: bytes of results, and work."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import flop_registry
 
 from pruning.dispatch import Watching
 from pruning.errors import SecateurError
 from pruning.formats.limits import Limits
+from pruning.recurrence import operations
 
 _OF_WINDOWS = 1_000  # multiplications in the time that pooling takes for one number of a window
 
 
 class TooLongError(Exception):
-    """A pass on the meta device that takes longer than one with data would."""
+    """A pass of more operations than it may have, each of which takes time whatever its size."""
 
 
 class Counted(Watching):
@@ -31,6 +35,21 @@ class Counted(Watching):
         super().__init__()
         self.bytes, self._limit, self._left = 0, limits.activation_bytes * batch, calls
         self._work, self._most_work = 0, limits.operations * batch
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        """Counts what is called inside, and recurrent layers by their steps before they begin."""
+        with _Steps(self), self:
+            yield
+
+    def expect(self, calls: int) -> None:
+        """Ends the pass where so many operations are not left.
+
+        Raises:
+            TooLongError: They are not.
+        """
+        if self._left is not None and calls > self._left:
+            raise TooLongError
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if self._left is not None:
@@ -58,6 +77,18 @@ class Counted(Watching):
                 hint="Use smaller inputs.",
             )
         return result
+
+
+class _Steps(TorchFunctionMode):
+    """Sees recurrent layers as they are called: below, their steps are many operations."""
+
+    def __init__(self, counted: Counted) -> None:
+        super().__init__()
+        self._counted = counted
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self._counted.expect(operations(getattr(func, "__name__", ""), args))
+        return func(*args, **(kwargs or {}))
 
 
 def _work(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:

@@ -1,7 +1,7 @@
 """What intake learns of a module, whatever format it came in: sizes found by running it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -30,7 +30,7 @@ from pruning.functional import called_with
 from pruning.influence import DIFFERENT, Order, orders
 from pruning.layers import Seen, layer_facts, other_facts, weight_names
 from pruning.outputs import named_tensors
-from pruning.uses import Uses
+from pruning.uses import Uses, computed
 
 SYMBOLIC_SIZE = 16
 """What a size that is only a name is taken to be while the module is tried."""
@@ -258,7 +258,7 @@ def _batched(
     both, undo = [*range(2 * count)], None
     with suppress(SecateurError):
         samples = make(len(both))
-        with Counted(limits, len(both), MOST_CALLS):
+        with Counted(limits, len(both), MOST_CALLS).run():
             undo = batched(inputs, count, samples)
         if undo is None:
             return None
@@ -280,9 +280,10 @@ def _tried(
     orders: list[Order],
     limits: Limits,
 ) -> list[tuple[_Run, Order]]:
+    """A pass for each order; what the weights are used for is seen in the first."""
     return [
-        (_passed(module, picked(samples, inputs, order), len(order), limits), order)
-        for order in orders
+        (_passed(module, picked(samples, inputs, order), len(order), limits, watched=not n), order)
+        for n, order in enumerate(orders)
     ]
 
 
@@ -330,7 +331,7 @@ def _find_open_sizes(
             for x, fact in zip(make(run.batch), inputs, strict=True)
         )
         try:
-            found = _passed(module, shorter, run.batch, limits).results
+            found = _passed(module, shorter, run.batch, limits, watched=False).results
         except SecateurError:
             continue  # it runs at the tried size alone
         for index, (a, b) in enumerate(zip(run.results, found, strict=True)):
@@ -372,7 +373,7 @@ def _price(
     # Recurrent layers run step by step there, at milliseconds each.
     counted = Counted(limits, batch, MOST_PRICED)
     try:
-        with torch.no_grad(), torch.device("meta"), counted:
+        with torch.no_grad(), torch.device("meta"), counted.run():
             called_with(module, state, samples)
     except SecateurError as error:
         if error.code == "model_too_large":
@@ -381,12 +382,21 @@ def _price(
         return
 
 
-def _passed(module: nn.Module, samples: Sequence[Tensor], batch: int, limits: Limits) -> _Run:
-    run, uses = _Run(batch), Uses(module)
+def _passed(
+    module: nn.Module,
+    samples: Sequence[Tensor],
+    batch: int,
+    limits: Limits,
+    *,
+    watched: bool = True,
+) -> _Run:
+    """One pass; `watched` sees what weights are used for and what layers put out, at some cost."""
+    run = _Run(batch)
+    uses = Uses(module) if watched else None
     counted = Counted(limits, batch, MOST_CALLS)
     try:
-        with _watched(module, run), counted:
-            result = uses.run(*samples)
+        with _watched(module, run) if watched else nullcontext(), counted.run():
+            result = uses.run(*samples) if uses else computed(module, *samples)
     except SecateurError:
         raise
     except TooLongError:
@@ -405,9 +415,9 @@ def _passed(module: nn.Module, samples: Sequence[Tensor], batch: int, limits: Li
             hint="Check the declared inputs against what the network takes.",
         ) from error
     run.bytes = counted.bytes
-    shown = uses.seen(batch)
-    put_out = {path: -(-size // batch) for path, size in run.sizes.items()}
-    run.seen = replace(shown, activations=put_out)
+    if uses is not None:
+        put_out = {path: -(-size // batch) for path, size in run.sizes.items()}
+        run.seen = replace(uses.seen(batch), activations=put_out)
     run.results = tuple(tensor for _, tensor in named_tensors(result))
     if not run.results:
         raise SecateurError("model_invalid", "The network puts out no tensor.", where="output")
