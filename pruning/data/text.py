@@ -27,6 +27,7 @@ Text = str | tuple[str, str]
 MASK = "attention_mask"
 _TOKENS = "input_ids"
 _PLACE = 64  # in the list of texts, alone or in a pair
+_FREE = 1 << 30  # bytes of tokens that any texts may take
 _ROWS = 256
 _CHARACTERS = 1_000_000  # of one call, shorter texts counted as the longest, as they are padded
 
@@ -111,8 +112,7 @@ def tokenised(
         found = _call(tokenizer, [texts[index] for index in [*block, widest]])
         if (here := _width(found)) > width:
             width, widest = here, _widest(tokenizer, texts, block, here)
-            cost = len(texts) * width * 8 * len(found)
-            check_unpacked(cost, limits, "The tokens of all texts take")
+            _check_cost(len(texts) * width * 8 * len(found), texts, limits)
             arrays = {
                 name: np.empty((len(texts), *array.shape[1:]), dtype=array.dtype)
                 for name, array in found.items()
@@ -123,6 +123,23 @@ def tokenised(
             arrays[name][block] = array[:-1]
         done.append(block)
     return arrays
+
+
+def _check_cost(cost: int, texts: Sequence[Text], limits: Limits) -> None:
+    """Refuses arrays that would take too much memory, or far more than the texts account for.
+
+    Raises:
+        SecateurError: `data_too_large`.
+    """
+    check_unpacked(cost, limits, "The tokens of all texts take")
+    characters = sum(map(_length, texts))
+    if cost > max(_FREE, characters * limits.compression_ratio):
+        raise SecateurError(
+            "data_too_large",
+            f"The tokens of all texts, each as many as the longest has, take {cost} bytes for "
+            f"{characters} characters.",
+            hint="Cut the longest texts, or leave them out.",
+        )
 
 
 def _blocks(order: list[int], texts: Sequence[Text]) -> Iterator[list[int]]:

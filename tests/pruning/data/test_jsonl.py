@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pruning.data.kinds import check_dataset, load_dataset
+from pruning.data.text import tokenised
 from pruning.errors import SecateurError
 from pruning.facts import TargetFact
 from pruning.formats.limits import Limits
@@ -77,6 +78,11 @@ def test_pairs_go_to_the_tokenizer_together(write):
     assert check_dataset(path).pairs
     data = load_dataset(path, model(TOKENS, ["n", 2], tokenizer=Words()))
     assert data.inputs["input_ids"].tolist() == [[1, 2, 3]]
+
+
+def test_one_long_text_among_many_short_ones_is_no_reason_for_gigabytes():
+    texts = ["a"] * 30_000 + ["a " * 3_000]
+    refused(lambda: tokenised(texts, Words(3_000), Limits()), "data_too_large", "1440048000 bytes")
 
 
 def test_texts_by_the_thousand_are_padded_alike(write):
