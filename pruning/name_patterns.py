@@ -3,14 +3,16 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 Matches = Callable[[str], object]
 _SPECIAL = re.compile(r"[*?\[]")
 
 
 class NamePatterns:
-    """Several patterns at once: each is compiled once, and a name is held to all in one search.
+    """Several patterns at once: a name is held to all in one search.
+
+    None is compiled before it is used.
 
     Args:
         patterns: As `fnmatch.fnmatchcase` takes them.
@@ -19,13 +21,20 @@ class NamePatterns:
     def __init__(self, patterns: Iterable[str]) -> None:
         self.patterns = tuple(patterns)
         self._names = frozenset(p for p in self.patterns if not _SPECIAL.search(p))
-        wild = [translate(p) for p in self.patterns if p not in self._names]
-        self._wild = re.compile("|".join(wild)).match if wild else None
+
+    @property
+    def wildcards(self) -> int:
+        """Wildcards of all patterns, and one for each that has any: what compiling them takes."""
+        return sum(1 + len(_SPECIAL.findall(p)) for p in self.patterns if p not in self._names)
 
     def steps(self, names: Iterable[str]) -> int:
         """What comparing them with names may take: wildcards times characters."""
-        wildcards = sum(1 + len(_SPECIAL.findall(p)) for p in self.patterns if p not in self._names)
-        return wildcards * sum(map(len, names))
+        return self.wildcards * sum(map(len, names))
+
+    @cached_property
+    def _wild(self) -> Matches | None:
+        wild = [translate(p) for p in self.patterns if p not in self._names]
+        return re.compile("|".join(wild)).match if wild else None
 
     def match(self, names: Iterable[str]) -> bool:
         """Whether one of the patterns matches one of the names."""

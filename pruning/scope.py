@@ -24,6 +24,9 @@ DESCRIBED = ("Linear", "Conv1d", "Conv2d", "Conv3d")
 GROUPED = (*DESCRIBED, "MultiheadAttention")
 """Kinds whose weights have rows of outputs and columns of input channels, as patterns want them."""
 
+_MOST_WILDCARDS = 600
+"""Of all patterns of a list; compiling them takes a tenth of a millisecond each."""
+
 _MOST_STEPS = 50_000_000
 """What comparing patterns with names may cost at most; see `NamePatterns.steps`."""
 
@@ -114,10 +117,11 @@ def check_patterns(
     """
     names = [name for x in layers for name in names_of(x.name, x.layer)]
     several = NamePatterns(patterns)
-    if several.steps(names) > _MOST_STEPS:
+    if several.wildcards > _MOST_WILDCARDS or several.steps(names) > _MOST_STEPS:
         raise SecateurError(
             "spec_invalid",
-            f"{len(patterns)} patterns are too many for the names of {len(layers):,} layers.",
+            f"{len(patterns)} patterns have too many wildcards for the names of {len(layers):,} "
+            "layers.",
             where=where,
             hint="Name more layers with one pattern, or use fewer wildcards; whole names without "
             "wildcards cost nothing.",

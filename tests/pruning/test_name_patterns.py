@@ -1,5 +1,6 @@
 """Shell patterns over names of layers, many at once."""
 
+import time
 from fnmatch import fnmatchcase
 from itertools import product
 
@@ -44,6 +45,14 @@ def test_more_comparisons_than_a_request_may_ask_for_are_refused_before_any():
     with pytest.raises(SecateurError) as caught:
         check_patterns(tuple(f"*{n}*" for n in range(256)), many)
     assert (caught.value.code, caught.value.where) == ("spec_invalid", "spec.scope.exclude")
+
+
+def test_patterns_that_take_long_to_compile_are_refused_before_they_are_compiled():
+    started = time.process_time()
+    with pytest.raises(SecateurError) as caught:
+        check_patterns(tuple(f"*{'a*' * 100}{n}" for n in range(256)), layers(2))
+    assert time.process_time() - started < 0.2  # it took 1.5 s
+    assert caught.value.code == "spec_invalid"
 
 
 def test_a_hundred_patterns_exclude_as_one_by_one():
