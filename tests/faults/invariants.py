@@ -33,7 +33,7 @@ def check(stage: Stage, *, clock: bool = True) -> None:
         service.until(lambda: _settled(service), _SETTLE, "the end of all jobs")
     except NotHeldError as error:
         left = [(j.id, j.kind, j.state) for j in service.rows(Job) if j.state not in FINAL]
-        stage.hold(False, f"{error}: {left}")
+        stage.hold(False, f"{error}: {len(left)} are left, the first: {left[:5]}")
         return
     for job in service.rows(Job):
         _of_job(stage, job, clock)

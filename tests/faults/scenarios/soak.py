@@ -156,7 +156,8 @@ def _faults(stage: Stage) -> dict[str, Callable[[], object]]:
 
     def stepped() -> None:
         assert service.shim is not None
-        service.shim.clock = 0.0 if service.shim.clock else chance.choice((-3600.0, 3600.0))
+        # Forward first: after a step below what files say, nothing of them is old for as long.
+        service.shim.clock = 0.0 if service.shim.clock else 3600.0
 
     found: dict[str, Callable[[], object]] = {
         "child killed": lambda: service.signal(
