@@ -19,8 +19,13 @@ from store.settings import Settings
 IDLE_SECONDS = 30  # after which PostgreSQL ends a transaction that does nothing
 
 
-def engine_for(settings: Settings) -> sa.Engine:
-    """An engine for the settings' database; the folder of a SQLite file is made if needed."""
+def engine_for(settings: Settings, *, patient: bool = False) -> sa.Engine:
+    """An engine for the settings' database; the folder of a SQLite file is made if needed.
+
+    Args:
+        settings: Name the database and how long to wait for it.
+        patient: Whether PostgreSQL may take any time for a statement, as migrations do.
+    """
     url = sa.make_url(settings.database_url)
     wait = settings.database_wait_seconds
     if url.get_backend_name() != "sqlite":
@@ -43,6 +48,15 @@ def engine_for(settings: Settings) -> sa.Engine:
             connection.commit()
 
         event.listen(engine, "connect", bound)
+        if not patient:
+            from store.postgresql import connecting
+
+            connect = connecting(settings.database_answer_seconds)
+
+            def answering(_dialect: Any, _record: Any, given: Any, options: Any) -> Any:
+                return connect(*given, **options)
+
+            event.listen(engine, "do_connect", answering)
         return engine
     if not url.database or url.database == ":memory:":
         raise ValueError("SQLite needs a file: several processes share the database")
@@ -102,8 +116,8 @@ class Database:
     Safe to use from several threads, and in a child after fork.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.engine = engine_for(settings)
+    def __init__(self, settings: Settings, *, patient: bool = False) -> None:
+        self.engine = engine_for(settings, patient=patient)
         options: dict[str, Any] = {"secateur_reads": True}
         if self.engine.dialect.name == "postgresql":
             # One snapshot for the whole transaction, as SQLite has it.

@@ -30,7 +30,7 @@ def upgrade(settings: Settings) -> None:
     Several processes may start at once: the write lock (SQLite) or an advisory lock (PostgreSQL)
     makes them wait for the first, after which nothing is missing.
     """
-    database = Database(settings)
+    database = Database(settings, patient=True)
     try:
         with database.engine.begin() as connection:
             if connection.dialect.name == "postgresql":

@@ -28,6 +28,7 @@ class Settings(BaseSettings):
 
     # the database and the storage
     database_wait_seconds: float = Field(default=10.0, gt=0)  # for a lock or a connection
+    database_answer_seconds: float = Field(default=30.0, gt=0)  # for a statement, on PostgreSQL
     storage_reserve_bytes: int = Field(default=GIB // 2, ge=0)  # free space that uploads leave
     quarantine_days: float = Field(default=30.0, ge=0)  # how long damaged files are kept aside
     scrub_days: float = Field(default=7.0, gt=0)  # from the beginning of a pass to that of the next

@@ -4,7 +4,6 @@ What a wrong field costs to explain, and a pattern to match, is bounded by these
 """
 
 from collections.abc import Iterator
-from math import isfinite
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -52,8 +51,6 @@ def check_extent(data: Any) -> None:
             raise _too_large(f"a text of {len(value):,} characters", where)
         if isinstance(value, int) and abs(value) >= LARGEST:
             raise _too_large("a whole number of 19 digits or more", where)
-        if isinstance(value, float) and not isfinite(value):
-            raise _too_large("a number that is not finite", where)
         if not isinstance(value, dict | list | tuple):
             continue
         if len(ahead) > DEEPEST:
@@ -78,6 +75,6 @@ def _too_large(what: str, where: str) -> SecateurError:
         f"The spec has {what}.",
         where=where,
         hint=f"A spec has at most {MOST_VALUES:,} keys and values, {LONGEST_TEXT:,} characters in "
-        f"a text, {DEEPEST} levels, and finite numbers, whole ones below 2^63. Many "
-        "layers are named by a shell pattern: encoder.*",
+        f"a text, {DEEPEST} levels, and whole numbers below 2^63. Many layers are "
+        "named by a shell pattern: encoder.*",
     )

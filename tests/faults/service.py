@@ -50,6 +50,7 @@ SHORT: dict[str, object] = {
     "put_off_first_seconds": 0.5,
     "put_off_longest_seconds": 3.0,
     "database_wait_seconds": 4.0,
+    "database_answer_seconds": 8.0,
     "storage_reserve_bytes": 1 << 20,
 }
 # The quick child imports nothing, so less is enough for it.

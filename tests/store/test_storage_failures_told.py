@@ -2,11 +2,14 @@
 
 import contextlib
 import errno
+import os
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,6 +194,28 @@ def test_a_connection_that_postgresql_ends_is_unavailable(postgres: Database) ->
     with pytest.raises(DBAPIError) as refused:
         cut_off()
     assert code(refused.value) == "unavailable"
+
+
+def test_postgresql_that_says_nothing_is_unavailable_in_time_and_asked_again(
+    postgres_url,
+) -> None:
+    database = Database(Settings(database_url=postgres_url(), database_answer_seconds=1.0))
+    pid = 0
+    began = time.monotonic()
+    try:
+        with database.read() as session:
+            pid = int(session.scalar(sa.text("SELECT pg_backend_pid()")) or 0)
+            os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(DBAPIError) as refused:
+                session.execute(sa.text("SELECT 1"))
+        assert time.monotonic() - began < 10
+        assert code(refused.value) == "unavailable"
+        with database.write() as session:  # over a connection of its own
+            assert session.scalar(sa.text("SELECT pg_backend_pid()")) != pid
+            session.execute(sa.text("SELECT pg_sleep(0.3)"))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        database.dispose()
 
 
 def test_no_postgresql_at_all_is_unavailable() -> None:
