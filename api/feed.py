@@ -22,7 +22,7 @@ from store.clock import utcnow
 from store.db import Database
 from store.lookups import Lookups
 from store.queries import events
-from store.queries.events import FINAL_STATES, EventPage
+from store.queries.events import FINAL_STATES
 from store.tables import JobEvent
 
 POLL_SECONDS = 0.3
@@ -78,6 +78,16 @@ class Followed:
 
 
 @dataclass(frozen=True)
+class Frames:
+    """Events after a number, as they are sent; the fields are those of `EventPage`."""
+
+    items: list[tuple[int, bytes]]
+    next_after: int
+    ended: bool
+    last: int
+
+
+@dataclass(frozen=True)
 class _Look:
     """What one look at the store found, by job."""
 
@@ -102,19 +112,26 @@ class Feed:
         self._catching_up = anyio.CapacityLimiter(2)
         self._failing_since: float | None = None
 
-    async def stream(
-        self, project_id: str, job_id: str, after: int, page: EventPage
-    ) -> AsyncIterator[bytes]:
-        """Events after a number as Server-Sent Events, until the final state.
+    async def first(self, project_id: str, job_id: str, after: int) -> Frames:
+        """The first events of a stream, after the number of the last that the client has.
+
+        Raises:
+            SecateurError: `not_found`, and what the database raises.
+        """
+        return await anyio.to_thread.run_sync(
+            self._read, project_id, job_id, after, limiter=self._catching_up
+        )
+
+    async def stream(self, project_id: str, job_id: str, page: Frames) -> AsyncIterator[bytes]:
+        """Events as Server-Sent Events, until the final state.
 
         Args:
             project_id: The job's owner.
             job_id: The job.
-            after: Number of the last event that the client has.
-            page: The events after it, as far as there are any.
+            page: What `first` gave.
         """
         while page.items:
-            yield b"".join(_frame(event) for event in page.items)
+            yield b"".join(frame for _, frame in page.items)
             if page.ended or page.next_after >= page.last:
                 break
             page = await self._page(project_id, job_id, page.next_after)
@@ -130,7 +147,7 @@ class Feed:
                 new = followed.since(seen)
                 if new is None:
                     page = await self._page(project_id, job_id, seen)
-                    new, ended = _frames(page.items), page.ended
+                    new, ended = page.items, page.ended
                 else:
                     ended = followed.over and seen + len(new) >= followed.last
                 if new:
@@ -246,20 +263,21 @@ class Feed:
         }
         return _Look(new, frozenset(over), told)
 
-    async def _page(self, project_id: str, job_id: str, after: int) -> EventPage:
+    def _read(self, project_id: str, job_id: str, after: int) -> Frames:
+        # In a thread, the writing of JSON too: many streams that begin at once would hold the loop.
+        with self._database.read() as session:
+            page = events.after(session, project_id, job_id, after, _PAGE)
+        return Frames(_frames(page.items), page.next_after, page.ended, page.last)
+
+    async def _page(self, project_id: str, job_id: str, after: int) -> Frames:
         """A page of the store, as soon as the database answers."""
-
-        def read() -> EventPage:
-            with self._database.read() as session:
-                return events.after(session, project_id, job_id, after, _PAGE)
-
         deadline = time.monotonic() + OUTAGE_SECONDS
         while True:
             try:
-                return await anyio.to_thread.run_sync(read, limiter=self._catching_up)
+                return await self.first(project_id, job_id, after)
             except Exception as error:
                 if getattr(error, "code", None) == "not_found":  # deleted, so it was over
-                    return EventPage([], after, True, after)
+                    return Frames([], after, True, after)
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(POLL_SECONDS)

@@ -8,13 +8,14 @@ from api.bodies import JSON_LIMIT
 from api.json_extent import MOST_VALUES
 from pruning.events import ProgressEvent
 from pruning.facts import DatasetFacts, LayerFact, ModelFacts, TensorFact
+from pruning.formats.facts_limits import MOST_LAYERS
 from store import leases
 from store.blobs import StoredBlob
 from store.clock import utcnow
 from store.db import Database
 from store.queries import datasets, jobs, models
 
-LAYERS = 10_000
+LAYERS = MOST_LAYERS
 JSON = {"content-type": "application/json"}
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 FILE = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'

@@ -49,9 +49,10 @@ async def get_events(
     if after is None and stream and last_event_id and last_event_id.isdecimal():
         after = min(int(last_event_id[:10]), _LARGEST)
     owner, seen = caller.project_id, after or 0
-    page = await anyio.to_thread.run_sync(_read, parts.database, owner, job_id, seen, limit)
     if stream:
-        return EventStream(parts.feed.stream(owner, job_id, seen, page), parts.gates.streams, owner)
+        first = await parts.feed.first(owner, job_id, seen)
+        return EventStream(parts.feed.stream(owner, job_id, first), parts.gates.streams, owner)
+    page = await anyio.to_thread.run_sync(_read, parts.database, owner, job_id, seen, limit)
     data = [event_view(event) for event in page.items]
     return Events(data=data, next_after=page.next_after, ended=page.ended)
 

@@ -8,10 +8,10 @@ from pruning.facts import DatasetFacts, ModelFacts
 LONGEST_NAME = 500
 """Characters of a name of a layer, an input, an output or an array."""
 
-MOST_LAYERS = 10_000
+MOST_LAYERS = 8_000
 """Layers of a model, those that can't be pruned counted apart."""
 
-MOST_BYTES = 8 << 20
+MOST_BYTES = 4 << 20
 """All facts as JSON."""
 
 Facts = TypeVar("Facts", ModelFacts, DatasetFacts)

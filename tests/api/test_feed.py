@@ -16,7 +16,7 @@ from api import feed as feeds
 from api.feed import Feed
 from pruning.events import MetricEvent
 from store.claims import Claim, Outcome
-from store.queries import events, jobs
+from store.queries import jobs
 from tests.api.conftest import Caller, assert_problem
 from tests.api.test_events import STREAM, frames, until
 
@@ -96,9 +96,7 @@ async def collected(stream: AsyncIterator[bytes], pause: float = 0.0) -> list[di
 
 
 def stream_of(feed: Feed, caller: Caller, job: str, after: int = 0) -> AsyncIterator[bytes]:
-    with caller.service.database.read() as session:
-        page = events.after(session, caller.project_id, job, after, 2)
-    return feed.stream(caller.project_id, job, after, page)
+    return feed.stream(caller.project_id, job, feed._read(caller.project_id, job, after))
 
 
 def test_a_slow_client_and_one_that_comes_late_miss_nothing(
