@@ -7,6 +7,7 @@ transaction by itself.
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import sqlalchemy as sa
@@ -86,7 +87,8 @@ class Lookups:
     def close(self) -> None:
         """Gives up the connection."""
         if self._connection is not None:
-            self._connection.invalidate()
+            with suppress(self._engine.dialect.loaded_dbapi.Error):
+                self._connection.close()
             self._connection = None
 
     def _told(self, text: str, error: Any) -> BaseException:
@@ -98,6 +100,8 @@ class Lookups:
         if self._connection is None:
             self._connection = self._engine.raw_connection()
             self._driver = cast(Any, self._connection.driver_connection)
+            # Never back into the pool: it stays one that only reads.
+            self._connection.detach()
             if self._dialect == "sqlite":
                 self._driver.execute("PRAGMA query_only = ON")
                 if not self._waits:

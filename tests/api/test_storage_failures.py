@@ -14,7 +14,7 @@ from api.app import create_app
 from store.migrate import upgrade
 from store.settings import Settings
 from tests.api.conftest import Service, assert_problem, serving
-from tests.store.test_failures import largest_file
+from tests.store.test_storage_failures_told import largest_file
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Rows by key over a kept connection, on both databases."""
 
+import gc
+
 import pytest
 import sqlalchemy as sa
 
@@ -108,3 +110,13 @@ def test_one_that_does_not_wait_finds_the_same(world: World):
     job = world.submit()
     assert [row[1] for row in quick.rows(VERSIONS, [job])] == [job]
     quick.close()
+
+
+def test_a_connection_that_only_reads_never_goes_back_among_those_that_write(world: World):
+    for _ in range(3):
+        world.submit()  # so that the pool has a connection that has written
+        lost = Lookups(world.database)
+        lost.rows(VERSIONS, ["job_x"])
+        del lost  # without a close
+        gc.collect()
+        world.submit()

@@ -7,7 +7,7 @@ from bench import Bench
 
 from pruning.errors import SecateurError
 from store.queries import datasets, models
-from tests.store.test_failures import largest_file
+from tests.store.test_storage_failures_told import largest_file
 from worker.answer import answer
 from worker.child import failure
 from worker.supervisor import Attempt
