@@ -15,7 +15,8 @@ from pruning.report.numbers import count, size
 from worker.endings import Failed, Lost
 from worker.watch import Excess
 
-_NEAR = 0.9  # of the limit: what one look sees and the next one no longer
+_NEAR = 0.9  # of the limit
+_BETWEEN = 64 << 20  # what a process takes between one look and its end before the next
 _LOG_END = 4000
 _OTHERS = (*WORDS, "memoryerror")
 _ADVICE = (
@@ -41,7 +42,9 @@ class Kept:
 
     @property
     def _used_up(self) -> bool:
-        return self.limit is not None and self.peak >= _NEAR * self.limit
+        return self.limit is not None and (
+            self.peak >= min(_NEAR * self.limit, self.limit - _BETWEEN)
+        )
 
     def error(self, said: str, **details: Any) -> SecateurError:
         """That memory ran out, with what is known of it.

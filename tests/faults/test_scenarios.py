@@ -15,7 +15,7 @@ from tests.faults import scenarios
 
 ROOT = Path(__file__).parents[2]
 NAMES = tuple(m.name for m in pkgutil.iter_modules(scenarios.__path__) if m.name != "soak")
-ALWAYS = ("bit_flips", "drains", "kills")
+ALWAYS = ("kills",)
 ON_POSTGRESQL = ("clock_steps", "database_locked", "kills")
 OTHERS = tuple(name for name in NAMES if name not in ALWAYS)
 
