@@ -100,7 +100,7 @@ class Feed:
     """Follows jobs for streams, as long as there are any. For one event loop.
 
     Args:
-        database: Where the events are.
+        database: The database that holds the jobs' events.
     """
 
     def __init__(self, database: Database) -> None:

@@ -32,7 +32,7 @@ class Exchange:
     """Takes the body from the connection and gives it the response.
 
     Args:
-        connection: Where both go over.
+        connection: The client's connection, which brings the request and takes the response.
         scope: The ASGI scope.
         keep_alive: Whether the client wants to send more requests.
         has_body: Whether a body follows the head.

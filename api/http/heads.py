@@ -73,8 +73,8 @@ class Request:
 
     Args:
         path: Decoded.
-        raw_path: As it was sent.
-        query: As it was sent.
+        raw_path: Path of the target, still percent-encoded.
+        query: Query of the target, without the question mark.
         expects_continue: Whether the client waits for 100 before it sends the body.
         has_body: Whether a body follows, be it empty.
     """
@@ -91,8 +91,8 @@ def accept(head: Head, method: str, version: str) -> Request:
 
     Args:
         head: All of it.
-        method: As the parser read it.
-        version: As the parser read it, such as `1.1`.
+        method: Name of the request's method, such as `GET`.
+        version: Version of HTTP, such as `1.1`.
 
     Raises:
         SecateurError: `request_malformed`.

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from pruning.errors import SecateurError
 from pruning.near_miss import near_miss
@@ -30,13 +31,13 @@ class _Wrong(NamedTuple):
     Args:
         place: Its path, as the user would write it.
         model: Its place in the models, as `places` has it.
-        error: Of pydantic.
+        error: Pydantic's entry for it.
         compared: Whether near names are looked for.
     """
 
     place: str
     model: str
-    error: Any
+    error: ErrorDetails
     compared: bool
 
 
