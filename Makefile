@@ -1,6 +1,6 @@
 # The only thing needed on the machine is Python 3.11+ and make.
 #   make demo    install into .venv, then seven pruning jobs end to end (about a minute)
-#   make test    install into .venv, then the whole test suite
+#   make test    install into .venv, then the test suite, but for what has a target of its own here
 #   make browser    pages in a real headless Chromium, screenshots in build/screenshots
 #   make faults    kills, full disks, locked databases, bit flips and more, on SQLite and PostgreSQL
 #                  (over an hour; make faults-short, some minutes); make faults-soak SECONDS=3600  load and a fault every 30 s
